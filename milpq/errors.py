@@ -1,0 +1,65 @@
+"""Every error milpq raises on purpose, and the exit code each one means on the command line.
+
+A member of the tree is also the standard class a Python reader expects (``ValueError`` and so on), so
+``except ValueError`` works for callers who know nothing of milpq.  Messages say what is wrong, where
+(file, layer) and what to do about it, in one line.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MilpqError(Exception):
+    """Root of the tree.  ``exit_code`` is what the command line returns for it."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ModelFileError(MilpqError, ValueError):
+    """A model file cannot be read: truncated, malformed, or not of the format it claims."""
+
+
+class UnsupportedModelError(MilpqError, NotImplementedError):
+    """A well-formed model uses an operator, type or option that milpq does not support."""
+
+
+class InvalidNetworkError(MilpqError, ValueError):
+    """A network is inconsistent: shapes that do not chain, NaN weights, scales that are not positive."""
+
+
+class AccumulatorOverflowError(MilpqError, OverflowError):
+    """An integer accumulator can leave int32 on some input, so the runtime's result is undefined."""
+
+
+class NotAPairError(MilpqError, ValueError):
+    """The two networks are not a float network and its quantized version."""
+
+
+class RegionError(MilpqError, ValueError):
+    """An input region is unreadable, empty, inverted, not finite or of the wrong length."""
+
+
+class TargetError(MilpqError, ValueError):
+    """An inference target is unknown, missing, or cannot run the given operator."""
+
+
+class UsageError(MilpqError, ValueError):
+    """An option or argument is out of its range or contradicts another one."""
+
+
+class SolverUnavailableError(MilpqError, RuntimeError):
+    """A solver is not installed, has no licence, or refuses the size of the problem."""
+
+
+class CertificateError(MilpqError, ValueError):
+    """A certificate is malformed or does not prove its claim."""
+
+
+class SoundnessError(MilpqError, AssertionError):
+    """A bound was contradicted: an executed sample left it, or two sound bounds do not meet.
+
+    This is the worst bug the product can have.  It is never caught to be retried.
+    """
+
+    exit_code: ClassVar[int] = 4

@@ -1,0 +1,228 @@
+"""Aligning a float network with its quantized version, layer by layer."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, frozen
+from milpq.errors import InvalidNetworkError, NotAPairError
+from milpq.merge.nodes import Merged, MergedActivation, MergedAffine, MergedNode, MergedTerm
+from milpq.network.float_network import FloatNetwork
+from milpq.network.integer_network import IntegerNetwork
+from milpq.network.nodes import Affine, Clamp, IntegerAffine, Step, Term, is_sparse
+
+QuantizedNetwork = FloatNetwork | IntegerNetwork
+"""What may stand on the quantized side: an integer network, or a real one with changed weights."""
+
+_REMEDY = "the two files are not one network and its quantized version"
+
+
+def merge(float_network: FloatNetwork, quantized: QuantizedNetwork) -> Merged:
+    """Merge two networks of the same architecture into one over a shared input.
+
+    The two graphs are walked from their outputs in step.  A requantization without an activation on the float side
+    (a linear layer, or the rescaling in front of an addition) pairs with the identity.
+
+    Raises
+    ------
+    NotAPairError
+        The architectures differ; the layer is named.
+    """
+    if isinstance(quantized, IntegerNetwork):
+        sizes = quantized.input.size, quantized.output_size
+    else:
+        sizes = quantized.input_size, quantized.output_size
+    if (float_network.input_size, float_network.output_size) != sizes:
+        raise NotAPairError(
+            f"the float network maps {float_network.input_size} inputs to {float_network.output_size} outputs, "
+            f"the quantized one {sizes[0]} to {sizes[1]}: {_REMEDY}"
+        )
+    return _Aligner(float_network, quantized).align()
+
+
+class _Aligner:
+    """Walks both graphs from the outputs and collects merged nodes in topological order."""
+
+    def __init__(self, float_network: FloatNetwork, quantized: QuantizedNetwork) -> None:
+        self._float = float_network
+        self._quantized = quantized
+        self._nodes: list[MergedNode] = []
+        self._known: dict[tuple[int, int], int] = {(0, 0): 0}
+        self._scales: dict[int, Float64Array] = {}
+
+    def align(self) -> Merged:
+        output = self._visit_all(self._float.output, self._quantized.output)
+        if isinstance(self._quantized, IntegerNetwork):
+            self._check_output_scale(self._quantized, output)
+        return Merged(self._float.input_size, tuple(self._nodes), output)
+
+    def _visit_all(self, float_value: int, quantized_value: int) -> int:
+        # Depth-first with an explicit stack, so that a deep network does not meet the recursion limit.
+        stack = [(float_value, quantized_value)]
+        while stack:
+            pair = stack[-1]
+            if pair in self._known:
+                stack.pop()
+                continue
+            missing = [source for source in self._sources(*pair) if source not in self._known]
+            if missing:
+                stack.extend(missing)
+                continue
+            self._nodes.append(self._pair(*pair))
+            self._known[pair] = len(self._nodes)
+            stack.pop()
+        return self._known[float_value, quantized_value]
+
+    def _sources(self, float_value: int, quantized_value: int) -> list[tuple[int, int]]:
+        """Return the pairs of values that the merged node of this pair reads."""
+        left = self._float.nodes[float_value - 1] if float_value else None
+        right = self._quantized.nodes[quantized_value - 1] if quantized_value else None
+        if isinstance(right, Step):
+            return [(left.source if isinstance(left, Clamp) else float_value, right.source)]
+        if isinstance(left, Clamp) and isinstance(right, Clamp):
+            if (left.lower, left.upper) != (right.lower, right.upper):
+                raise NotAPairError(f"layers {left.name!r} and {right.name!r} clamp differently: {_REMEDY}")
+            return [(left.source, right.source)]
+        if isinstance(left, Affine) and isinstance(right, Affine | IntegerAffine):
+            shapes = [[tuple(t.matrix.shape) for t in node.terms] for node in (left, right)]
+            if shapes[0] != shapes[1]:
+                raise NotAPairError(
+                    f"layers {left.name!r} and {right.name!r} have weights of shapes {shapes[0]} and {shapes[1]}: "
+                    f"{_REMEDY}"
+                )
+            return list(zip(left.sources, right.sources, strict=True))
+        names = [repr(node.name) if node is not None else "the input" for node in (left, right)]
+        raise NotAPairError(f"{names[0]} of the float side meets {names[1]} of the quantized side: {_REMEDY}")
+
+    def _pair(self, float_value: int, quantized_value: int) -> MergedNode:
+        left = self._float.nodes[float_value - 1] if float_value else None
+        right = self._quantized.nodes[quantized_value - 1]
+        sources = [self._known[pair] for pair in self._sources(float_value, quantized_value)]
+        if isinstance(right, Step):
+            clamp = left if isinstance(left, Clamp) else Clamp("identity", 0, -np.inf, np.inf)
+            return MergedActivation(
+                right.name,
+                sources[0],
+                right.function.size,
+                clamp.lower,
+                clamp.upper,
+                right.function,
+                self._scale(right.source),
+                right.scale,
+            )
+        if isinstance(right, Clamp):
+            assert isinstance(left, Clamp)
+            size = self._float.graph.sizes[float_value]
+            return MergedActivation(left.name, sources[0], size, left.lower, left.upper, None, None, None)
+        assert isinstance(left, Affine)
+        if isinstance(right, IntegerAffine):
+            return self._pair_integer(left, right, sources)
+        return _pair_real(left, right, sources)
+
+    def _pair_integer(self, left: Affine, right: IntegerAffine, sources: list[int]) -> MergedAffine:
+        scale = self._scale_of_affine(right)
+        terms: list[MergedTerm] = []
+        for source, float_term, term in zip(sources, left.terms, right.terms, strict=True):
+            unit = _weight_unit(right, self._uniform_scale(right, term))
+            quantized = _scale_rows(term.matrix, unit, right.name)
+            terms.append(_merged_term(source, float_term.matrix, quantized))
+        bias = scale * right.bias
+        bias_error = 3 * UNIT_ROUNDOFF * np.abs(bias)
+        difference = bias - left.bias
+        return MergedAffine(
+            left.name,
+            tuple(terms),
+            left.bias,
+            frozen(bias),
+            frozen(bias_error),
+            frozen(difference),
+            frozen(2 * UNIT_ROUNDOFF * np.abs(difference) + 1.01 * bias_error),
+            frozen(scale),
+            right,
+        )
+
+    def _scale(self, value: int) -> Float64Array:
+        """Return the real value of one unit of a quantized value, as this alignment reads it."""
+        assert isinstance(self._quantized, IntegerNetwork)
+        if value == 0:
+            return self._quantized.input.scale
+        node = self._quantized.nodes[value - 1]
+        return self._scale_of_affine(node) if isinstance(node, IntegerAffine) else node.scale
+
+    def _scale_of_affine(self, node: IntegerAffine) -> Float64Array:
+        source = self._uniform_scale(node, node.terms[0])
+        return _weight_unit(node, source) * source
+
+    def _uniform_scale(self, node: IntegerAffine, term: Term) -> float:
+        scale = self._scale(term.source)
+        if (scale != scale[0]).any():
+            raise InvalidNetworkError(f"layer {node.name!r}: its inputs have different scales")
+        return float(scale[0])
+
+    def _check_output_scale(self, quantized: IntegerNetwork, output: int) -> None:
+        """Refuse raw accumulator outputs whose stated scale the aligned weights cannot give exactly."""
+        node = quantized.nodes[quantized.output - 1]
+        if not isinstance(node, IntegerAffine):
+            return
+        source = self._uniform_scale(node, node.terms[0])
+        for stated, unit in zip(node.scale, _weight_unit(node, source), strict=True):
+            if Fraction(float(stated)) != Fraction(float(unit)) * Fraction(source):
+                raise InvalidNetworkError(
+                    f"layer {node.name!r}: the scale of its unrounded output is not a float32 weight scale times "
+                    "its input scale; state float32 scales"
+                )
+
+
+def _weight_unit(node: IntegerAffine, source_scale: float) -> Float64Array:
+    """Return the real value of one weight unit, shape (outputs,), as a float32 number.
+
+    With 24 significant bits its product with an integer weight below 2^29 is exact in float64.  For files with
+    float32 scales this is the file's own weight scale; otherwise it only moves the hidden alignment by 6e-8, which
+    the residue of the next step function accounts for exactly.
+    """
+    unit = (node.scale / source_scale).astype(np.float32).astype(np.float64)
+    if not (np.isfinite(unit).all() and (unit > 1e-30).all()):
+        raise InvalidNetworkError(f"layer {node.name!r}: a weight scale leaves the float32 range")
+    return unit
+
+
+def _scale_rows(matrix: Matrix, unit: Float64Array, name: str) -> Matrix:
+    data = matrix.data if is_sparse(matrix) else matrix
+    if np.abs(data).max(initial=0.0) >= 2.0**29:
+        raise InvalidNetworkError(f"layer {name!r}: an integer weight exceeds 2^29")
+    if isinstance(matrix, np.ndarray):
+        return frozen(matrix * unit[:, None])
+    return matrix.multiply(unit[:, None]).tocsr()
+
+
+def _merged_term(source: int, float_matrix: Matrix, quantized_matrix: Matrix) -> MergedTerm:
+    if is_sparse(float_matrix) != is_sparse(quantized_matrix):
+        float_matrix, quantized_matrix = (
+            m if isinstance(m, np.ndarray) else frozen(m.toarray()) for m in (float_matrix, quantized_matrix)
+        )
+    difference = quantized_matrix - float_matrix
+    if isinstance(difference, np.ndarray):
+        difference = frozen(difference)
+    return MergedTerm(source, float_matrix, quantized_matrix, difference)
+
+
+def _pair_real(left: Affine, right: Affine, sources: list[int]) -> MergedAffine:
+    terms = tuple(
+        _merged_term(source, first.matrix, second.matrix)
+        for source, first, second in zip(sources, left.terms, right.terms, strict=True)
+    )
+    difference = right.bias - left.bias
+    zero = frozen(np.zeros_like(difference))
+    return MergedAffine(
+        left.name,
+        terms,
+        left.bias,
+        right.bias,
+        zero,
+        frozen(difference),
+        frozen(2 * UNIT_ROUNDOFF * np.abs(difference)),
+        None,
+        None,
+    )

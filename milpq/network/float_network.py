@@ -1,0 +1,133 @@
+"""The float network `f`: the real-arithmetic function of its stored weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from milpq._arrays import Float64Array, gamma
+from milpq.network.nodes import Affine, FloatNode, Graph, absolute, apply_matrix, chain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FloatNetwork:
+    """A directed acyclic graph of affine maps and clamps.
+
+    Parameters
+    ----------
+    input_size : int
+    nodes : tuple of Affine or Clamp
+        In topological order; node ``k`` makes value ``k + 1``.
+    output : int
+        Value index of the output.
+    origin : str
+        Where the network came from, for messages and reports.
+    note : str
+        What a reader must know, e.g. that the output is the input of a final sigmoid.
+    """
+
+    input_size: int
+    nodes: tuple[FloatNode, ...]
+    output: int
+    origin: str = "<memory>"
+    note: str = ""
+    graph: Graph = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "graph", chain(self.nodes, self.input_size, self.output))
+
+    @property
+    def output_size(self) -> int:
+        """Number of outputs."""
+        return self.graph.sizes[self.output]
+
+    def evaluate(self, points: Float64Array) -> Float64Array:
+        """Return the outputs in float64 (not outward rounded), points in rows: (points, outputs)."""
+        return self.evaluate_with_error(points, with_error=False)[0]
+
+    def evaluate_with_error(
+        self, points: Float64Array, *, with_error: bool = True
+    ) -> tuple[Float64Array, Float64Array]:
+        """Return the float64 outputs and a bound on their distance to the exact real outputs.
+
+        Parameters
+        ----------
+        points : float64, shape (points, inputs)
+
+        Returns
+        -------
+        outputs, error : float64, shape (points, outputs)
+            The exact output lies within ``outputs ± error``.  `error` is zero when not asked for.
+
+        *Soundness:* running error analysis; the error of each dot product of n terms and a bias is at most
+        ``γ_{n+2} (|W||x| + |b|)`` for any order of summation, plus the input error carried through ``|W|``.
+        Clamps do not increase errors.
+        """
+        values: list[Float64Array | None] = [np.atleast_2d(np.asarray(points, dtype=np.float64))]
+        errors: list[Float64Array | None] = [np.zeros_like(values[0])]
+        for index, node in enumerate(self.nodes):
+            if isinstance(node, Affine):
+                value: Float64Array = node.bias
+                magnitude: Float64Array = np.abs(node.bias)
+                carried: Float64Array | float = 0.0
+                width = 2
+                for term in node.terms:
+                    source, source_error = values[term.source], errors[term.source]
+                    assert source is not None and source_error is not None
+                    value = value + apply_matrix(term.matrix, source)
+                    if with_error:
+                        size = absolute(term.matrix)
+                        magnitude = magnitude + apply_matrix(size, np.abs(source))
+                        carried = carried + apply_matrix(size, source_error)
+                        width += source.shape[1]
+                # 1 + 2γ covers the rounding of the error terms themselves; the last summand, underflow.
+                slack = (gamma(width) * magnitude + carried) * (1 + 2 * gamma(width)) + width * 5e-324
+                error = slack if with_error else np.zeros_like(value)
+            else:
+                source, source_error = values[node.source], errors[node.source]
+                assert source is not None and source_error is not None
+                value, error = np.clip(source, node.lower, node.upper), source_error
+            values.append(value)
+            errors.append(error)
+            for source_index in node.sources:
+                if self.graph.last_use[source_index] == index:
+                    values[source_index] = errors[source_index] = None
+        output, output_error = values[self.output], errors[self.output]
+        assert output is not None and output_error is not None
+        return output, output_error
+
+    def evaluate_exact(self, point: Float64Array) -> list[Fraction]:
+        """Return the exact real outputs at one float64 point, as fractions.
+
+        Slow (big integers): about a microsecond per weight.  For witnesses, not for searching.
+        """
+        values: list[list[Fraction]] = [[Fraction(float(x)) for x in point]]
+        for node in self.nodes:
+            if isinstance(node, Affine):
+                result = [Fraction(float(b)) for b in node.bias]
+                for term in node.terms:
+                    source = values[term.source]
+                    for row in range(len(result)):
+                        columns, weights = _row(term.matrix, row)
+                        for column, weight in zip(columns, weights, strict=True):
+                            if source[column]:
+                                result[row] += Fraction(float(weight)) * source[column]
+            else:
+                lower = Fraction(node.lower) if np.isfinite(node.lower) else None
+                upper = Fraction(node.upper) if np.isfinite(node.upper) else None
+                result = [
+                    upper if upper is not None and x > upper else lower if lower is not None and x < lower else x
+                    for x in values[node.source]
+                ]
+            values.append(result)
+        return values[self.output]
+
+
+def _row(matrix: object, row: int) -> tuple[list[int], list[float]]:
+    if isinstance(matrix, np.ndarray):
+        columns = np.flatnonzero(matrix[row])
+        return columns.tolist(), matrix[row, columns].tolist()
+    start, stop = matrix.indptr[row], matrix.indptr[row + 1]  # type: ignore[attr-defined]
+    return matrix.indices[start:stop].tolist(), matrix.data[start:stop].tolist()  # type: ignore[attr-defined]

@@ -1,0 +1,72 @@
+"""What a model file says about a requantization, and what an inference target makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from milpq._arrays import Float64Array, Int64Array
+
+Requantizer: TypeAlias = Callable[[Int64Array], Int64Array]
+"""Accumulators (channels, k) to *codes* (channels, k): nondecreasing along the last axis, already clipped."""
+
+Operator: TypeAlias = Literal["fully_connected", "conv", "depthwise"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requantization:
+    """The scales, zero point and limits with which a file describes the end of one integer layer.
+
+    Parameters
+    ----------
+    operator : which kernel of the runtime runs it; kernels of one runtime round differently.
+    input_scale, output_scale : float32 values (held as float)
+    weight_scales : float64 holding float32 values, shape (channels,)
+        One scale a channel; all equal with ``per_channel=False`` and stored once per channel all the same.
+    per_channel : bool
+        Whether the file gives a scale per channel; some kernels compute the multiplier differently then.
+    code_lower, code_upper : int
+        Smallest and largest output code after the fused activation.
+    """
+
+    operator: Operator
+    input_scale: float
+    weight_scales: Float64Array
+    per_channel: bool
+    output_scale: float
+    output_zero_point: int
+    code_lower: int
+    code_upper: int
+
+
+class Target(Protocol):
+    """An inference target: the exact requantization and input quantizer of one runtime.
+
+    Third parties register one under the entry point group ``milpq.targets``.
+    """
+
+    @property
+    def name(self) -> str:
+        """The id users type, options included."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One line for ``milpq targets``."""
+        ...
+
+    @property
+    def input_rounding(self) -> str:
+        """The rounding rule of the input quantizer; a key of ``milpq.rounding.input_quantizer.RULES``."""
+        ...
+
+    def requantizer(self, requantization: Requantization) -> Requantizer:
+        """Return the executable requantization of one layer.
+
+        Raises
+        ------
+        TargetError
+            This target cannot run the operator or its parameters.
+        """
+        ...

@@ -1,0 +1,268 @@
+"""A requantization as what it is: a monotone step function with integer thresholds.
+
+Every fixed-point or floating-point requantization that embedded runtimes use maps an int32 accumulator to a
+code by a nondecreasing function; ReLU, ReLU6, saturation and monotone lookup tables are part of it.  A row of
+sorted integer thresholds therefore describes it completely, and image, preimage and error band follow exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from milpq._arrays import BoolArray, Float64Array, Int64Array, frozen
+from milpq.errors import InvalidNetworkError
+
+NEVER = np.int64(2**40)
+"""Threshold of a value that no accumulator attains; ``-NEVER`` where every accumulator attains it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepFunction:
+    """One monotone step function per neuron, stored once per distinct *row* (channel).
+
+    The value at accumulator ``acc`` of neuron ``i`` is
+    ``values[rows[i], count(thresholds[rows[i]] <= acc)]``.
+
+    Parameters
+    ----------
+    thresholds : int64, shape (distinct, steps)
+        Nondecreasing along the last axis.  Equal neighbours are a jump over several values;
+        ``NEVER`` and ``-NEVER`` pad values that lie outside the reachable accumulators.
+    values : int64, shape (distinct, steps + 1)
+        Nondecreasing along the last axis: the *levels* (code minus zero point) taken.
+    rows : int64, shape (neurons,)
+        Which row each neuron uses.
+    """
+
+    thresholds: Int64Array
+    values: Int64Array
+    rows: Int64Array
+    _slope: Float64Array = field(init=False, repr=False)
+    _offset: Float64Array = field(init=False, repr=False)
+    _affine: BoolArray = field(init=False, repr=False)
+    _keys: Int64Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        thresholds = frozen(np.ascontiguousarray(self.thresholds, dtype=np.int64))
+        values = frozen(np.ascontiguousarray(self.values, dtype=np.int64))
+        rows = frozen(np.ascontiguousarray(self.rows, dtype=np.int64))
+        if thresholds.ndim != 2 or values.shape != (thresholds.shape[0], thresholds.shape[1] + 1):
+            raise InvalidNetworkError(
+                f"step function: thresholds {thresholds.shape} and values {values.shape} do not match"
+            )
+        if (np.diff(thresholds, axis=1) < 0).any() or (np.diff(values, axis=1) < 0).any():
+            raise InvalidNetworkError("step function: thresholds and values must be nondecreasing")
+        if (np.abs(thresholds) > NEVER).any():
+            raise InvalidNetworkError("step function: a threshold lies outside ±2^40")
+        if rows.ndim != 1 or (rows.size and not (0 <= rows.min() and rows.max() < len(values))):
+            raise InvalidNetworkError("step function: a neuron names a row that does not exist")
+        slope, offset, affine = _fit_staircase(thresholds, values)
+        # A single sorted array answers every row's search at once: row r lives around r·4·NEVER.
+        keys = thresholds + np.arange(len(thresholds), dtype=np.int64)[:, None] * (4 * NEVER)
+        for name, value in (
+            ("thresholds", thresholds),
+            ("values", values),
+            ("rows", rows),
+            ("_slope", frozen(slope)),
+            ("_offset", frozen(offset)),
+            ("_affine", frozen(affine)),
+            ("_keys", frozen(keys.ravel())),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[Int64Array], Int64Array],
+        accumulator_lower: Int64Array,
+        accumulator_upper: Int64Array,
+        value_lower: int,
+        value_upper: int,
+        rows: Int64Array | None = None,
+    ) -> StepFunction:
+        """Find the thresholds of an executable monotone requantization by bisection.
+
+        Parameters
+        ----------
+        function : callable
+            Maps accumulators of shape (distinct, k) to levels of the same shape, row ``r`` by channel ``r``.
+            Must be nondecreasing in the accumulator on the range given.
+        accumulator_lower, accumulator_upper : int64, shape (distinct,)
+            The reachable accumulators; outside of them the function is never called.
+        value_lower, value_upper : int
+            Levels the function may return.
+        rows : int64, shape (neurons,), optional
+            Row of each neuron; one neuron per row when omitted.
+        """
+        distinct = len(accumulator_lower)
+        targets = np.arange(value_lower + 1, value_upper + 1, dtype=np.int64)[None, :]
+        low = np.repeat(accumulator_lower[:, None].astype(np.int64) - 1, targets.shape[1], axis=1)
+        high = np.repeat(accumulator_upper[:, None].astype(np.int64) + 1, targets.shape[1], axis=1)
+        # Invariant: function(low) < target <= function(high), the ends standing for -inf and +inf.
+        while (high - low > 1).any():
+            middle = np.clip((low + high) >> 1, accumulator_lower[:, None], accumulator_upper[:, None])
+            reached = function(middle) >= targets
+            open_ = high - low > 1
+            high = np.where(open_ & reached, middle, high)
+            low = np.where(open_ & ~reached, middle, low)
+        high[high > accumulator_upper[:, None]] = NEVER
+        high[high == accumulator_lower[:, None]] = -NEVER
+        values = np.broadcast_to(
+            np.arange(value_lower, value_upper + 1, dtype=np.int64), (distinct, targets.shape[1] + 1)
+        )
+        if rows is None:
+            rows = np.arange(distinct, dtype=np.int64)
+        return cls(high, values.copy(), rows)
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return len(self.rows)
+
+    @property
+    def value_lower(self) -> int:
+        """Smallest level any row can take."""
+        return int(self.values.min())
+
+    @property
+    def value_upper(self) -> int:
+        """Largest level any row can take."""
+        return int(self.values.max())
+
+    def plateau(self, accumulator: Int64Array) -> Int64Array:
+        """Return the index of the plateau (column of `values`) that holds each accumulator.
+
+        `accumulator` has shape (..., neurons); so has the result.
+        """
+        keys = np.asarray(accumulator, dtype=np.int64) + self.rows * (4 * NEVER)
+        found = np.searchsorted(self._keys, keys, side="right")
+        return found - self.rows * self.thresholds.shape[1]
+
+    def __call__(self, accumulator: Int64Array) -> Int64Array:
+        """Return the level of each accumulator, shape (..., neurons), exactly."""
+        return self.values[self.rows, self.plateau(accumulator)]
+
+    def evaluate_fast(self, accumulator: Float64Array) -> Float64Array:
+        """Return the levels of integer-valued float64 accumulators, shape (points, neurons), exactly.
+
+        Where the row is an affine staircase (checked at every threshold when the function was made) this is
+        ``clip(floor(slope·acc + offset[acc >= 0]))``; the other rows are searched.
+        """
+        bottom, top = _ends(self.thresholds, self.values)
+        low, high = bottom[self.rows], top[self.rows]
+        result = accumulator * self._slope[self.rows]
+        if np.array_equal(self._offset[0], self._offset[1]):
+            result += self._offset[0][self.rows]
+        else:
+            result += np.where(accumulator >= 0.0, self._offset[1][self.rows], self._offset[0][self.rows])
+        np.floor(result, out=result)
+        np.clip(result, low, high, out=result)
+        searched = np.flatnonzero(~self._affine[self.rows])
+        if len(searched):
+            part = StepFunction(self.thresholds, self.values, self.rows[searched])
+            result[:, searched] = part(accumulator[:, searched].astype(np.int64))
+        return result
+
+    def image(self, lower: Int64Array, upper: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Return the exact levels at the ends of accumulator intervals, shape (..., neurons) each."""
+        return self(lower), self(upper)
+
+    def preimage(self, lower: Int64Array, upper: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Return the accumulators whose level lies in [lower, upper], as ends of one interval.
+
+        Shapes (neurons,).  The ends are ``∓NEVER`` where the interval is unbounded; the interval is empty
+        (its lower end above its upper) where no accumulator has such a level.
+        """
+        first = np.empty(self.size, dtype=np.int64)
+        last = np.empty(self.size, dtype=np.int64)
+        for row in range(len(self.values)):
+            neurons = np.flatnonzero(self.rows == row)
+            padded = np.concatenate(([-NEVER], self.thresholds[row], [NEVER]))
+            first[neurons] = padded[np.searchsorted(self.values[row], lower[neurons], side="left")]
+            last[neurons] = padded[np.searchsorted(self.values[row], upper[neurons], side="right")] - 1
+        return first, last
+
+    def select(self, neurons: Int64Array) -> StepFunction:
+        """Return the step function of some of the neurons, in the order given."""
+        return StepFunction(self.thresholds, self.values, self.rows[neurons])
+
+
+def _fit_staircase(
+    thresholds: Int64Array, values: Int64Array
+) -> tuple[Float64Array, Float64Array, BoolArray]:
+    """Fit ``value = floor(slope·acc + offset[acc >= 0])`` to each row, and say where it is exact.
+
+    Two offsets, because roundings half away from zero mirror at zero.  The fit maximizes the margin between the
+    staircase and the thresholds: the line must pass on or above ``(T, v)`` and below ``(T − 1, v)`` for every
+    threshold ``T`` that reaches value ``v``.  The margin is concave in the slope, so a ternary search finds its
+    maximum.  Exactness is then *tested* at both sides of every threshold and at the seam, with the float64
+    operations that evaluation uses.  Those are monotone in ``acc`` on each side of zero, so a row that passes is
+    exact for every accumulator (|acc| <= 2^40 is exact in float64).
+
+    Returns
+    -------
+    slope (distinct,), offset (2, distinct) for negative and for other accumulators, exact (distinct,)
+    """
+    real = np.abs(thresholds) < NEVER
+    at = np.where(real, thresholds, 0).astype(np.float64)
+    reached = values[:, 1:].astype(np.float64)
+    sides = [(real & (at < 0), real & (at - 1.0 < 0)), (real & (at >= 0), real & (at - 1.0 >= 0))]
+
+    def line(slope: Float64Array) -> list[tuple[Float64Array, Float64Array]]:
+        tilted = reached - slope[:, None] * at
+        return [
+            (
+                np.where(here, tilted, -np.inf).max(axis=1, initial=-np.inf),
+                np.where(before, tilted + slope[:, None], np.inf).min(axis=1, initial=np.inf),
+            )
+            for here, before in sides
+        ]
+
+    def margin(slope: Float64Array) -> Float64Array:
+        negative, other = (most - least for least, most in line(slope))
+        return np.minimum(negative, other)
+
+    count = real.sum(axis=1)
+    span = np.where(real, at, -np.inf).max(axis=1, initial=-np.inf)
+    span = span - np.where(real, at, np.inf).min(axis=1, initial=np.inf)
+    guess = np.where(count > 1, (count - 1) / np.maximum(span, 1.0), 1.0)
+    low, high = 0.5 * guess, 2.0 * guess
+    for _ in range(90):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        better = margin(left) >= margin(right)
+        high, low = np.where(better, right, high), np.where(better, low, left)
+    constant = count == 0
+    slope = np.where(constant, 0.0, 0.5 * (low + high))
+    bottom, top = _ends(thresholds, values)
+    offset = np.empty((2, len(values)))
+    for side, (least, most) in enumerate(line(slope)):
+        # A side without constraints of one kind stays clear of the other kind by one step.
+        least = np.where(np.isfinite(least), least, most - 1.0)
+        most = np.where(np.isfinite(most), most, least + 1.0)
+        offset[side] = np.where(np.isfinite(least), 0.5 * (least + most), np.nan)
+    offset = np.where(np.isnan(offset), offset[::-1], offset)
+    offset = np.where(constant, bottom, offset)
+
+    def staircase(accumulator: Float64Array) -> Float64Array:
+        shift = np.where(accumulator >= 0, offset[1][:, None], offset[0][:, None])
+        with np.errstate(invalid="ignore"):
+            return np.clip(np.floor(accumulator * slope[:, None] + shift), bottom[:, None], top[:, None])
+
+    seam = np.array([[-1.0, 0.0]])
+    row = np.arange(len(values))[:, None]
+    at_seam = values[row, (thresholds[:, None, :] <= seam.astype(np.int64)[..., None]).sum(axis=2)]
+    right_sides = (staircase(at) == reached) & (staircase(at - 1.0) == reached - 1.0)
+    exact = (np.diff(values, axis=1) == 1).all(axis=1) & (right_sides | ~real).all(axis=1)
+    exact &= (staircase(np.broadcast_to(seam, (len(values), 2))) == at_seam).all(axis=1)
+    return slope, offset, constant | exact
+
+
+def _ends(thresholds: Int64Array, values: Int64Array) -> tuple[Float64Array, Float64Array]:
+    """Return the values below the first and above the last threshold that an accumulator can meet."""
+    row = np.arange(len(values))
+    bottom = values[row, (thresholds == -NEVER).sum(axis=1)]
+    top = values[row, values.shape[1] - 1 - (thresholds == NEVER).sum(axis=1)]
+    return bottom.astype(np.float64), top.astype(np.float64)
