@@ -1,0 +1,110 @@
+"""Runtimes that requantize in float32 and round half to even: XNNPACK (LiteRT's default) and ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from milpq._arrays import Int64Array
+from milpq.errors import TargetError
+from milpq.rounding.arithmetic import float32_half_even
+from milpq.rounding.logistic import float_logistic_half_even
+from milpq.rounding.requantization import Requantization, Requantizer
+from milpq.rounding.targets.base import TargetFamily, factor_float32
+
+XNNPACK_FACTOR_UPPER = 256.0
+"""XNNPACK refuses a layer whose requantization factor reaches this."""
+
+
+@dataclass(frozen=True, slots=True)
+class XnnpackTarget:
+    """LiteRT with its default delegate."""
+
+    @property
+    def name(self) -> str:
+        """The id."""
+        return "litert-xnnpack"
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return "LiteRT as it comes: the XNNPACK delegate (float32, half to even)"
+
+    @property
+    def input_rounding(self) -> str:
+        """The rule of the QUANTIZE operator."""
+        return "rint-mul"
+
+    def requantizer(self, requantization: Requantization) -> Requantizer:
+        """Return the executable requantization of one layer.
+
+        Raises
+        ------
+        TargetError
+            XNNPACK does not take the layer, so another kernel would run it.
+        """
+        factor = factor_float32(requantization)
+        if (factor >= XNNPACK_FACTOR_UPPER).any():
+            raise TargetError(
+                f"litert-xnnpack: requantization factor {float(factor.max()):g} reaches 256, where XNNPACK refuses "
+                "the layer; name the target that runs it (litert-nodelegate)"
+            )
+        return _float32_requantizer(requantization, factor)
+
+    def logistic_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return float_logistic_half_even(input_scale, input_zero_point, output_scale, output_zero_point)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntimeTarget:
+    """ONNX Runtime's CPU kernels QGemm, QLinearMatMul, QLinearConv, and QDQ graphs once fused into them."""
+
+    @property
+    def name(self) -> str:
+        """The id."""
+        return "ort"
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return "ONNX Runtime on the CPU: QLinear operators and fused QDQ graphs (float32, half to even)"
+
+    @property
+    def input_rounding(self) -> str:
+        """The rule of QuantizeLinear."""
+        return "rint-div"
+
+    def requantizer(self, requantization: Requantization) -> Requantizer:
+        """Return the executable requantization of one layer."""
+        return _float32_requantizer(requantization, factor_float32(requantization))
+
+
+def _float32_requantizer(
+    requantization: Requantization, factor: np.typing.NDArray[np.float32]
+) -> Requantizer:
+    zero_point = requantization.output_zero_point
+    lower, upper = requantization.code_lower - zero_point, requantization.code_upper - zero_point
+    column = factor[:, None]
+
+    def requantize(accumulator: Int64Array) -> Int64Array:
+        return float32_half_even(accumulator, column, lower, upper) + zero_point
+
+    return requantize
+
+
+def _build_xnnpack(options: Mapping[str, str]) -> XnnpackTarget:
+    del options
+    return XnnpackTarget()
+
+
+def _build_ort(options: Mapping[str, str]) -> OnnxRuntimeTarget:
+    del options
+    return OnnxRuntimeTarget()
+
+
+FAMILIES = (TargetFamily("litert-xnnpack", _build_xnnpack), TargetFamily("ort", _build_ort))

@@ -1,0 +1,132 @@
+"""LiteRT's own kernels, without XNNPACK: the reference ones, and the optimized ones on x86."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array
+from milpq.rounding.arithmetic import float64_half_away, quantize_multiplier
+from milpq.rounding.logistic import fixed_point_logistic, float_logistic_half_away
+from milpq.rounding.requantization import Requantization, Requantizer
+from milpq.rounding.requantizers import explicit_requantizer
+from milpq.rounding.targets.base import TargetFamily, factor_float64, is_per_tensor_fully_connected
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRTReferenceTarget:
+    """LiteRT with the op resolver ``BUILTIN_REF``."""
+
+    @property
+    def name(self) -> str:
+        """The id."""
+        return "litert-ref"
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return "LiteRT with reference kernels (fully connected in float64, others fixed point)"
+
+    @property
+    def input_rounding(self) -> str:
+        """The rule of the QUANTIZE operator."""
+        return "half-away"
+
+    def requantizer(self, requantization: Requantization) -> Requantizer:
+        """Return the executable requantization of one layer.
+
+        Raises
+        ------
+        TargetError
+            The scales give a factor that no fixed-point multiplier holds.
+        """
+        factor = factor_float64(requantization, "float64")
+        if requantization.operator == "fully_connected":
+            return _float64_requantizer(requantization, factor)
+        return _fixed_point_requantizer(requantization, factor, "double")
+
+    def logistic_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return fixed_point_logistic(input_scale, input_zero_point, output_scale, output_zero_point)
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRTNoDelegateTarget:
+    """LiteRT with the op resolver ``BUILTIN_WITHOUT_DEFAULT_DELEGATES``, on x86."""
+
+    @property
+    def name(self) -> str:
+        """The id."""
+        return "litert-nodelegate"
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return "LiteRT without delegates on x86 (ruy's fixed point; depthwise with double rounding)"
+
+    @property
+    def input_rounding(self) -> str:
+        """The rule of the QUANTIZE operator."""
+        return "rint-mul"
+
+    def requantizer(self, requantization: Requantization) -> Requantizer:
+        """Return the executable requantization of one layer.
+
+        Raises
+        ------
+        TargetError
+            The scales give a factor that no fixed-point multiplier holds.
+        """
+        product = "float32" if is_per_tensor_fully_connected(requantization) else "float64"
+        rounding = "double" if requantization.operator == "depthwise" else "ruy-x86"
+        return _fixed_point_requantizer(requantization, factor_float64(requantization, product), rounding)
+
+    def logistic_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
+
+
+def _float64_requantizer(requantization: Requantization, factor: Float64Array) -> Requantizer:
+    column = factor[:, None]
+
+    def requantize(accumulator: Int64Array) -> Int64Array:
+        scaled = float64_half_away(accumulator, column) + requantization.output_zero_point
+        return np.clip(scaled, requantization.code_lower, requantization.code_upper)
+
+    return requantize
+
+
+def _fixed_point_requantizer(
+    requantization: Requantization, factor: Float64Array, rounding: str
+) -> Requantizer:
+    multiplier, shift = quantize_multiplier(factor)
+    return explicit_requantizer(
+        multiplier,
+        shift,
+        rounding,
+        requantization.output_zero_point,
+        requantization.code_lower,
+        requantization.code_upper,
+    )
+
+
+def _build_reference(options: Mapping[str, str]) -> LiteRTReferenceTarget:
+    del options
+    return LiteRTReferenceTarget()
+
+
+def _build_no_delegate(options: Mapping[str, str]) -> LiteRTNoDelegateTarget:
+    del options
+    return LiteRTNoDelegateTarget()
+
+
+FAMILIES = (
+    TargetFamily("litert-ref", _build_reference),
+    TargetFamily("litert-nodelegate", _build_no_delegate),
+)

@@ -1,0 +1,83 @@
+"""TensorFlow Lite Micro, and what shares its fixed-point kernels bit for bit (CMSIS-NN's default, ESP-NN)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from milpq._arrays import Int64Array
+from milpq.rounding.arithmetic import quantize_multiplier
+from milpq.rounding.logistic import fixed_point_logistic
+from milpq.rounding.requantization import Requantization, Requantizer
+from milpq.rounding.requantizers import explicit_requantizer
+from milpq.rounding.targets.base import (
+    Product,
+    TargetFamily,
+    factor_float64,
+    is_per_tensor_fully_connected,
+    spell,
+)
+
+OPTIONS = {"multiplier": ("float64", "float32")}
+
+
+@dataclass(frozen=True, slots=True)
+class TflmTarget:
+    """Double rounding everywhere.
+
+    Parameters
+    ----------
+    multiplier : "float64" or "float32"
+        How per-tensor fully connected layers multiply input and weight scale.  Newer releases take the float64
+        product; older ones (early 2026 and before) round it to float32.  Other kernels always take float64.
+    """
+
+    multiplier: Product = "float64"
+
+    @property
+    def name(self) -> str:
+        """The id, options included."""
+        return spell("tflm", {"multiplier": self.multiplier}, OPTIONS)
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return "TensorFlow Lite Micro; also CMSIS-NN by default and ESP-NN (fixed point, double rounding)"
+
+    @property
+    def input_rounding(self) -> str:
+        """The rule of the QUANTIZE operator."""
+        return "half-away"
+
+    def requantizer(self, requantization: Requantization) -> Requantizer:
+        """Return the executable requantization of one layer.
+
+        Raises
+        ------
+        TargetError
+            The scales give a factor that no fixed-point multiplier holds.
+        """
+        product = self.multiplier if is_per_tensor_fully_connected(requantization) else "float64"
+        multiplier, shift = quantize_multiplier(factor_float64(requantization, product))
+        return explicit_requantizer(
+            multiplier,
+            shift,
+            "double",
+            requantization.output_zero_point,
+            requantization.code_lower,
+            requantization.code_upper,
+        )
+
+    def logistic_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return fixed_point_logistic(input_scale, input_zero_point, output_scale, output_zero_point)
+
+
+def _build(options: Mapping[str, str]) -> TflmTarget:
+    return TflmTarget(cast(Product, options["multiplier"]))
+
+
+FAMILY = TargetFamily("tflm", _build, OPTIONS)
