@@ -1,0 +1,122 @@
+"""Fast execution of both networks on many points, with one error bound for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array, frozen, gamma
+from milpq.merge import Problem
+from milpq.network.float_network import FloatNetwork
+from milpq.network.integer_network import IntegerNetwork
+from milpq.network.nodes import Affine, absolute
+
+CHUNK = 2048
+"""Points executed at once: the activations of a small network then stay in the cache."""
+
+
+def signed(difference: Float64Array) -> Float64Array:
+    """Return the objectives of some differences: ``[d, −d]``, shape (points, 2·chosen).
+
+    Objective ``k`` asks for the largest ``f_q − f`` of chosen output ``k``, objective ``chosen + k`` for its
+    largest ``f − f_q``.
+    """
+    return np.concatenate([difference, -difference], axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Execution:
+    """Both networks of a problem, ready to run on points of its domain.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Attributes
+    ----------
+    error : float64, shape (chosen,)
+        ``|run(x) − (f_q − f)(x)| <= error`` for every ``x`` of the domain.
+
+    *Soundness:* the running error analysis of ``FloatNetwork.evaluate_with_error``, on the largest magnitude each
+    value takes in the domain instead of on the values themselves.
+    """
+
+    problem: Problem
+    error: Float64Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        problem = self.problem
+        root = problem.domain.root
+        reach = np.maximum(np.abs(root.lower), np.abs(root.upper))[0]
+        size, error = _largest_error(problem.float_network, reach)
+        quantized = problem.quantized
+        if isinstance(quantized, IntegerNetwork):
+            level = np.maximum(*(np.abs(end) for end in quantized.reachable[quantized.output]))
+            other_size = quantized.output_scale * level * (1 + gamma(2))
+            other_error = gamma(2) * other_size + 5e-324
+        else:
+            other_size, other_error = _largest_error(quantized, reach)
+        total = (error + other_error + gamma(2) * (size + other_size)) * (1 + 1e-12)
+        object.__setattr__(self, "error", frozen(total[problem.outputs]))
+
+    @property
+    def objectives(self) -> int:
+        """Number of objectives: two signs for each chosen output."""
+        return 2 * len(self.problem.outputs)
+
+    def run(self, points: Float64Array, levels: Int64Array | None = None) -> Float64Array:
+        """Return ``f_q − f`` of the chosen outputs, shape (points, chosen), within `error`.
+
+        Parameters
+        ----------
+        points : float64, shape (points, inputs)
+            What `f` reads.
+        levels : int64, shape (points, inputs), optional
+            What the integer side reads, where the caller knows it already.
+        """
+        result = np.empty((len(points), len(self.problem.outputs)))
+        for start in range(0, len(points), CHUNK):
+            part = slice(start, start + CHUNK)
+            result[part] = self._run_chunk(points[part], None if levels is None else levels[part])
+        return result
+
+    def _run_chunk(self, points: Float64Array, levels: Int64Array | None) -> Float64Array:
+        problem = self.problem
+        quantized = problem.quantized
+        if isinstance(quantized, IntegerNetwork):
+            read = problem.quantized_levels(points) if levels is None else levels
+            other = quantized.execute(read) * quantized.output_scale
+        else:
+            other = quantized.evaluate(points)
+        other -= problem.float_network.evaluate(points)
+        return other[:, problem.outputs]
+
+
+def _largest_error(network: FloatNetwork, reach: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return bounds on the output's magnitude and on the error of its float64 evaluation, shape (outputs,).
+
+    `reach` bounds the magnitude of the inputs, shape (inputs,); inputs carry no error.
+    """
+    sizes, errors = [reach], [np.zeros_like(reach)]
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            size = np.abs(node.bias)
+            carried = np.zeros_like(size)
+            width = 2
+            for term in node.terms:
+                matrix = absolute(term.matrix)
+                size = size + matrix @ sizes[term.source]
+                carried = carried + matrix @ errors[term.source]
+                width += matrix.shape[1]
+            slack = 1 + 4 * gamma(width)
+            error = (gamma(width) * size + carried) * slack + width * 5e-324
+            size = size * slack + error
+        else:
+            size, error = sizes[node.source], errors[node.source]
+            # A clamp whose range excludes zero can enlarge a value, to its end next to zero at most.
+            nearest = max(node.lower, -node.upper, 0.0)
+            size = np.minimum(np.maximum(size, nearest), max(abs(node.lower), abs(node.upper)))
+        sizes.append(size)
+        errors.append(error)
+    return sizes[network.output], errors[network.output]

@@ -1,0 +1,231 @@
+"""Search for inputs on which the two networks differ most, on bit-exact execution.
+
+A population of points for each objective (output and sign) makes moves along gradients, along codes and by mixing,
+keeps what is better and starts again where it is stuck; then the best points are polished input by input.  The
+answer is a lower bound with its witness, never more.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array
+from milpq.errors import UsageError
+from milpq.merge import Problem
+from milpq.search.budget import Budget
+from milpq.search.execution import Execution, signed
+from milpq.search.gradient import difference_gradient
+from milpq.search.inputs import FeedableInputs
+from milpq.search.moves import Moves
+from milpq.search.pool import WitnessPool
+
+_ELEMENTS = 2_000_000
+"""Numbers that one generation of children may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessOptions:
+    """How hard to search.
+
+    Parameters
+    ----------
+    evaluations : int
+        Executions of both networks, roughly.
+    seed : int
+        The result is a function of the problem, the options and the points given, unless a time limit cuts it.
+    population : int
+        Points kept for each objective.
+    brood : int
+        Children of each point in a generation.
+    patience : int
+        Generations without progress after which a point starts again.
+    each : bool
+        Search for the extremes of every output alike; else the later half of the effort goes to the objectives that
+        may still hold the largest difference of all.
+    """
+
+    evaluations: int = 200_000
+    seed: int = 0
+    population: int = 48
+    brood: int = 32
+    patience: int = 10
+    each: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.evaluations, self.population, self.patience) < 1 or self.brood < 4:
+            raise UsageError("witness search: counts must be positive and a brood at least 4")
+
+
+def search_witnesses(
+    problem: Problem,
+    options: WitnessOptions | None = None,
+    *,
+    pool: WitnessPool | None = None,
+    starts: Float64Array | None = None,
+    budget: Budget | None = None,
+) -> WitnessPool:
+    """Search for a witness of every objective.
+
+    Parameters
+    ----------
+    pool : WitnessPool, optional
+        Witnesses known already; they are kept and started from.
+    starts : float64, shape (points, inputs), optional
+        Points to start from besides, such as a solver's; they are moved to the nearest feedable inputs.
+    budget : Budget, optional
+        Time limit and cancel flag; its evaluations, where set, take the place of the options'.
+
+    Returns
+    -------
+    WitnessPool
+        Never worse than the pool given, in any objective.
+    """
+    options = options or WitnessOptions()
+    budget = budget or Budget()
+    if budget.evaluations is None:
+        budget.evaluations = options.evaluations
+    search = _Search(problem, options, pool or WitnessPool.empty(problem), budget)
+    search.sample(starts)
+    search.evolve()
+    search.polish()
+    return search.pool
+
+
+class _Search:
+    """State of one search: the pool, and a population of points with their objectives and values."""
+
+    def __init__(self, problem: Problem, options: WitnessOptions, pool: WitnessPool, budget: Budget) -> None:
+        self._problem = problem
+        self._options = options
+        self._budget = budget
+        self._inputs = FeedableInputs(problem)
+        self._moves = Moves(self._inputs)
+        self._execution = Execution(problem)
+        self._generator = np.random.default_rng(options.seed)
+        self._limit = budget.evaluations if budget.evaluations is not None else options.evaluations
+        objectives, inputs = self._execution.objectives, self._inputs.size
+        room = _ELEMENTS // (options.brood * inputs * objectives)
+        self._population = max(2, min(options.population, room))
+        self.pool = pool
+        self.points = np.zeros((0, inputs))
+        self.values = np.zeros(0)
+        self.objective: Int64Array = np.zeros(0, dtype=np.int64)
+
+    def run(self, points: Float64Array) -> Float64Array:
+        """Execute feedable points, remember the best, and return their objectives (points, objectives)."""
+        levels = self._inputs.levels(points)
+        difference = self._execution.run(points, None if self._problem.domain.integer is None else levels)
+        self._budget.used += len(points)
+        self.pool = self.pool.update(points, levels, difference, self._execution.error)
+        return signed(difference)
+
+    def sample(self, starts: Float64Array | None) -> None:
+        """Fill the population with the best of a first sample."""
+        inputs = self._inputs
+        most = max(64, _ELEMENTS // inputs.size)
+        count = int(min(max(64, self._limit // 5), most, 1 << 16))
+        uniform = inputs.random(self._generator, count // 2)
+        corner = self._generator.integers(2, size=(count // 4, inputs.size))
+        mixed = np.where(
+            self._generator.random((count // 4, inputs.size)) < 0.5,
+            np.where(self._generator.random((count // 4, inputs.size)) < 0.5, inputs.lower, inputs.upper),
+            inputs.random(self._generator, count // 4),
+        )
+        known = self.pool.points[np.isfinite(self.pool.lower)]
+        parts = [
+            known,
+            0.5 * (inputs.lower + inputs.upper)[None],
+            _grid(inputs, count // 4),
+            np.where(corner == 1, inputs.upper, inputs.lower),
+            mixed,
+            uniform,
+        ]
+        if starts is not None and len(starts):
+            parts.insert(0, starts[:most])
+        points = inputs.snap(np.concatenate(parts))
+        values = self.run(points)
+        chosen = [
+            np.argsort(-values[:, k], kind="stable")[: self._population] for k in range(values.shape[1])
+        ]
+        self.points = np.concatenate([points[rows] for rows in chosen])
+        self.values = np.concatenate([values[rows, k] for k, rows in enumerate(chosen)])
+        self.objective = np.repeat(np.arange(values.shape[1]), [len(rows) for rows in chosen])
+
+    def evolve(self) -> None:
+        """Let the population move until four fifths of the effort are spent."""
+        age = np.zeros(len(self.points), dtype=np.int64)
+        focused = self._options.each
+        while self._budget.used < 0.8 * self._limit and not self._budget.spent:
+            if not focused and self._budget.used > 0.4 * self._limit:
+                focused = True
+                age = age[self._focus()]
+            children = self._moves.children(
+                self._generator, self.points, self.objective, self._options.brood
+            )
+            count, brood, inputs = children.shape
+            values = self.run(children.reshape(-1, inputs)).reshape(count, brood, -1)
+            own = np.take_along_axis(values, self.objective[:, None, None], axis=2)[:, :, 0]
+            best = np.argmax(own, axis=1)
+            row = np.arange(count)
+            better = own[row, best] > self.values
+            self.points = np.where(better[:, None], children[row, best], self.points)
+            self.values = np.where(better, own[row, best], self.values)
+            age = np.where(better, 0, age + 1)
+            self._restart(age)
+
+    def polish(self) -> None:
+        """Try every value of every input on the best witnesses until none helps."""
+        for objective in sorted(range(len(self.pool.lower)), key=lambda k: -float(self.pool.lower[k])):
+            while not self._budget.spent and self._polish_once(objective):
+                pass
+
+    def _polish_once(self, objective: int) -> bool:
+        before = float(self.pool.lower[objective])
+        point = self.pool.points[objective]
+        through_float = difference_gradient(self._problem, point[None], np.array([objective]))[1][0]
+        if self._problem.domain.kind == "continuous":
+            self.run(self._moves.to_cell_ends(point[None], through_float[None] > 0))
+        dimensions = self._generator.permutation(self._inputs.size)
+        for block in range(0, len(dimensions), 16):
+            lines = [self._moves.line(point, through_float, int(d)) for d in dimensions[block : block + 16]]
+            self.run(np.concatenate(lines))
+            if self._budget.spent:
+                break
+        return bool(self.pool.lower[objective] > before)
+
+    def _focus(self) -> Int64Array:
+        """Keep the objectives within a half of the largest difference; return the rows kept."""
+        lower = self.pool.lower
+        promising = np.flatnonzero(lower >= 0.5 * lower.max())
+        rows = np.flatnonzero(np.isin(self.objective, promising))
+        self.points, self.values = self.points[rows], self.values[rows]
+        self.objective = self.objective[rows]
+        return rows
+
+    def _restart(self, age: Int64Array) -> None:
+        """Replace points without progress, in place, by new random ones; the best are safe in the pool."""
+        stuck = np.flatnonzero(age > self._options.patience)
+        if not len(stuck):
+            return
+        fresh = self._inputs.random(self._generator, len(stuck))
+        # Half of the restarts are shaken copies of the best witness, which climb back quickly.
+        near = self._generator.random(fresh.shape) < 0.3
+        home = self.pool.points[self.objective[stuck]]
+        local = self._generator.random((len(stuck), 1)) < 0.5
+        fresh = np.where(local & ~near, home, fresh)
+        self.points[stuck] = fresh
+        values = self.run(fresh)
+        self.values[stuck] = values[np.arange(len(stuck)), self.objective[stuck]]
+        age[stuck] = 0
+
+
+def _grid(inputs: FeedableInputs, count: int) -> Float64Array:
+    """Return a full grid of at most `count` points, ends included; empty where even the corners are too many."""
+    steps = int(count ** (1.0 / inputs.size)) if count else 0
+    if steps < 2:
+        return np.zeros((0, inputs.size))
+    share = np.array(list(itertools.product(np.linspace(0.0, 1.0, steps), repeat=inputs.size)))
+    return inputs.lower + (inputs.upper - inputs.lower) * share
