@@ -1,0 +1,41 @@
+"""Certified bounds on how far an int8 neural network can be from the float network it was made from.
+
+The names below are the public interface.  They are imported when first used, so that ``import milpq`` stays quick
+and needs neither torch nor a solver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from milpq.formats import load
+    from milpq.region.box import Box
+    from milpq.torch_face import MergedNetwork, compute_guaranteed_error
+    from milpq.verify import Result, bound
+
+__version__ = "0.1.0"
+
+__all__ = ["Box", "MergedNetwork", "Result", "__version__", "bound", "compute_guaranteed_error", "load"]
+
+_HOMES: Final = {
+    "Box": "milpq.region.box",
+    "MergedNetwork": "milpq.torch_face",
+    "Result": "milpq.verify",
+    "bound": "milpq.verify",
+    "compute_guaranteed_error": "milpq.torch_face",
+    "load": "milpq.formats",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'milpq' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})
