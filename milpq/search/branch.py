@@ -1,0 +1,263 @@
+"""One step of the branch and bound on a batch of cubes: split, bound, execute, check, enumerate.
+
+The step is a pure function of its batch, so that it can run in any process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from milpq._arrays import BoolArray, Float64Array, Int64Array
+from milpq.bounds.values import Bounds
+from milpq.errors import SoundnessError
+from milpq.merge import Cubes, Problem
+from milpq.search.alarm import check_pool, check_values, describe
+from milpq.search.cells import Cells, bound_cells
+from milpq.search.enumerate import count_codes, enumerate_cubes
+from milpq.search.execution import Execution, signed
+from milpq.search.gradient import difference_gradient
+from milpq.search.halves import Score, choose, halve
+from milpq.search.inputs import FeedableInputs
+from milpq.search.pool import WitnessPool
+from milpq.search.slopes import float_slopes, influence
+
+Bound: TypeAlias = Callable[[Problem, Cubes], Bounds]
+"""A bounding method, batched over cubes."""
+
+_ELEMENTS = 4_000_000
+"""Numbers that the slopes of the cells of one group of cubes may hold."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Cubes to work on.
+
+    Parameters
+    ----------
+    cubes : Cubes
+    upper : float64, shape (cubes, objectives)
+        Bounds known already.
+    dimension : int64, shape (cubes,), or None
+        The input to split each along; None bounds the cubes as they are.
+    threshold : float64, shape (objectives,)
+        A cube with no bound above these needs no more work.
+    pool : WitnessPool
+        Known witnesses, to check bounds against.
+    """
+
+    cubes: Cubes
+    upper: Float64Array
+    dimension: Int64Array | None
+    threshold: Float64Array
+    pool: WitnessPool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Worked:
+    """What became of a batch.
+
+    Parameters
+    ----------
+    cubes, upper, dimension
+        The cubes that stay open; shapes as in `Batch`.
+    closed : Cubes
+        The cubes that need no more work; together with the open ones they cover the batch.
+    closed_upper : float64, shape (closed, objectives)
+    enumerated : bool, shape (closed,)
+        Where the bound comes from executing every code.
+    pool : WitnessPool
+        The batch's pool with all points executed here added.
+    """
+
+    cubes: Cubes
+    upper: Float64Array
+    dimension: Int64Array
+    closed: Cubes
+    closed_upper: Float64Array
+    enumerated: BoolArray
+    pool: WitnessPool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branching:
+    """The step.
+
+    Parameters
+    ----------
+    problem : Problem
+    bound : Bound
+    score : Score or None
+        How much a split along each input promises; by default the width of the input times how strongly it can
+        move the outputs.
+    enumerate_codes : int
+        Cubes of the codes domain with at most so many code vectors are enumerated.
+    enumerate_cells : int
+        Cubes of the continuous domain with at most so many code cells are taken apart into them.
+    """
+
+    problem: Problem
+    bound: Bound
+    score: Score | None = None
+    enumerate_codes: int = 4096
+    enumerate_cells: int = 512
+    _execution: Execution = field(init=False, repr=False)
+    _inputs: FeedableInputs = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_execution", Execution(self.problem))
+        object.__setattr__(self, "_inputs", FeedableInputs(self.problem))
+
+    def __call__(self, batch: Batch) -> Worked:
+        """Work on a batch.
+
+        Raises
+        ------
+        SoundnessError
+            An executed point of a cube lies outside of the cube's bounds.
+        """
+        cubes, upper = batch.cubes, batch.upper
+        if batch.dimension is not None:
+            cubes = halve(self.problem.domain, cubes, batch.dimension)
+            upper = np.concatenate([upper, upper])
+        bounds = self.bound(self.problem, cubes)
+        outputs, difference = self.problem.outputs, bounds.difference
+        fresh = np.concatenate([difference.upper[:, outputs], -difference.lower[:, outputs]], axis=1)
+        upper = np.where(fresh < upper, fresh, upper)
+        check_pool(cubes, upper, batch.pool)
+        pool, seen = self._sample(cubes, upper, batch)
+        upper = self._settle_points(cubes, upper)
+        result = _Result(cubes, upper)
+        rows = result.close((upper <= batch.threshold).all(axis=1), np.arange(len(cubes)))
+        if self.problem.domain.kind == "codes":
+            rows, pool = self._enumerate(result, rows, pool)
+        elif self.problem.domain.kind == "continuous":
+            rows, pool = self._take_apart(result, rows, bounds, batch.threshold, pool)
+        self._keep(result, rows, bounds, seen, batch.threshold)
+        return result.worked(pool)
+
+    def _sample(self, cubes: Cubes, upper: Float64Array, batch: Batch) -> tuple[WitnessPool, Float64Array]:
+        """Execute the centre of each cube and the corner its gradient points to.
+
+        Returns the pool, and the largest objectives seen in each cube (cubes, objectives).
+        """
+        middle = 0.5 * cubes.lower + 0.5 * cubes.upper
+        centre, feedable = self._inputs.inside(cubes, middle)
+        objective = np.argmax(upper - batch.threshold, axis=1)
+        gradient = sum(difference_gradient(self.problem, centre, objective), np.zeros_like(centre))
+        target = np.where(gradient > 0, cubes.upper, cubes.lower)
+        corner, feedable_corner = self._inputs.inside(cubes, target)
+        points = np.concatenate([centre, corner])
+        levels = self._inputs.levels(points)
+        twice = Cubes.concatenate([cubes, cubes])
+        # A point on a face shared by two cubes may read as a code of the other one.
+        member = ((levels >= twice.level_lower) & (levels <= twice.level_upper)).all(axis=1)
+        result = self._execution.run(points, None if self.problem.domain.integer is None else levels)
+        values = np.where(member[:, None], signed(result), -np.inf)
+        check_values(twice, np.concatenate([upper, upper]), values, points, self._execution)
+        fed = np.concatenate([feedable, feedable_corner])
+        pool = batch.pool.update(points[fed], levels[fed], result[fed], self._execution.error)
+        return pool, np.maximum(values[: len(cubes)], values[len(cubes) :])
+
+    def _settle_points(self, cubes: Cubes, upper: Float64Array) -> Float64Array:
+        """Bound cubes that are a single real point, between two real networks, by executing it."""
+        if self.problem.domain.kind != "real":
+            return upper
+        rows = np.flatnonzero((cubes.lower == cubes.upper).all(axis=1))
+        values = signed(self._execution.run(cubes.lower[rows])) + np.tile(self._execution.error, 2)
+        upper[rows] = np.minimum(upper[rows], np.nextafter(values, np.inf))
+        return upper
+
+    def _enumerate(
+        self, result: _Result, rows: Int64Array, pool: WitnessPool
+    ) -> tuple[Int64Array, WitnessPool]:
+        """Settle small cubes of the codes domain; return the rows that are left."""
+        counts = count_codes(result.cubes.select(rows))
+        small = rows[counts <= self.enumerate_codes]
+        if not len(small):
+            return rows, pool
+        exact, pool = enumerate_cubes(self._execution, result.cubes.select(small), pool)
+        slack = 2.1 * np.tile(self._execution.error, 2)
+        wrong = np.flatnonzero((exact - slack > result.upper[small]).any(axis=1))
+        if len(wrong):
+            row = int(small[wrong[0]])
+            raise SoundnessError(
+                f"the codes of the cube {describe(result.cubes, row)} reach {exact[wrong[0]].tolist()}, above its "
+                f"bounds {result.upper[row].tolist()}"
+            )
+        result.upper[small] = np.minimum(result.upper[small], exact)
+        return result.close(counts <= self.enumerate_codes, rows, enumerated=True), pool
+
+    def _take_apart(
+        self, result: _Result, rows: Int64Array, bounds: Bounds, threshold: Float64Array, pool: WitnessPool
+    ) -> tuple[Int64Array, WitnessPool]:
+        """Bound cubes of few codes cell by cell; return the rows that stay as they are."""
+        small = rows[count_codes(result.cubes.select(rows)) <= self.enumerate_cells]
+        group = max(1, _ELEMENTS // (self.enumerate_cells * self.problem.merged.input_size * len(threshold)))
+        apart = np.zeros(len(result.cubes), dtype=np.bool_)
+        for start in range(0, len(small), group):
+            part = small[start : start + group]
+            slopes = float_slopes(self.problem, bounds.select(part))
+            cells = bound_cells(self._execution, result.cubes.select(part), result.upper[part], slopes, threshold)
+            pool = cells.witnesses(self._execution, self._inputs, pool)
+            result.upper[part] = cells.parent_upper
+            apart[part[cells.apart]] = True
+            result.add_cells(cells)
+        rows = rows[~apart[rows]]
+        return result.close((result.upper[rows] <= threshold).all(axis=1), rows), pool
+
+    def _keep(
+        self, result: _Result, rows: Int64Array, bounds: Bounds, seen: Float64Array, threshold: Float64Array
+    ) -> None:
+        """Choose where to split the cubes that stay open; close those that no split can improve."""
+        cubes, upper = result.cubes.select(rows), result.upper[rows]
+        if self.score is not None:
+            score = self.score(self.problem, cubes, bounds.select(rows))
+        else:
+            score = (cubes.upper - cubes.lower) * influence(self.problem, bounds.select(rows))
+        dimension, possible = choose(self.problem.domain, cubes, score)
+        noise = 8 * np.tile(self._execution.error, 2)
+        settled = ((upper <= threshold) | (upper <= seen[rows] + noise)).all(axis=1)
+        result.dimension[rows] = dimension
+        result.open = result.close(~possible | settled, rows)
+
+
+class _Result:
+    """Sorts the cubes of one batch into open and closed ones."""
+
+    def __init__(self, cubes: Cubes, upper: Float64Array) -> None:
+        self.cubes = cubes
+        self.upper = upper
+        self.dimension: Int64Array = np.zeros(len(cubes), dtype=np.int64)
+        self.open: Int64Array = np.zeros(0, dtype=np.int64)
+        self._closed: list[Int64Array] = []
+        self._enumerated: list[BoolArray] = []
+        self._cells: list[Cells] = []
+
+    def close(self, which: BoolArray, rows: Int64Array, *, enumerated: bool = False) -> Int64Array:
+        """Close some of the rows, and return the others."""
+        self._closed.append(rows[which])
+        self._enumerated.append(np.full(int(which.sum()), enumerated))
+        return rows[~which]
+
+    def add_cells(self, cells: Cells) -> None:
+        """Put the cells of a cube in its place."""
+        self._cells.append(cells)
+
+    def worked(self, pool: WitnessPool) -> Worked:
+        """Return the outcome."""
+        closed = np.concatenate(self._closed)
+        opened = [cells for cells in self._cells if len(cells.cubes)]
+        gone = [cells for cells in self._cells if len(cells.closed)]
+        return Worked(
+            Cubes.concatenate([self.cubes.select(self.open), *(cells.cubes for cells in opened)]),
+            np.concatenate([self.upper[self.open], *(cells.upper for cells in opened)]),
+            np.concatenate([self.dimension[self.open], *(cells.dimension for cells in opened)]),
+            Cubes.concatenate([self.cubes.select(closed), *(cells.closed for cells in gone)]),
+            np.concatenate([self.upper[closed], *(cells.closed_upper for cells in gone)]),
+            np.concatenate([*self._enumerated, np.zeros(sum(len(cells.closed) for cells in gone), dtype=np.bool_)]),
+            pool,
+        )

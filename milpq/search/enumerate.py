@@ -1,0 +1,269 @@
+"""Exact enumeration of input codes.
+
+Where only codes can occur, executing both networks on every code vector settles a cube; few are needed to beat any
+bound.  Code vectors are numbered in mixed radix, so any range of them can be made at once and nothing is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array, frozen
+from milpq.errors import UsageError
+from milpq.merge import Cubes, Problem
+from milpq.search.budget import Budget
+from milpq.search.execution import Execution, signed
+from milpq.search.executor import Executor, SerialExecutor
+from milpq.search.pool import WitnessPool, exact_difference, round_down, round_up
+
+MANY = np.int64(2**62)
+"""What `count_codes` says of any number of code vectors at least this large."""
+
+_PART = 1 << 14
+_CANDIDATES = 64
+
+
+def count_codes(cubes: Cubes) -> Int64Array:
+    """Return the number of code vectors of each cube, shape (cubes,); never more than `MANY`."""
+    widths = cubes.level_upper - cubes.level_lower + 1
+    count = np.prod(widths.astype(np.float64), axis=1)
+    return np.where(count < float(MANY), np.prod(widths, axis=1), MANY)
+
+
+def levels_of(cubes: Cubes, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
+    """Return code vectors number `start` to `stop − 1` of all cubes, one cube after the other.
+
+    Returns
+    -------
+    owner : int64, shape (stop − start,)
+        Index of the cube of each; nondecreasing.
+    levels : int64, shape (stop − start, inputs)
+        The last input changes fastest.
+    """
+    widths = cubes.level_upper - cubes.level_lower + 1
+    ends = np.cumsum(count_codes(cubes))
+    rest = np.arange(start, stop, dtype=np.int64)
+    if len(cubes) == 1:
+        owner = np.zeros(len(rest), dtype=np.int64)
+    else:
+        owner = np.searchsorted(ends, rest, side="right")
+        rest = rest - np.concatenate([[0], ends[:-1]])[owner]
+    levels = np.empty((len(rest), widths.shape[1]), dtype=np.int64)
+    for i in range(widths.shape[1] - 1, -1, -1):
+        width = widths[0, i] if len(cubes) == 1 else widths[owner, i]
+        quotient = rest // width
+        levels[:, i] = rest - quotient * width
+        rest = quotient
+    levels += cubes.level_lower[owner]
+    return owner, levels
+
+
+def enumerate_cubes(
+    execution: Execution, cubes: Cubes, pool: WitnessPool
+) -> tuple[Float64Array, WitnessPool]:
+    """Execute every code vector of some cubes of the codes domain.
+
+    Returns
+    -------
+    upper : float64, shape (cubes, objectives)
+        Upper bounds on the objectives over each cube, within twice the execution error of the exact values.
+    pool : WitnessPool
+        With what was found added.
+
+    *Soundness:* exhaustive; the execution error is added and the sum rounded upwards.
+    """
+    integer = execution.problem.domain.integer
+    assert integer is not None and execution.problem.domain.kind == "codes"
+    largest = np.full((len(cubes), execution.objectives), -np.inf)
+    total = int(count_codes(cubes).sum())
+    for start in range(0, total, _PART):
+        owner, levels = levels_of(cubes, start, min(start + _PART, total))
+        points = integer.float_value(levels)
+        difference = execution.run(points, levels)
+        pool = pool.update(points, levels, difference, execution.error)
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        here = owner[first]
+        largest[here] = np.maximum(largest[here], np.maximum.reduceat(signed(difference), first, axis=0))
+    return np.nextafter(largest + np.tile(execution.error, 2), np.inf), pool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Enumeration:
+    """The outcome of enumerating one cube of the codes domain.
+
+    Parameters
+    ----------
+    upper : float64, shape (objectives,)
+        The largest value of each objective over the cube, rounded upwards; infinite if not complete.
+    pool : WitnessPool
+        Its `lower` is the same value rounded downwards where `exact`.
+    codes : int
+        Code vectors executed.
+    complete : bool
+        Whether that is all of them.
+    exact : bool, shape (objectives,)
+        Whether the extreme was settled in exact arithmetic; otherwise it is known within the execution error.
+    """
+
+    upper: Float64Array
+    pool: WitnessPool
+    codes: int
+    complete: bool
+    exact: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Range:
+    """One job: code vectors ``start`` to ``stop − 1`` of a cube."""
+
+    cube: Cubes
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Extremes:
+    """Candidates of one range for each objective: values within the error of the largest, best first.
+
+    `overflow` says that more candidates than are kept tie within the error.
+    """
+
+    values: list[Float64Array]
+    levels: list[Int64Array]
+    overflow: list[bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Enumerator:
+    execution: Execution
+
+    def __call__(self, job: _Range) -> _Extremes:
+        objectives = self.execution.objectives
+        inputs = job.cube.lower.shape[1]
+        none = _Extremes(
+            [np.zeros(0)] * objectives,
+            [np.zeros((0, inputs), dtype=np.int64)] * objectives,
+            [False] * objectives,
+        )
+        integer = self.execution.problem.domain.integer
+        assert integer is not None
+        found = none
+        for start in range(job.start, job.stop, _PART):
+            _, levels = levels_of(job.cube, start, min(start + _PART, job.stop))
+            values = signed(self.execution.run(integer.float_value(levels), levels))
+            found = _merge(found, [values[:, k] for k in range(objectives)], levels, self.execution.error)
+        return found
+
+
+def enumerate_codes(
+    problem: Problem,
+    cube: Cubes | None = None,
+    *,
+    executor: Executor | None = None,
+    budget: Budget | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    range_size: int = 1 << 19,
+) -> Enumeration:
+    """Execute every code vector of one cube (by default the whole domain) and settle its extremes exactly.
+
+    Parameters
+    ----------
+    cube : Cubes of length 1, optional
+    executor : Executor, optional
+        Runs ranges of code vectors; the result does not depend on it.
+    budget : Budget, optional
+        Time limit and cancel flag.
+    on_progress : callable, optional
+        Given the codes done and their total after every range.
+
+    Raises
+    ------
+    UsageError
+        The domain is not one of codes, or the cube has more than 2^62 code vectors.
+
+    *Soundness:* exhaustive execution with an error bound on the float side; the candidates for each extreme that
+    lie within that error of each other are compared in exact rational arithmetic.
+    """
+    cube = cube or problem.domain.root
+    budget = budget or Budget()
+    total = int(count_codes(cube)[0])
+    if problem.domain.kind != "codes" or total >= MANY or len(cube) != 1:
+        raise UsageError("enumeration takes one cube of the codes domain, of fewer than 2^62 code vectors")
+    execution = Execution(problem)
+    jobs = (
+        _Range(cube, start, min(start + range_size, total)) for start in range(0, total, range_size)
+    )
+    found, done = None, 0
+    for part in (executor or SerialExecutor()).map(_Enumerator(execution), jobs, budget):
+        if found is None:
+            found = part
+        else:
+            for k in range(execution.objectives):
+                _merge_one(found, k, part.values[k], part.levels[k], part.overflow[k], execution.error)
+        done = min(done + range_size, total)
+        budget.used = done
+        if on_progress is not None:
+            on_progress(done, total)
+    if found is None:
+        nothing = np.full(execution.objectives, np.inf)
+        return Enumeration(nothing, WitnessPool.empty(problem), 0, False, np.zeros(len(nothing), dtype=np.bool_))
+    return _settle(problem, execution, found, done, done == total)
+
+
+def _merge(
+    found: _Extremes, values: list[Float64Array], levels: Int64Array, error: Float64Array
+) -> _Extremes:
+    result = _Extremes(list(found.values), list(found.levels), list(found.overflow))
+    for k, value in enumerate(values):
+        margin = 2 * error[k % len(error)]
+        best = max(float(value.max()), float(found.values[k][0]) if len(found.values[k]) else -np.inf)
+        near = np.flatnonzero(value >= best - 1.01 * margin)
+        if len(near):
+            _merge_one(result, k, value[near], levels[near], False, error)
+    return result
+
+
+def _merge_one(
+    found: _Extremes, k: int, values: Float64Array, levels: Int64Array, overflow: bool, error: Float64Array
+) -> None:
+    before = float(found.values[k][0]) if len(found.values[k]) else -np.inf
+    values = np.concatenate([found.values[k], values])
+    levels = np.concatenate([found.levels[k], levels])
+    order = np.argsort(-values, kind="stable")
+    values, levels = values[order], levels[order]
+    near = values >= values[0] - 2.02 * error[k % len(error)]
+    # An overflow below the margin of a better value has lost nothing that matters.
+    kept = found.overflow[k] and before >= values[0] - 2.02 * error[k % len(error)]
+    found.overflow[k] = bool(kept or overflow or near.sum() > _CANDIDATES)
+    found.values[k], found.levels[k] = values[near][:_CANDIDATES], levels[near][:_CANDIDATES]
+
+
+def _settle(
+    problem: Problem, execution: Execution, found: _Extremes, codes: int, complete: bool
+) -> Enumeration:
+    """Compare the candidates in exact arithmetic and round the extremes outwards."""
+    integer = problem.domain.integer
+    assert integer is not None
+    pool = WitnessPool.empty(problem)
+    objectives, chosen = execution.objectives, len(problem.outputs)
+    points, levels = pool.points.copy(), pool.levels.copy()
+    values, lower, upper = (np.full(objectives, -np.inf) for _ in range(3))
+    exact = np.zeros(objectives, dtype=np.bool_)
+    for k in range(objectives):
+        best: Fraction | None = None
+        for candidate in found.levels[k]:
+            point = integer.float_value(candidate)
+            value = exact_difference(problem, point)[k % chosen] * (1 if k < chosen else -1)
+            if best is None or value > best:
+                best, points[k], levels[k] = value, point, candidate
+        assert best is not None
+        exact[k] = not found.overflow[k]
+        values[k], lower[k] = float(best), round_down(best)
+        loose = float(np.nextafter(found.values[k][0] + execution.error[k % chosen], np.inf))
+        upper[k] = (round_up(best) if exact[k] else loose) if complete else np.inf
+    frozen_pool = WitnessPool(frozen(points), frozen(levels), frozen(values), frozen(lower), problem.outputs)
+    return Enumeration(frozen(upper), frozen_pool, codes, complete, frozen(exact))

@@ -1,0 +1,374 @@
+"""Anytime branch and bound over cubes of the input, best first and in batches.
+
+Every round takes the cubes with the highest bounds, splits each along one input, bounds the halves in batches and
+closes those that cannot matter.  At any moment the highest bound of an open or closed cube is an upper bound on the
+answer, and the best executed input a lower one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array, frozen
+from milpq.errors import SoundnessError, UsageError
+from milpq.merge import Cubes, Problem
+from milpq.search.branch import Batch, Bound, Branching, Worked
+from milpq.search.budget import Budget
+from milpq.search.executor import Executor, SerialExecutor
+from milpq.search.frontier import Frontier
+from milpq.search.halves import Score
+from milpq.search.pool import WitnessPool
+from milpq.search.witness import WitnessOptions, search_witnesses
+
+SplitStatus: TypeAlias = Literal["closed", "certified", "violated", "exhausted", "limit", "interrupted"]
+"""``closed``: the gap is reached.  ``certified``/``violated``: the tolerance is decided.  ``exhausted``: no cube is
+left that splitting could improve, yet the gap is not reached.  ``limit``: time or cubes ran out."""
+
+Progress: TypeAlias = Callable[[float, float, int, int], None]
+"""Given the lower and upper bound on the largest ``|f_q − f|``, and the numbers of open and of closed cubes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOptions:
+    """How to search.
+
+    Parameters
+    ----------
+    gap : float
+        Stop at ``upper <= lower·(1 + gap)``.
+    absolute_gap : float
+        Or at ``upper <= lower + absolute_gap``, in real units of the output.
+    tolerance : float or None
+        Stop once the largest ``|f_q − f|`` is known to be at most, or above, this.
+    each : bool
+        Close the gap of the extreme of every output by itself instead of that of the largest difference of all.
+    max_cubes : int or None
+        Stop after bounding so many cubes.
+    memory_bytes : int
+        Room for open cubes; once it is taken the search goes depth first.
+    batch : int or None
+        Cubes split in one job; None chooses by the size of the networks.
+    jobs_per_round : int
+    enumerate_codes, enumerate_cells : int
+        See ``milpq.search.branch.Branching``.
+    witness_evaluations : int
+        Executions of each local witness search, run every `witness_rounds` rounds; 0 for none.
+    witness_rounds : int
+    seed : int
+    """
+
+    gap: float = 1e-3
+    absolute_gap: float = 0.0
+    tolerance: float | None = None
+    each: bool = False
+    max_cubes: int | None = None
+    memory_bytes: int = 1 << 29
+    batch: int | None = None
+    jobs_per_round: int = 2
+    enumerate_codes: int = 4096
+    enumerate_cells: int = 512
+    witness_evaluations: int = 20_000
+    witness_rounds: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.gap >= 0.0 and self.absolute_gap >= 0.0):
+            raise UsageError("the gap must not be negative")
+        counts = (self.jobs_per_round, self.witness_rounds, self.batch or 1)
+        if min(counts) < 1 or self.memory_bytes < 0:
+            raise UsageError("branch and bound: counts must be positive")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitResult:
+    """A bracket on every objective, valid whenever the search stopped.
+
+    Parameters
+    ----------
+    status : SplitStatus
+    upper : float64, shape (objectives,)
+        Upper bounds; those of objectives that did not matter for the question asked may be loose.
+    pool : WitnessPool
+        Lower bounds with their witnesses.
+    open_cubes, closed_cubes, bounded_cubes : int
+        Cubes left, settled, and bounded altogether.
+    rounds : int
+    time_s : float
+    open, open_upper
+        The cubes left with their bounds (cubes, objectives), worst first, at most `KEPT` of them.
+    """
+
+    status: SplitStatus
+    upper: Float64Array
+    pool: WitnessPool
+    open_cubes: int
+    closed_cubes: int
+    bounded_cubes: int
+    rounds: int
+    time_s: float
+    open: Cubes
+    open_upper: Float64Array
+
+    @property
+    def bracket(self) -> tuple[float, float]:
+        """Bounds on the largest ``|f_q − f|`` over the domain and the chosen outputs."""
+        return self.pool.largest, float(self.upper.max())
+
+
+KEPT = 4096
+"""Open cubes that a result carries at most."""
+
+
+def split_search(
+    problem: Problem,
+    bound: Bound,
+    options: SplitOptions | None = None,
+    *,
+    pool: WitnessPool | None = None,
+    upper: Float64Array | None = None,
+    executor: Executor | None = None,
+    budget: Budget | None = None,
+    score: Score | None = None,
+    on_progress: Progress | None = None,
+    on_closed: Callable[[Worked], None] | None = None,
+) -> SplitResult:
+    """Search by splitting the input domain.
+
+    Parameters
+    ----------
+    bound : callable
+        A bounding method such as ``milpq.bounds.differential``; picklable where the executor has processes.
+    pool : WitnessPool, optional
+        Known witnesses.
+    upper : float64, shape (objectives,), optional
+        Known upper bounds.
+    executor : Executor, optional
+        Where batches run.  The answer does not depend on it unless the time limit cuts the search.
+    budget : Budget, optional
+        Time limit and cancel flag.
+    score : Score, optional
+        What a split promises; see ``Branching``.
+    on_progress : callable, optional
+    on_closed : callable, optional
+        Given every batch of work done; its `closed` cubes and the `open` ones of the result cover the domain.
+
+    Returns
+    -------
+    SplitResult
+        Also after ``KeyboardInterrupt``, with the bracket of the last round.
+
+    Raises
+    ------
+    SoundnessError
+        An executed input left the bounds of a cube that holds it.
+
+    *Soundness:* a cube is only ever replaced by parts that cover it, and leaves the open set only with its bound
+    entered into the upper bound reported.
+    """
+    options = options or SplitOptions()
+    search = _Split(
+        problem,
+        Branching(problem, bound, score, options.enumerate_codes, options.enumerate_cells),
+        options,
+        pool or WitnessPool.empty(problem),
+        executor or SerialExecutor(),
+        budget or Budget(),
+        (on_progress, on_closed),
+    )
+    try:
+        search.begin(upper)
+        status = search.run()
+    except KeyboardInterrupt:
+        status = "interrupted"
+    return search.result(status)
+
+
+class _Split:
+    """State of one search."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        work: Branching,
+        options: SplitOptions,
+        pool: WitnessPool,
+        executor: Executor,
+        budget: Budget,
+        listeners: tuple[Progress | None, Callable[[Worked], None] | None],
+    ) -> None:
+        self._problem = problem
+        self._work = work
+        self._options = options
+        self._executor = executor
+        self._budget = budget
+        self._on_progress, self._on_closed = listeners
+        objectives = 2 * len(problem.outputs)
+        self._frontier = Frontier(problem.merged.input_size, objectives)
+        self._pool = pool
+        self._upper: Float64Array = np.full(objectives, np.inf)
+        self._closed_upper: Float64Array = np.full(objectives, -np.inf)
+        self._closed = self._bounded = self._rounds = 0
+        self._batch = options.batch or _batch_size(problem)
+        room = options.memory_bytes // Frontier.bytes_per_cube(problem.merged.input_size, objectives)
+        self._room = max(2 * self._batch, room)
+
+    def begin(self, upper: Float64Array | None) -> None:
+        """Bound the whole domain."""
+        objectives = len(self._upper)
+        known = np.full((1, objectives), np.inf) if upper is None else upper[None].copy()
+        self._upper = known[0]
+        self._local_search(None)
+        batch = Batch(self._problem.domain.root, known, None, self._threshold(), self._pool)
+        self._commit(np.zeros(0, dtype=np.int64), list(self._executor.map(self._work, [batch])))
+
+    def run(self) -> SplitStatus:
+        """Work until something says stop."""
+        while True:
+            status = self._status()
+            if status is not None:
+                return status
+            rows = self._select()
+            parts = [rows[i : i + self._batch] for i in range(0, len(rows), self._batch)]
+            batches: list[Batch] = []
+            for part in parts:
+                cubes, upper, dimension = self._frontier.get(part)
+                batches.append(Batch(cubes, upper, dimension, self._threshold(), self._pool))
+            works = list(self._executor.map(self._work, batches, self._budget))
+            done = parts[: len(works)]
+            self._rounds += 1
+            self._commit(np.concatenate(done) if done else np.zeros(0, dtype=np.int64), works)
+            if self._rounds % self._options.witness_rounds == 0:
+                self._local_search(np.concatenate([_middles(work.cubes) for work in works] or [np.zeros((0, 0))]))
+
+    def result(self, status: SplitStatus) -> SplitResult:
+        """Return the bracket as of the last commit."""
+        rows = self._frontier.worst(KEPT, self._priority()) if len(self._frontier) else slice(0, 0)
+        cubes, upper, _ = self._frontier.get(rows)
+        return SplitResult(
+            status,
+            frozen(self._upper.copy()),
+            self._pool,
+            len(self._frontier),
+            self._closed,
+            self._bounded,
+            self._rounds,
+            self._budget.elapsed_s,
+            cubes,
+            upper,
+        )
+
+    def _threshold(self) -> Float64Array:
+        """Return the bounds at which a cube needs no more work, shape (objectives,)."""
+        options, lower = self._options, self._pool.lower
+        base = lower if options.each else np.full(len(lower), self._pool.largest)
+        with np.errstate(invalid="ignore"):
+            threshold = base + np.maximum(options.gap * np.abs(base), options.absolute_gap)
+        threshold = np.where(np.isfinite(base), threshold, -np.inf)
+        return threshold if options.tolerance is None else np.maximum(threshold, options.tolerance)
+
+    def _priority(self) -> Float64Array:
+        """Return how much each open cube matters, shape (open,)."""
+        bound = self._frontier.bound
+        if not self._options.each:
+            return bound.max(axis=1)
+        threshold = self._threshold()
+        return (bound - np.where(np.isfinite(threshold), threshold, 0.0)).max(axis=1)
+
+    def _select(self) -> Int64Array:
+        """Return the rows to split next: the worst, or the last ones while memory is short."""
+        count = self._batch * self._options.jobs_per_round
+        free = self._room - len(self._frontier)
+        if free < 2 * count:
+            # The halves of the cubes pushed last are dived into, so the open set grows by at most one small
+            # batch for each level of splitting below the present ones.
+            return self._frontier.last(max(1, min(self._batch, len(self._frontier), max(free, 0) // 2 + 8)))
+        return self._frontier.worst(count, self._priority())
+
+    def _commit(self, rows: Int64Array, works: list[Worked]) -> None:
+        """Replace split cubes by what became of them."""
+        for work in works:
+            self._pool = self._pool.join(work.pool)
+        frontier, closed_upper, threshold = self._frontier, self._closed_upper, self._threshold()
+        frontier.remove(rows)
+        for work in works:
+            is_open = (work.upper > threshold).any(axis=1)
+            kept, gone = np.flatnonzero(is_open), np.flatnonzero(~is_open)
+            frontier.push(work.cubes.select(kept), work.upper[kept], work.dimension[kept])
+            leaving = [closed_upper[None], work.closed_upper, work.upper[gone]]
+            closed_upper = np.concatenate(leaving).max(axis=0)
+            self._closed += len(work.closed) + len(gone)
+            self._bounded += len(work.closed) + len(work.cubes)
+            if self._on_closed is not None:
+                self._on_closed(_with_closed(work, kept, gone))
+        self._closed_upper = closed_upper
+        if works:
+            highest = np.concatenate([closed_upper[None], frontier.bound]).max(axis=0)
+            self._upper = np.minimum(self._upper, highest)
+        wrong = np.flatnonzero(self._pool.lower > self._upper)
+        if len(wrong):
+            k = int(wrong[0])
+            raise SoundnessError(
+                f"a witness shows {self._pool.lower[k]!r} for objective {k}, above its upper bound {self._upper[k]!r}"
+            )
+        if self._on_progress is not None:
+            lower, upper = self._pool.largest, float(self._upper.max())
+            self._on_progress(lower, upper, len(frontier), self._closed)
+
+    def _status(self) -> SplitStatus | None:
+        """Return why to stop, or None."""
+        tolerance, options = self._options.tolerance, self._options
+        if tolerance is not None:
+            if self._pool.largest > tolerance:
+                return "violated"
+            if self._upper.max() <= tolerance:
+                return "certified"
+        goal = self._threshold() if tolerance is None else np.full(len(self._upper), tolerance)
+        relevant = self._upper if options.each else self._upper.max(keepdims=True)
+        if (relevant <= (goal if options.each else goal[:1])).all():
+            return "closed"
+        if not len(self._frontier):
+            return "exhausted"
+        if options.max_cubes is not None and self._bounded >= options.max_cubes:
+            return "limit"
+        if self._budget.spent:
+            return "interrupted" if self._budget.cancelled() else "limit"
+        return None
+
+    def _local_search(self, starts: Float64Array | None) -> None:
+        """Search for better witnesses from some points; all of it with the tolerance already passed is waste."""
+        if not self._options.witness_evaluations:
+            return
+        options = WitnessOptions(
+            evaluations=self._options.witness_evaluations,
+            seed=self._options.seed + self._rounds,
+            each=self._options.each,
+        )
+        budget = self._budget.part(self._options.witness_evaluations)
+        self._pool = search_witnesses(self._problem, options, pool=self._pool, starts=starts, budget=budget)
+
+
+def _middles(cubes: Cubes) -> Float64Array:
+    return 0.5 * cubes.lower[:64] + 0.5 * cubes.upper[:64]
+
+
+def _with_closed(work: Worked, kept: Int64Array, gone: Int64Array) -> Worked:
+    """Return the work with the cubes closed meanwhile moved to the closed ones."""
+    return Worked(
+        work.cubes.select(kept),
+        work.upper[kept],
+        work.dimension[kept],
+        Cubes.concatenate([work.closed, work.cubes.select(gone)]),
+        np.concatenate([work.closed_upper, work.upper[gone]]),
+        np.concatenate([work.enumerated, np.zeros(len(gone), dtype=np.bool_)]),
+        work.pool,
+    )
+
+
+def _batch_size(problem: Problem) -> int:
+    """Return how many cubes to split at once: linear bounds hold neurons × inputs numbers for each."""
+    neurons = sum(node.size for node in problem.merged.nodes)
+    return int(np.clip(4_000_000 // (neurons * problem.merged.input_size), 4, 256))
