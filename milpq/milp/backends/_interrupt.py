@@ -1,0 +1,85 @@
+"""Running a solver so that Ctrl-C stops it and still returns what it has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+_POLL_S = 0.1
+
+
+class Cancellation:
+    """What the thread that waits and the callbacks of the solver tell each other.
+
+    Attributes
+    ----------
+    requested : bool
+        The solver should stop at its next callback.
+    keyboard : bool
+        Ctrl-C was the reason.
+    error : BaseException or None
+        An exception of the solver or of a callback of ours, raised again when the solver has stopped.
+    """
+
+    __slots__ = ("error", "keyboard", "requested")
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.keyboard = False
+        self.error: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Stop because of an exception; a Ctrl-C is a request to stop, no failure."""
+        self.requested = True
+        if isinstance(error, KeyboardInterrupt):
+            self.keyboard = True
+        else:
+            self.error = self.error or error
+
+
+def run_interruptible(
+    run: Callable[[], object], cancellation: Cancellation, cancel: Callable[[], object] | None = None
+) -> None:
+    """Call `run`; Ctrl-C sets ``cancellation.requested`` and calls `cancel`, and `run` is waited for.
+
+    Python delivers Ctrl-C to the main thread only, and only between bytecodes, so a solver that runs there
+    would not see it for hours.  In the main thread `run` therefore goes to a worker; in any other thread,
+    where no Ctrl-C arrives, it is called directly.
+
+    Raises
+    ------
+    BaseException
+        What `run` raised, and what a callback left in ``cancellation.error``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        run()
+    else:
+        _run_in_worker(run, cancellation, cancel)
+    if cancellation.error is not None:
+        raise cancellation.error
+
+
+def _run_in_worker(
+    run: Callable[[], object], cancellation: Cancellation, cancel: Callable[[], object] | None
+) -> None:
+    done = threading.Event()  # not Thread.join: interrupted by Ctrl-C, it takes the thread for ended (3.11)
+
+    def work() -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
+            cancellation.fail(error)
+        finally:
+            done.set()
+
+    worker = threading.Thread(target=work, name="milpq-solver", daemon=True)
+    worker.start()
+    while not done.is_set():
+        try:
+            done.wait(_POLL_S)
+        except KeyboardInterrupt:
+            cancellation.requested = True
+            cancellation.keyboard = True
+            if cancel is not None:
+                cancel()
+    worker.join()
