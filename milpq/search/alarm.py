@@ -27,14 +27,15 @@ def check_values(
     SoundnessError
         A value exceeds its bound by more than the error of the execution, or a bound is NaN.
     """
+    outputs: list[int] = execution.problem.outputs.tolist()
     least = np.nextafter(values - np.tile(execution.error, 2), -np.inf)
     wrong = np.argwhere(~(least <= upper))
     if len(wrong):
         row, objective = (int(i) for i in wrong[0])
         raise SoundnessError(
-            f"executing the input {points[row].tolist()} gives {_name(objective, execution.problem.outputs.tolist())} = "
-            f"{values[row, objective]!r}, above the bound {upper[row, objective]!r} of the cube "
-            f"{describe(cubes, row)}"
+            f"executing the input {points[row].tolist()} gives {_name(objective, outputs)} = "
+            f"{float(values[row, objective])!r}, above the "
+            f"bound {float(upper[row, objective])!r} of the cube {describe(cubes, row)}"
         )
 
 
@@ -57,8 +58,8 @@ def check_pool(cubes: Cubes, upper: Float64Array, pool: WitnessPool) -> None:
             row = int(wrong[0])
             raise SoundnessError(
                 f"the witness {point.tolist()} has {_name(objective, pool.outputs.tolist())} >= "
-                f"{pool.lower[objective]!r}, above the bound {upper[row, objective]!r} of the cube "
-                f"{describe(cubes, row)}"
+                f"{float(pool.lower[objective])!r}, above the bound {float(upper[row, objective])!r} of the "
+                f"cube {describe(cubes, row)}"
             )
 
 

@@ -91,8 +91,8 @@ class Branching:
     problem : Problem
     bound : Bound
     score : Score or None
-        How much a split along each input promises; by default the width of the input times how strongly it can
-        move the outputs.
+        How much a split along each input promises; by default the width of the input times how strongly it
+        can move the outputs.
     enumerate_codes : int
         Cubes of the codes domain with at most so many code vectors are enumerated.
     enumerate_cells : int
@@ -131,7 +131,7 @@ class Branching:
         pool, seen = self._sample(cubes, upper, batch)
         upper = self._settle_points(cubes, upper)
         result = _Result(cubes, upper)
-        rows = result.close((upper <= batch.threshold).all(axis=1), np.arange(len(cubes)))
+        rows = result.close(np.all(upper <= batch.threshold, axis=1), np.arange(len(cubes)))
         if self.problem.domain.kind == "codes":
             rows, pool = self._enumerate(result, rows, pool)
         elif self.problem.domain.kind == "continuous":
@@ -154,7 +154,7 @@ class Branching:
         levels = self._inputs.levels(points)
         twice = Cubes.concatenate([cubes, cubes])
         # A point on a face shared by two cubes may read as a code of the other one.
-        member = ((levels >= twice.level_lower) & (levels <= twice.level_upper)).all(axis=1)
+        member = np.all((levels >= twice.level_lower) & (levels <= twice.level_upper), axis=1)
         result = self._execution.run(points, None if self.problem.domain.integer is None else levels)
         values = np.where(member[:, None], signed(result), -np.inf)
         check_values(twice, np.concatenate([upper, upper]), values, points, self._execution)
@@ -185,8 +185,8 @@ class Branching:
         if len(wrong):
             row = int(small[wrong[0]])
             raise SoundnessError(
-                f"the codes of the cube {describe(result.cubes, row)} reach {exact[wrong[0]].tolist()}, above its "
-                f"bounds {result.upper[row].tolist()}"
+                f"the codes of the cube {describe(result.cubes, row)} reach {exact[wrong[0]].tolist()}, "
+                f"above its bounds {result.upper[row].tolist()}"
             )
         result.upper[small] = np.minimum(result.upper[small], exact)
         return result.close(counts <= self.enumerate_codes, rows, enumerated=True), pool
@@ -201,13 +201,15 @@ class Branching:
         for start in range(0, len(small), group):
             part = small[start : start + group]
             slopes = float_slopes(self.problem, bounds.select(part))
-            cells = bound_cells(self._execution, result.cubes.select(part), result.upper[part], slopes, threshold)
+            cells = bound_cells(
+                self._execution, result.cubes.select(part), result.upper[part], slopes, threshold
+            )
             pool = cells.witnesses(self._execution, self._inputs, pool)
             result.upper[part] = cells.parent_upper
             apart[part[cells.apart]] = True
             result.add_cells(cells)
         rows = rows[~apart[rows]]
-        return result.close((result.upper[rows] <= threshold).all(axis=1), rows), pool
+        return result.close(np.all(result.upper[rows] <= threshold, axis=1), rows), pool
 
     def _keep(
         self, result: _Result, rows: Int64Array, bounds: Bounds, seen: Float64Array, threshold: Float64Array
@@ -220,7 +222,7 @@ class Branching:
             score = (cubes.upper - cubes.lower) * influence(self.problem, bounds.select(rows))
         dimension, possible = choose(self.problem.domain, cubes, score)
         noise = 8 * np.tile(self._execution.error, 2)
-        settled = ((upper <= threshold) | (upper <= seen[rows] + noise)).all(axis=1)
+        settled = np.all((upper <= threshold) | (upper <= seen[rows] + noise), axis=1)
         result.dimension[rows] = dimension
         result.open = result.close(~possible | settled, rows)
 
@@ -258,6 +260,8 @@ class _Result:
             np.concatenate([self.dimension[self.open], *(cells.dimension for cells in opened)]),
             Cubes.concatenate([self.cubes.select(closed), *(cells.closed for cells in gone)]),
             np.concatenate([self.upper[closed], *(cells.closed_upper for cells in gone)]),
-            np.concatenate([*self._enumerated, np.zeros(sum(len(cells.closed) for cells in gone), dtype=np.bool_)]),
+            np.concatenate(
+                [*self._enumerated, np.zeros(sum(len(cells.closed) for cells in gone), dtype=np.bool_)]
+            ),
             pool,
         )

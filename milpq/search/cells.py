@@ -1,7 +1,7 @@
 """Taking cubes of the continuous domain apart into their code cells.
 
-On one cell the integer side is constant and one execution gives it; the float side moves by no more than its slopes
-over the whole cube allow.  So thousands of cells are bounded in the time of one bounding step.
+On one cell the integer side is constant and one execution gives it; the float side moves by no more than its
+slopes over the whole cube allow.  So thousands of cells are bounded in the time of one bounding step.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def bound_cells(
     cell_slopes = slopes[owner]
     bound, difference = mean_value_bound(execution, cells, cell_slopes)
     bound = np.minimum(bound, upper[owner])
-    solid = (cells.lower < cells.upper).all(axis=1)
+    solid = np.all(cells.lower < cells.upper, axis=1)
     values = np.where(solid[:, None], signed(difference), -np.inf)
     middle = 0.5 * cells.lower + 0.5 * cells.upper
     check_values(cells, upper[owner], values, middle, execution)
@@ -106,6 +106,4 @@ def bound_cells(
     score = (opened.upper - opened.lower) * cell_slopes[rows].sum(axis=1)
     dimension, _ = choose(domain, opened, score)
     best = middle[np.argmax(values, axis=0)]
-    return Cells(
-        parent_upper, apart, opened, bound[rows], dimension, cells.select(gone), bound[gone], best
-    )
+    return Cells(parent_upper, apart, opened, bound[rows], dimension, cells.select(gone), bound[gone], best)

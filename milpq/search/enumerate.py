@@ -1,7 +1,8 @@
 """Exact enumeration of input codes.
 
-Where only codes can occur, executing both networks on every code vector settles a cube; few are needed to beat any
-bound.  Code vectors are numbered in mixed radix, so any range of them can be made at once and nothing is stored.
+Where only codes can occur, executing both networks on every code vector settles a cube; few are needed to
+beat any bound.  Code vectors are numbered in mixed radix, so any range of them can be made at once and
+nothing is stored.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def enumerate_cubes(
     *Soundness:* exhaustive; the execution error is added and the sum rounded upwards.
     """
     integer = execution.problem.domain.integer
-    assert integer is not None and execution.problem.domain.kind == "codes"
+    assert integer is not None
+    assert execution.problem.domain.kind == "codes"
     largest = np.full((len(cubes), execution.objectives), -np.inf)
     total = int(count_codes(cubes).sum())
     for start in range(0, total, _PART):
@@ -185,8 +187,8 @@ def enumerate_codes(
     UsageError
         The domain is not one of codes, or the cube has more than 2^62 code vectors.
 
-    *Soundness:* exhaustive execution with an error bound on the float side; the candidates for each extreme that
-    lie within that error of each other are compared in exact rational arithmetic.
+    *Soundness:* exhaustive execution with an error bound on the float side; the candidates for each extreme
+    that lie within that error of each other are compared in exact rational arithmetic.
     """
     cube = cube or problem.domain.root
     budget = budget or Budget()
@@ -194,9 +196,7 @@ def enumerate_codes(
     if problem.domain.kind != "codes" or total >= MANY or len(cube) != 1:
         raise UsageError("enumeration takes one cube of the codes domain, of fewer than 2^62 code vectors")
     execution = Execution(problem)
-    jobs = (
-        _Range(cube, start, min(start + range_size, total)) for start in range(0, total, range_size)
-    )
+    jobs = (_Range(cube, start, min(start + range_size, total)) for start in range(0, total, range_size))
     found, done = None, 0
     for part in (executor or SerialExecutor()).map(_Enumerator(execution), jobs, budget):
         if found is None:
@@ -210,7 +210,9 @@ def enumerate_codes(
             on_progress(done, total)
     if found is None:
         nothing = np.full(execution.objectives, np.inf)
-        return Enumeration(nothing, WitnessPool.empty(problem), 0, False, np.zeros(len(nothing), dtype=np.bool_))
+        return Enumeration(
+            nothing, WitnessPool.empty(problem), 0, False, np.zeros(len(nothing), dtype=np.bool_)
+        )
     return _settle(problem, execution, found, done, done == total)
 
 

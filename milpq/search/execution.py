@@ -10,7 +10,7 @@ from milpq._arrays import Float64Array, Int64Array, frozen, gamma
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Affine, absolute
+from milpq.network.nodes import Affine, absolute, apply_matrix
 
 CHUNK = 2048
 """Points executed at once: the activations of a small network then stay in the cache."""
@@ -38,8 +38,8 @@ class Execution:
     error : float64, shape (chosen,)
         ``|run(x) − (f_q − f)(x)| <= error`` for every ``x`` of the domain.
 
-    *Soundness:* the running error analysis of ``FloatNetwork.evaluate_with_error``, on the largest magnitude each
-    value takes in the domain instead of on the values themselves.
+    *Soundness:* the running error analysis of ``FloatNetwork.evaluate_with_error``, on the largest magnitude
+    each value takes in the domain instead of on the values themselves.
     """
 
     problem: Problem
@@ -106,9 +106,9 @@ def _largest_error(network: FloatNetwork, reach: Float64Array) -> tuple[Float64A
             width = 2
             for term in node.terms:
                 matrix = absolute(term.matrix)
-                size = size + matrix @ sizes[term.source]
-                carried = carried + matrix @ errors[term.source]
-                width += matrix.shape[1]
+                size = size + apply_matrix(matrix, sizes[term.source][None])[0]
+                carried = carried + apply_matrix(matrix, errors[term.source][None])[0]
+                width += len(sizes[term.source])
             slack = 1 + 4 * gamma(width)
             error = (gamma(width) * size + carried) * slack + width * 5e-324
             size = size * slack + error

@@ -1,7 +1,7 @@
 """Where batches of work run: in this process, or in a few spawned ones.
 
-A job is a pure function of its input, and results come back in the order of the jobs, so an answer does not depend
-on the executor.
+A job is a pure function of its input, and results come back in the order of the jobs, so an answer does not
+depend on the executor.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from milpq.errors import UsageError
 from milpq.search.budget import Budget
@@ -69,8 +69,8 @@ class ProcessExecutor:
 
     Notes
     -----
-    Usable as a context manager.  The processes start at the first job, and again whenever `map` is given another
-    `work` object, which is sent to them only then.
+    Usable as a context manager.  The processes start at the first job, and again whenever `map` is given
+    another `work` object, which is sent to them only then.
     """
 
     def __init__(self, workers: int) -> None:
@@ -106,7 +106,7 @@ class ProcessExecutor:
             self._pool = None
             self._work = None
 
-    def __enter__(self) -> ProcessExecutor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -149,7 +149,7 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def _one_thread_each() -> Generator[None]:
     """Start children with one linear algebra thread unless the user has chosen a number."""
     names = [n for n in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if n not in os.environ]
     for name in names:

@@ -81,10 +81,9 @@ class Frontier:
 
     def worst(self, count: int, priority: Float64Array) -> Int64Array:
         """Return the rows of the cubes with the highest priority, in a deterministic order."""
+        rows = np.arange(self._size)
         if count < self._size:
             rows = np.argpartition(-priority, count - 1)[:count]
-        else:
-            rows = np.arange(self._size)
         return rows[np.lexsort((rows, -priority[rows]))]
 
     def last(self, count: int) -> Int64Array:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Int64Array, Matrix
+from milpq._arrays import Float64Array, Int64Array
+from milpq.bounds.outward import times
 from milpq.merge import MergedAffine, Problem
 from milpq.merge.nodes import MergedActivation
-from milpq.network.nodes import apply_matrix, is_sparse
+from milpq.network.nodes import apply_matrix
 
 
 def difference_gradient(
@@ -15,8 +16,8 @@ def difference_gradient(
 ) -> tuple[Float64Array, Float64Array]:
     """Differentiate one objective at each point, by reverse mode on the merged network.
 
-    The integer side is seen through its straight-through view: the same affine maps in real units, a step function
-    as the clamp to its range.
+    The integer side is seen through its straight-through view: the same affine maps in real units, a step
+    function as the clamp to its range.
 
     Parameters
     ----------
@@ -27,8 +28,8 @@ def difference_gradient(
     Returns
     -------
     through_quantized, through_float : float64, shape (points, inputs)
-        The parts of the gradient that come through either side; their sum is the gradient.  Inside one cell of the
-        input quantizer only the second is felt.
+        The parts of the gradient that come through either side; their sum is the gradient.  Inside one cell
+        of the input quantizer only the second is felt.
     """
     merged = problem.merged
     chosen = len(problem.outputs)
@@ -57,7 +58,9 @@ def difference_gradient(
         float_values.append(value)
         quantized_values.append(other)
     seed = np.zeros((len(points), merged.output_size))
-    seed[np.arange(len(points)), problem.outputs[objective % chosen]] = np.where(objective < chosen, 1.0, -1.0)
+    seed[np.arange(len(points)), problem.outputs[objective % chosen]] = np.where(
+        objective < chosen, 1.0, -1.0
+    )
     quantized_parts: list[Float64Array | None] = [None] * (len(merged.nodes) + 1)
     float_parts: list[Float64Array | None] = [None] * (len(merged.nodes) + 1)
     quantized_parts[merged.output], float_parts[merged.output] = seed, -seed
@@ -68,8 +71,8 @@ def difference_gradient(
         node = merged.nodes[index - 1]
         if isinstance(node, MergedAffine):
             for term in node.terms:
-                _add(quantized_parts, term.source, _transposed(term.quantized_matrix, quantized_part))
-                _add(float_parts, term.source, _transposed(term.float_matrix, float_part))
+                _add(quantized_parts, term.source, times(quantized_part, term.quantized_matrix))
+                _add(float_parts, term.source, times(float_part, term.float_matrix))
         else:
             mask = masks[index]
             assert mask is not None
@@ -92,10 +95,3 @@ def _quantized_range(node: MergedActivation) -> tuple[Float64Array, Float64Array
 def _add(parts: list[Float64Array | None], index: int, part: Float64Array) -> None:
     known = parts[index]
     parts[index] = part if known is None else known + part
-
-
-def _transposed(matrix: Matrix, values: Float64Array) -> Float64Array:
-    """Return ``values @ matrix`` for points in rows."""
-    if is_sparse(matrix):
-        return np.ascontiguousarray((matrix.T @ values.T).T)
-    return values @ matrix

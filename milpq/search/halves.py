@@ -33,14 +33,14 @@ def choose(domain: Domain, cubes: Cubes, score: Float64Array) -> tuple[Int64Arra
     score = np.where(possible, np.nan_to_num(score, nan=0.0), -1.0)
     best = score.max(axis=1, keepdims=True)
     width = np.where(score >= best, cubes.upper - cubes.lower, -1.0)
-    return np.argmax(width, axis=1), possible.any(axis=1)
+    return np.argmax(width, axis=1), np.any(possible, axis=1)
 
 
 def halve(domain: Domain, cubes: Cubes, dimension: Int64Array) -> Cubes:
     """Split every cube along one input; the result holds all lower halves and then all upper halves.
 
-    Codes: the range of levels is halved.  Continuous: at the code boundary nearest to the middle, or through a
-    single code cell in the middle.  The halves cover the cube.
+    Codes: the range of levels is halved.  Continuous: at the code boundary nearest to the middle, or through
+    a single code cell in the middle.  The halves cover the cube.
     """
     row = np.arange(len(cubes))
     level_low, level_high = cubes.level_lower[row, dimension], cubes.level_upper[row, dimension]

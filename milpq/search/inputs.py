@@ -21,8 +21,9 @@ class FeedableInputs:
     Attributes
     ----------
     lower, upper : float64, shape (inputs,)
-        The smallest and largest feedable value of each input.  An input whose interval holds no float32 number
-        keeps its float64 lower end: such a witness replays in milpq, and in the runtime up to its first rounding.
+        The smallest and largest feedable value of each input.  An input whose interval holds no float32
+        number keeps its float64 lower end: such a witness replays in milpq, and in the runtime up to its
+        first rounding.
     """
 
     problem: Problem
@@ -60,7 +61,7 @@ class FeedableInputs:
         return np.clip(narrow, self.lower, self.upper)
 
     def levels(self, points: Float64Array) -> Int64Array:
-        """Return the levels the integer side reads, shape (points, inputs); zero for a real quantized side."""
+        """Return the levels the integer side reads, shape (points, inputs); zero without an integer side."""
         domain = self.problem.domain
         if domain.integer is None:
             return np.zeros(points.shape, dtype=np.int64)
@@ -87,8 +88,8 @@ class FeedableInputs:
     def cell_ends(self, levels: Int64Array) -> tuple[Float64Array, Float64Array]:
         """Return the least and the greatest feedable input of each level, shape (points, inputs) each.
 
-        For float32 inputs these lie just inside the quantizer's thresholds.  The interval is empty (lower above
-        upper) for a level that no feedable input reads as.
+        For float32 inputs these lie just inside the quantizer's thresholds.  The interval is empty (lower
+        above upper) for a level that no feedable input reads as.
         """
         integer = self.problem.domain.integer
         if integer is None:

@@ -39,9 +39,9 @@ class Moves:
     ) -> Float64Array:
         """Return `brood` children of each point, shape (points, brood, inputs).
 
-        A quarter follows the gradient of the point's objective, a quarter moves single inputs, a quarter a few
-        inputs by a code or two, and a quarter mixes in another point.  Within the cells of an input quantizer,
-        half of the children then go to the end that the float side prefers.
+        A quarter follows the gradient of the point's objective, a quarter moves single inputs, a quarter a
+        few inputs by a code or two, and a quarter mixes in another point.  Within the cells of an input
+        quantizer, half of the children then go to the end that the float side prefers.
         """
         through_quantized, through_float = difference_gradient(self.inputs.problem, points, objective)
         quarter = max(1, brood // 4)
@@ -66,13 +66,14 @@ class Moves:
         return np.where(lower <= upper, np.where(prefer_upper, upper, lower), points)
 
     def line(self, point: Float64Array, through_float: Float64Array, dimension: int) -> Float64Array:
-        """Return the point with one input set to every code, or to a grid of reals, shape (values, inputs)."""
+        """Return the point with one input set to every code, or to a grid, shape (values, inputs)."""
         inputs = self.inputs
         domain = inputs.problem.domain
         if domain.integer is None:
-            values = np.linspace(inputs.lower[dimension], inputs.upper[dimension], _GRID_LEVELS + 1)
-            candidates = np.repeat(point[None], len(values), axis=0)
-            candidates[:, dimension] = values
+            share = np.arange(_GRID_LEVELS + 1, dtype=np.float64) / _GRID_LEVELS
+            grid = inputs.lower[dimension] + self.width[dimension] * share
+            candidates = np.repeat(point[None], len(grid), axis=0)
+            candidates[:, dimension] = grid
             return inputs.snap(candidates)
         root = domain.root
         values = np.arange(root.level_lower[0, dimension], root.level_upper[0, dimension] + 1, dtype=np.int64)

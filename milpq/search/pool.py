@@ -122,7 +122,7 @@ class WitnessPool:
         errors = np.broadcast_to(error, difference.shape)
         lower = np.nextafter(values - np.concatenate([errors, errors], axis=1), -np.inf)
         row = np.argmax(lower, axis=0)
-        objective = np.arange(values.shape[1])
+        objective = np.arange(len(self.lower), dtype=np.int64)
         better = lower[row, objective] > self.lower
         if not better.any():
             return self
@@ -160,7 +160,8 @@ def exact_difference(problem: Problem, point: Float64Array) -> list[Fraction]:
         ]
     else:
         other = quantized.evaluate_exact(point)
-    return [other[j] - reference[j] for j in problem.outputs.tolist()]
+    chosen: list[int] = problem.outputs.tolist()
+    return [other[j] - reference[j] for j in chosen]
 
 
 def refine_exact(problem: Problem, witness: Witness) -> Witness:
@@ -170,7 +171,8 @@ def refine_exact(problem: Problem, witness: Witness) -> Witness:
 
     *Soundness:* `lower` is the largest float64 number that does not exceed the exact value.
     """
-    position = problem.outputs.tolist().index(witness.output)
+    chosen: list[int] = problem.outputs.tolist()
+    position = chosen.index(witness.output)
     exact = exact_difference(problem, witness.point)[position]
     return Witness(
         witness.output,

@@ -1,18 +1,20 @@
 """Enclosures of the slopes of the float side over cubes, and the bounds they give.
 
-The float side is piecewise affine, so along any segment of a cube its change is an average of its gradients there
-(mean value theorem for Lipschitz functions: F. H. Clarke, *Optimization and Nonsmooth Analysis*, Thm. 2.3.7 and
-2.6.5).  Where every activation is stable over the cube the enclosure is a single gradient and the bound is exact.
+The float side is piecewise affine, so along any segment of a cube its change is an average of its gradients
+there (mean value theorem for Lipschitz functions: F. H. Clarke, *Optimization and Nonsmooth Analysis*,
+Thm. 2.3.7 and Prop. 2.6.5).  Where every activation is stable over the cube the enclosure is a single
+gradient and the bound is exact.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Matrix, gamma
+from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, gamma
+from milpq.bounds.outward import times
 from milpq.bounds.values import Bounds, Interval
 from milpq.merge import Cubes, MergedAffine, Problem
-from milpq.network.nodes import absolute, is_sparse
+from milpq.network.nodes import absolute
 from milpq.search.execution import Execution
 
 _TINY = 1e-300
@@ -26,9 +28,9 @@ def float_slopes(problem: Problem, bounds: Bounds) -> Float64Array:
     bounds : Bounds
         Bounds on every merged value over the cubes; the float sides of the inputs of activations are used.
 
-    *Soundness:* interval arithmetic in centre and radius form by reverse mode, each product's rounding added to the
-    radius.  An activation passes 1 where its input is inside the clamp over the whole cube, 0 where it is outside,
-    and anything between otherwise.
+    *Soundness:* interval arithmetic in centre and radius form by reverse mode, each product's rounding added
+    to the radius.  An activation passes 1 where its input is inside the clamp over the whole cube, 0 where
+    it is outside, and anything between otherwise.
     """
     merged = problem.merged
     cubes, chosen = len(bounds.difference.lower), len(problem.outputs)
@@ -47,8 +49,8 @@ def float_slopes(problem: Problem, bounds: Bounds) -> Float64Array:
             for term in node.terms:
                 size = absolute(term.float_matrix)
                 error = gamma(node.size + 4)
-                part = _times(centre, term.float_matrix)
-                spread = _times(radius + error * (np.abs(centre) + radius), size) * (1 + 2 * error) + _TINY
+                part = times(centre, term.float_matrix)
+                spread = times(radius + error * (np.abs(centre) + radius), size) * (1 + 2 * error) + _TINY
                 _add(centres, radii, term.source, part, spread)
         else:
             source = bounds.values[node.source].float_side
@@ -56,7 +58,9 @@ def float_slopes(problem: Problem, bounds: Bounds) -> Float64Array:
             # The hull of [c − r, c + r] and 0 where the activation may switch.
             low, high = np.minimum(centre - radius, 0.0), np.maximum(centre + radius, 0.0)
             hull_centre = 0.5 * (low + high)
-            hull_radius = (high - hull_centre) * (1 + 4 * UNIT_ROUNDOFF) + 4 * UNIT_ROUNDOFF * np.abs(centre) + _TINY
+            hull_radius = (
+                (high - hull_centre) * (1 + 4 * UNIT_ROUNDOFF) + 4 * UNIT_ROUNDOFF * np.abs(centre) + _TINY
+            )
             part = np.where(inside, centre, np.where(outside, 0.0, hull_centre))
             spread = np.where(inside, radius, np.where(outside, 0.0, hull_radius))
             _add(centres, radii, node.source, part, spread)
@@ -69,8 +73,8 @@ def float_slopes(problem: Problem, bounds: Bounds) -> Float64Array:
 def influence(problem: Problem, bounds: Bounds) -> Float64Array:
     """Return how strongly each input can move the outputs over a cube, shape (cubes, inputs).
 
-    The product of the absolute weights of both sides through activations that are not off.  A score for splitting,
-    never a bound.
+    The product of the absolute weights of both sides through activations that are not off.  A score for
+    splitting, never a bound.
     """
     merged = problem.merged
     cubes = len(bounds.difference.lower)
@@ -87,7 +91,7 @@ def influence(problem: Problem, bounds: Bounds) -> Float64Array:
         if isinstance(node, MergedAffine):
             for term in node.terms:
                 known = parts[term.source]
-                more = _times(part, absolute(term.float_matrix))
+                more = times(part, absolute(term.float_matrix))
                 parts[term.source] = more if known is None else known + more
         else:
             _, outside = _phases(bounds.values[node.source].float_side, node.lower, node.upper)
@@ -148,11 +152,3 @@ def _add(
     total = known + centre
     centres[index] = total
     radii[index] = (known_radius + radius) * (1 + 2 * UNIT_ROUNDOFF) + UNIT_ROUNDOFF * np.abs(total) + _TINY
-
-
-def _times(values: Float64Array, matrix: Matrix) -> Float64Array:
-    """Return ``values @ matrix`` for values of shape (..., rows)."""
-    if is_sparse(matrix):
-        flat = values.reshape(-1, values.shape[-1])
-        return np.ascontiguousarray((matrix.T @ flat.T).T).reshape(*values.shape[:-1], matrix.shape[1])
-    return values @ matrix

@@ -1,8 +1,8 @@
 """Anytime branch and bound over cubes of the input, best first and in batches.
 
-Every round takes the cubes with the highest bounds, splits each along one input, bounds the halves in batches and
-closes those that cannot matter.  At any moment the highest bound of an open or closed cube is an upper bound on the
-answer, and the best executed input a lower one.
+Every round takes the cubes with the highest bounds, splits each along one input, bounds the halves in
+batches and closes those that cannot matter.  At any moment the highest bound of an open or closed cube is an
+upper bound on the answer, and the best executed input a lower one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from milpq.search.pool import WitnessPool
 from milpq.search.witness import WitnessOptions, search_witnesses
 
 SplitStatus: TypeAlias = Literal["closed", "certified", "violated", "exhausted", "limit", "interrupted"]
-"""``closed``: the gap is reached.  ``certified``/``violated``: the tolerance is decided.  ``exhausted``: no cube is
-left that splitting could improve, yet the gap is not reached.  ``limit``: time or cubes ran out."""
+"""``closed``: the gap is reached.  ``certified``/``violated``: the tolerance is decided.  ``exhausted``: no
+cube is left that splitting could improve, yet the gap is not reached.  ``limit``: time or cubes ran out."""
 
 Progress: TypeAlias = Callable[[float, float, int, int], None]
-"""Given the lower and upper bound on the largest ``|f_q − f|``, and the numbers of open and of closed cubes."""
+"""Given the lower and upper bound on the largest ``|f_q − f|``, and the numbers of open and of closed
+cubes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class SplitOptions:
     tolerance : float or None
         Stop once the largest ``|f_q − f|`` is known to be at most, or above, this.
     each : bool
-        Close the gap of the extreme of every output by itself instead of that of the largest difference of all.
+        Close the gap of the extreme of every output by itself instead of that of the largest difference of
+        all.
     max_cubes : int or None
         Stop after bounding so many cubes.
     memory_bytes : int
@@ -166,8 +168,8 @@ def split_search(
     SoundnessError
         An executed input left the bounds of a cube that holds it.
 
-    *Soundness:* a cube is only ever replaced by parts that cover it, and leaves the open set only with its bound
-    entered into the upper bound reported.
+    *Soundness:* a cube is only ever replaced by parts that cover it, and leaves the open set only with its
+    bound entered into the upper bound reported.
     """
     options = options or SplitOptions()
     search = _Split(
@@ -242,7 +244,9 @@ class _Split:
             self._rounds += 1
             self._commit(np.concatenate(done) if done else np.zeros(0, dtype=np.int64), works)
             if self._rounds % self._options.witness_rounds == 0:
-                self._local_search(np.concatenate([_middles(work.cubes) for work in works] or [np.zeros((0, 0))]))
+                self._local_search(
+                    np.concatenate([_middles(work.cubes) for work in works] or [np.zeros((0, 0))])
+                )
 
     def result(self, status: SplitStatus) -> SplitResult:
         """Return the bracket as of the last commit."""
@@ -312,7 +316,8 @@ class _Split:
         if len(wrong):
             k = int(wrong[0])
             raise SoundnessError(
-                f"a witness shows {self._pool.lower[k]!r} for objective {k}, above its upper bound {self._upper[k]!r}"
+                f"a witness shows {float(self._pool.lower[k])!r} for objective {k}, above its upper bound "
+                f"{float(self._upper[k])!r}"
             )
         if self._on_progress is not None:
             lower, upper = self._pool.largest, float(self._upper.max())
@@ -339,7 +344,7 @@ class _Split:
         return None
 
     def _local_search(self, starts: Float64Array | None) -> None:
-        """Search for better witnesses from some points; all of it with the tolerance already passed is waste."""
+        """Search for better witnesses, from some points besides the known ones."""
         if not self._options.witness_evaluations:
             return
         options = WitnessOptions(

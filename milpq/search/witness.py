@@ -1,8 +1,8 @@
 """Search for inputs on which the two networks differ most, on bit-exact execution.
 
-A population of points for each objective (output and sign) makes moves along gradients, along codes and by mixing,
-keeps what is better and starts again where it is stuck; then the best points are polished input by input.  The
-answer is a lower bound with its witness, never more.
+A population of points for each objective (output and sign) makes moves along gradients, along codes and by
+mixing, keeps what is better and starts again where it is stuck; then the best points are polished input by
+input.  The answer is a lower bound with its witness, never more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class WitnessOptions:
     evaluations : int
         Executions of both networks, roughly.
     seed : int
-        The result is a function of the problem, the options and the points given, unless a time limit cuts it.
+        The result is a function of the problem, the options and the points given, unless a time limit cuts
+        it.
     population : int
         Points kept for each objective.
     brood : int
@@ -43,8 +44,8 @@ class WitnessOptions:
     patience : int
         Generations without progress after which a point starts again.
     each : bool
-        Search for the extremes of every output alike; else the later half of the effort goes to the objectives that
-        may still hold the largest difference of all.
+        Search for the extremes of every output alike; else the later half of the effort goes to the
+        objectives that may still hold the largest difference of all.
     """
 
     evaluations: int = 200_000
@@ -152,7 +153,8 @@ class _Search:
         ]
         self.points = np.concatenate([points[rows] for rows in chosen])
         self.values = np.concatenate([values[rows, k] for k, rows in enumerate(chosen)])
-        self.objective = np.repeat(np.arange(values.shape[1]), [len(rows) for rows in chosen])
+        counts = [len(rows) for rows in chosen]
+        self.objective = np.repeat(np.arange(len(chosen), dtype=np.int64), counts)
 
     def evolve(self) -> None:
         """Let the population move until four fifths of the effort are spent."""
@@ -162,14 +164,12 @@ class _Search:
             if not focused and self._budget.used > 0.4 * self._limit:
                 focused = True
                 age = age[self._focus()]
-            children = self._moves.children(
-                self._generator, self.points, self.objective, self._options.brood
-            )
+            children = self._moves.children(self._generator, self.points, self.objective, self._options.brood)
             count, brood, inputs = children.shape
             values = self.run(children.reshape(-1, inputs)).reshape(count, brood, -1)
             own = np.take_along_axis(values, self.objective[:, None, None], axis=2)[:, :, 0]
             best = np.argmax(own, axis=1)
-            row = np.arange(count)
+            row = np.arange(count, dtype=np.int64)
             better = own[row, best] > self.values
             self.points = np.where(better[:, None], children[row, best], self.points)
             self.values = np.where(better, own[row, best], self.values)
@@ -223,7 +223,7 @@ class _Search:
 
 
 def _grid(inputs: FeedableInputs, count: int) -> Float64Array:
-    """Return a full grid of at most `count` points, ends included; empty where even the corners are too many."""
+    """Return a full grid of at most `count` points, ends included; empty where the corners are too many."""
     steps = int(count ** (1.0 / inputs.size)) if count else 0
     if steps < 2:
         return np.zeros((0, inputs.size))
