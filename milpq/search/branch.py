@@ -17,7 +17,8 @@ from milpq.errors import SoundnessError
 from milpq.merge import Cubes, Problem
 from milpq.search.alarm import check_pool, check_values, describe
 from milpq.search.cells import Cells, bound_cells
-from milpq.search.enumerate import count_codes, enumerate_cubes
+from milpq.search.codes import count_codes
+from milpq.search.enumerate import enumerate_cubes
 from milpq.search.execution import Execution, signed
 from milpq.search.gradient import difference_gradient
 from milpq.search.halves import Score, choose, halve
@@ -96,7 +97,8 @@ class Branching:
     enumerate_codes : int
         Cubes of the codes domain with at most so many code vectors are enumerated.
     enumerate_cells : int
-        Cubes of the continuous domain with at most so many code cells are taken apart into them.
+        Cubes of the continuous domain with at most so many code cells are bounded cell by cell, and taken
+        apart into cells where few of them stay open.
     """
 
     problem: Problem
@@ -195,8 +197,9 @@ class Branching:
         self, result: _Result, rows: Int64Array, bounds: Bounds, threshold: Float64Array, pool: WitnessPool
     ) -> tuple[Int64Array, WitnessPool]:
         """Bound cubes of few codes cell by cell; return the rows that stay as they are."""
-        small = rows[count_codes(result.cubes.select(rows)) <= self.enumerate_cells]
-        group = max(1, _ELEMENTS // (self.enumerate_cells * self.problem.merged.input_size * len(threshold)))
+        most = max(1, self.enumerate_cells)
+        small = rows[count_codes(result.cubes.select(rows)) <= most]
+        group = max(1, _ELEMENTS // (most * self.problem.merged.input_size * len(threshold)))
         apart = np.zeros(len(result.cubes), dtype=np.bool_)
         for start in range(0, len(small), group):
             part = small[start : start + group]

@@ -13,7 +13,7 @@ import numpy as np
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.merge import Cubes
 from milpq.search.alarm import check_values
-from milpq.search.enumerate import count_codes, levels_of
+from milpq.search.codes import count_codes, levels_of
 from milpq.search.execution import Execution, signed
 from milpq.search.halves import choose
 from milpq.search.inputs import FeedableInputs

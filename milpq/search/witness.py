@@ -16,6 +16,7 @@ from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import UsageError
 from milpq.merge import Problem
 from milpq.search.budget import Budget
+from milpq.search.codes import count_codes, levels_of
 from milpq.search.execution import Execution, signed
 from milpq.search.gradient import difference_gradient
 from milpq.search.inputs import FeedableInputs
@@ -139,7 +140,7 @@ class _Search:
         parts = [
             known,
             0.5 * (inputs.lower + inputs.upper)[None],
-            _grid(inputs, count // 4),
+            _all_codes(self._problem, count) if inputs.on_codes else _grid(inputs, count // 4),
             np.where(corner == 1, inputs.upper, inputs.lower),
             mixed,
             uniform,
@@ -199,7 +200,7 @@ class _Search:
     def _focus(self) -> Int64Array:
         """Keep the objectives within a half of the largest difference; return the rows kept."""
         lower = self.pool.lower
-        promising = np.flatnonzero(lower >= 0.5 * lower.max())
+        promising = np.flatnonzero(lower >= lower.max() - 0.5 * abs(lower.max()))
         rows = np.flatnonzero(np.isin(self.objective, promising))
         self.points, self.values = self.points[rows], self.values[rows]
         self.objective = self.objective[rows]
@@ -220,6 +221,16 @@ class _Search:
         values = self.run(fresh)
         self.values[stuck] = values[np.arange(len(stuck)), self.objective[stuck]]
         age[stuck] = 0
+
+
+def _all_codes(problem: Problem, count: int) -> Float64Array:
+    """Return every input of a domain of at most `count` code vectors, or a grid of them."""
+    inputs, root = FeedableInputs(problem), problem.domain.root
+    codes = int(count_codes(root)[0])
+    if codes > count:
+        return _grid(inputs, count // 4)
+    levels = levels_of(root, 0, codes)[1]
+    return inputs.points_of_levels(levels, np.zeros(levels.shape))
 
 
 def _grid(inputs: FeedableInputs, count: int) -> Float64Array:

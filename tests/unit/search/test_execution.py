@@ -1,0 +1,63 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from random_pairs import box, sample
+from search_problems import problem_of
+
+from milpq.merge import Problem
+from milpq.network.float_network import FloatNetwork
+from milpq.network.nodes import Affine, Clamp, Term
+from milpq.search.execution import Execution, signed
+from milpq.search.pool import exact_difference
+
+
+@pytest.mark.parametrize("kind", ["codes", "continuous", "real"])
+@pytest.mark.parametrize("clamp", [(0.0, np.inf), (0.5, 2.0), (-np.inf, np.inf)])
+def test_one_error_bound_holds_for_every_point(kind, clamp):
+    problem = problem_of(kind, clamp=(0.0, 6.0) if clamp == (0.5, 2.0) and kind != "real" else clamp)
+    execution = Execution(problem)
+    points = sample(np.random.default_rng(1), problem, 60)
+    result = execution.run(points)
+    assert (execution.error < 1e-11).all()
+    for point, values in zip(points, result, strict=True):
+        for value, exact, error in zip(
+            values, exact_difference(problem, point), execution.error, strict=True
+        ):
+            assert abs(Fraction(float(value)) - exact) <= Fraction(float(error))
+    assert np.allclose(result, problem.differences(points)[0], rtol=0, atol=1e-12)
+
+
+def test_the_error_covers_cancellation_and_clamps_away_from_zero():
+    large = Affine("large", (Term(0, np.array([[1e12], [1e12]])),), np.array([1e12, -1e12]))
+    network = FloatNetwork(
+        1,
+        (
+            large,
+            Clamp("clamp", 1, 5e11, 9e11),
+            Affine("sum", (Term(2, np.array([[0.1, -0.1]])),), np.array([0.3])),
+        ),
+        3,
+    )
+    problem = Problem.create(network, network, box(-1.0, 1.0, 1))
+    execution = Execution(problem)
+    assert execution.error[0] > 1e-5
+    assert np.array_equal(execution.run(np.array([[0.5]])), [[0.0]])
+
+
+def test_levels_given_stand_for_the_integer_side():
+    problem = problem_of("continuous")
+    execution = Execution(problem)
+    points = sample(np.random.default_rng(2), problem, 20)
+    assert np.array_equal(execution.run(points), execution.run(points, problem.quantized_levels(points)))
+
+
+def test_chunks_do_not_change_the_answer_of_their_rows():
+    problem = problem_of("codes")
+    execution = Execution(problem)
+    points = sample(np.random.default_rng(3), problem, 5000)
+    assert np.allclose(execution.run(points)[4000:], execution.run(points[4000:]), rtol=0, atol=1e-13)
+
+
+def test_objectives_are_both_signs_of_every_output():
+    assert np.array_equal(signed(np.array([[1.0, -2.0]])), [[1.0, -2.0, -1.0, 2.0]])
