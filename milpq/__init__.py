@@ -1,7 +1,7 @@
 """Certified bounds on how far an int8 neural network can be from the float network it was made from.
 
-The names below are the public interface.  They are imported when first used, so that ``import milpq`` stays quick
-and needs neither torch nor a solver.
+The names below are the public interface.  They are imported when first used, so that ``import milpq`` stays
+quick and needs neither torch nor a solver.
 """
 
 from __future__ import annotations

@@ -1,0 +1,95 @@
+"""The program: its commands, and how every error ends in one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Final
+
+import typer
+
+from milpq.cli.bound import bound
+from milpq.cli.demo import demo
+from milpq.cli.lists import solvers, targets
+from milpq.cli.simulate import simulate
+from milpq.errors import MilpqError
+
+INTERRUPTED: Final = 130
+
+# typer carries its own copy of click from 0.25 on, so the base of all usage errors has no stable import.
+_ClickError: Final = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="milpq",
+    help="Certified bounds on how far an int8 neural network can be from its float original.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (bound, simulate, targets, solvers, demo):
+    app.command()(_command)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from milpq import __version__  # noqa: PLC0415
+
+        typer.echo(f"milpq {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+    ] = False,
+) -> None:
+    """Certified bounds on how far an int8 neural network can be from its float original."""
+    del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program and leave the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the program and return its exit code; every expected error is one line on stderr."""
+    try:
+        outcome: object = app(arguments, prog_name="milpq", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except MilpqError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of stdout has gone (``milpq … | head``); leave quietly, also at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", 2)
+    except MemoryError:
+        return _fail("out of memory; ask for a smaller region, fewer --output or fewer --jobs", 2)
+    except Exception as error:
+        if not isinstance(error, _ClickError):
+            raise
+        return _fail(_usage(error), 2)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _usage(error: Exception) -> str:
+    """Return what a usage error says, and where to look."""
+    say = getattr(error, "format_message", None)
+    message = str(say()) if callable(say) else str(error)
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", "milpq")
+    return f"{message.rstrip('.')}; see {command} --help"
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"milpq: error: {' '.join(message.split())}", err=True)
+    return code

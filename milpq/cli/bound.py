@@ -1,0 +1,96 @@
+"""``milpq bound``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milpq.cli.console import check_mode, progress
+
+
+def bound(
+    float_file: Annotated[Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite.")],
+    quantized_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="QUANTIZED", help="Quantized network: int8 .tflite, or a second float network."
+        ),
+    ],
+    region: Annotated[Path, typer.Option(metavar="REGION", help="Input box: .toml, .npz or .vnnlib.")],
+    target: Annotated[
+        str | None, typer.Option(metavar="ID", help="Runtime whose rounding is meant; see `milpq targets`.")
+    ] = None,
+    input_domain: Annotated[
+        str | None,
+        typer.Option(metavar="continuous|codes", help="Every real input, or only inputs that are codes."),
+    ] = None,
+    output: Annotated[
+        list[int] | None, typer.Option(metavar="J", help="Ask about output J only; may be given again.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(metavar="T", help="Decide whether the difference stays within T.")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="auto, or stop after: interval, symbolic, differential, lp, milp."),
+    ] = "auto",
+    solver: Annotated[
+        str, typer.Option(metavar="NAME", help="auto or a solver of `milpq solvers`.")
+    ] = "auto",
+    gap: Annotated[float, typer.Option(metavar="REL", help="Stop at this relative gap.")] = 1e-4,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the whole run.")] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes, or threads of the solver.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Write a report, .json or .csv; may be given again."),
+    ] = None,
+    progress_mode: Annotated[
+        str, typer.Option("--progress", metavar="auto|json|none", help="Progress on stderr.")
+    ] = "auto",
+    float_twin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="file|dequantized",
+            help="Compare with FLOAT, or with the integer weights in real arithmetic.",
+        ),
+    ] = None,
+) -> int:
+    """Bound the largest difference between two networks over a region, with a proof and a witness.
+
+    Exit codes: 0 done (with --tolerance: certified), 1 tolerance violated, 2 bad usage or input, 3 undecided,
+    4 soundness alarm, 130 interrupted.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from milpq.report import check_report_path, write_report  # noqa: PLC0415
+    from milpq.report.terminal import render  # noqa: PLC0415
+    from milpq.verify import bound as answer  # noqa: PLC0415
+
+    check_mode(progress_mode)
+    for path in report or ():
+        check_report_path(path)
+    with progress(progress_mode) as listener:
+        result = answer(
+            float_file,
+            quantized_file,
+            region,
+            target=target,
+            input_domain=input_domain,
+            outputs=output or None,
+            tolerance=tolerance,
+            method=method,
+            solver=solver,
+            gap=gap,
+            time_limit=time_limit,
+            jobs=jobs,
+            seed=seed,
+            on_progress=listener,
+            float_twin=float_twin,
+        )
+    for path in report or ():
+        write_report(result, path)
+    Console().print(render(result))
+    return result.exit_code

@@ -1,0 +1,62 @@
+"""``milpq demo``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from milpq.cli.console import check_mode, progress
+
+TARGET: Final = "tflm"
+PAIRS: Final = (
+    (
+        "controller",
+        "controller_small",
+        "an inverted pendulum's controller, 3-16-16-1, around upright: does int8 move the motor by over 6 %?",
+        0.06,
+    ),
+    (
+        "digits",
+        "digits",
+        "a classifier of 8x8 digits, 64-32-16-10, one image give or take one code in every pixel",
+        None,
+    ),
+)
+"""Model, region, what it is, tolerance."""
+
+
+def demo(
+    time_limit: Annotated[
+        float, typer.Option(metavar="S", help="Seconds for each of the two questions.")
+    ] = 20.0,
+    progress_mode: Annotated[
+        str, typer.Option("--progress", metavar="auto|json|none", help="Progress on stderr.")
+    ] = "auto",
+) -> int:
+    """Answer two questions on the bundled models, on the rounding of TensorFlow Lite Micro."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from milpq.cli.demo_models import demo_model  # noqa: PLC0415
+    from milpq.report.terminal import render  # noqa: PLC0415
+    from milpq.verify import bound  # noqa: PLC0415
+
+    check_mode(progress_mode)
+    console = Console()
+    for model, region, story, tolerance in PAIRS:
+        files = [demo_model(name) for name in (f"{model}.onnx", f"{model}_int8.tflite", f"{region}.toml")]
+        console.rule(f"[bold]{model}[/bold]", align="left")
+        console.print(story)
+        question = f"--target {TARGET}" + (f" --tolerance {tolerance}" if tolerance else "")
+        names = f"{files[0].name} {files[1].name} --region {files[2].name}"
+        console.print(f"[dim]$ milpq bound {names} {question} --time-limit {time_limit:g}[/dim]\n")
+        with progress(progress_mode) as listener:
+            result = bound(
+                *files, target=TARGET, tolerance=tolerance, time_limit=time_limit, on_progress=listener
+            )
+        console.print(render(result))
+        console.print()
+        if result.status == "interrupted":
+            return result.exit_code
+    console.print(f"[dim]The files are in {demo_model('digits.onnx').parent}[/dim]")
+    return 0

@@ -1,0 +1,97 @@
+"""Report files, by the ending of their name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from milpq.errors import UsageError
+from milpq.verify import Result
+
+_CSV_COLUMNS: Final = (
+    "output", "max_lower", "max_upper", "min_lower", "min_upper", "lsb",
+    "status", "lower", "upper", "trust", "target", "input_domain", "float", "quantized", "hash",
+)  # fmt: skip
+
+
+def json_text(result: Result) -> str:
+    """Return the report of schema ``milpq-report/1``; numbers round-trip, what is not finite is null."""
+    return json.dumps(result.report(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def csv_text(result: Result) -> str:
+    """Return one row an output: brackets of its signed extremes, and the overall one; empty if unknown."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    asked = result.problem
+    for bracket in result.outputs:
+        ends = (bracket.max_lower, bracket.max_upper, bracket.min_lower, bracket.min_upper)
+        writer.writerow([
+            bracket.index,
+            *(_cell(end) for end in ends),
+            "" if bracket.lsb is None else repr(bracket.lsb),
+            result.status,
+            _cell(result.lower),
+            _cell(result.upper),
+            result.certificate.trust,
+            asked.target or "",
+            asked.input_domain,
+            asked.float_origin,
+            asked.quantized_origin,
+            asked.hash,
+        ])  # fmt: skip
+    return stream.getvalue()
+
+
+FORMATS: Final[Mapping[str, Callable[[Result], str]]] = {".json": json_text, ".csv": csv_text}
+"""What writes the text of each file ending."""
+
+
+def check_report_path(path: Path) -> None:
+    """Raise before a long run what would fail after it: an unknown ending, a missing folder."""
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"--report {path}: unknown ending {path.suffix!r}; use one of {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise UsageError(f"--report {path}: is a directory; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--report {path}: there is no directory {path.parent}; create it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--report {path}: not writable; choose another place")
+
+
+def write_report(result: Result, path: Path) -> None:
+    """Write a report so that a reader never sees half of it.
+
+    Raises
+    ------
+    UsageError
+        The ending is unknown or the place is not writable.
+    OSError
+        Writing failed.
+    """
+    check_report_path(path)
+    text = FORMATS[path.suffix.lower()](result)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+        # mkstemp makes files private; a report is as public as any file the user makes.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _cell(value: float) -> str:
+    return repr(value) if abs(value) != float("inf") else ""

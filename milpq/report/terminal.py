@@ -1,0 +1,150 @@
+"""The result as people read it in a terminal: the verdict first, then what stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from milpq.report.numbers import downward, upward
+from milpq.verify import ExecutedWitness, Result
+
+_SHOWN_INPUTS: Final = 12
+_SHOWN_OUTPUTS: Final = 12
+_STYLES: Final = {
+    "optimal": "bold green",
+    "certified": "bold green",
+    "bounded": "bold cyan",
+    "violated": "bold red",
+    "undecided": "bold yellow",
+    "interrupted": "bold yellow",
+}
+
+
+def render(result: Result) -> RenderableType:
+    """Return the result as something rich can print."""
+    return Group(*_parts(result))
+
+
+def verdict(result: Result) -> str:
+    """Return the answer in one sentence; the ends are rounded outwards."""
+    lower, upper, tolerance = downward(result.lower), upward(result.upper), result.problem.tolerance
+    match result.status:
+        case "optimal":
+            return f"OPTIMAL: the largest difference lies in [{lower}, {upper}], the gap asked for"
+        case "certified":
+            return f"CERTIFIED: no input of the region differs by more than {upper} (tolerance {tolerance:g})"
+        case "violated":
+            return (
+                f"VIOLATED: an executed input differs by at least {lower}, above the tolerance {tolerance:g}"
+            )
+        case "undecided":
+            return f"UNDECIDED: the tolerance {tolerance:g} lies in the bracket [{lower}, {upper}]"
+        case "interrupted":
+            return f"INTERRUPTED: the bracket so far is [{lower}, {upper}]"
+        case "bounded":
+            return f"BOUNDED: no input of the region differs by more than {upper}; one differs by {lower}"
+
+
+def _parts(result: Result) -> Iterator[RenderableType]:
+    asked = result.problem
+    yield Text(verdict(result), style=_STYLES[result.status])
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("max |f_q − f|", f"[{downward(result.lower)}, {upward(result.upper)}] real units")
+    lsb = result.lsb
+    if lsb is not None:
+        low, high = downward(result.lower / lsb, 4), upward(result.upper / lsb, 4)
+        facts.add_row("", f"[{low}, {high}] LSB of {lsb:.4g}")
+    trust = {
+        "checked": "bound evaluated by milpq itself, rounded outwards",
+        "solver_trusted": "rests on the solver's own claim",
+    }
+    facts.add_row("trust", trust[result.certificate.trust])
+    facts.add_row("float", asked.float_origin)
+    facts.add_row("quantized", asked.quantized_origin + (f" on {asked.target}" if asked.target else ""))
+    facts.add_row("region", f"{asked.region_origin}, {len(asked.lower)} inputs, domain {asked.input_domain}")
+    memory = result.memory
+    facts.add_row(
+        "parameters", f"{memory.float_bytes:,} bytes float, {memory.quantized_bytes:,} bytes quantized"
+    )
+    for note in asked.notes:
+        facts.add_row("note", note)
+    yield facts
+    if result.methods:
+        yield _methods(result)
+    if result.sampled is not None:
+        sampled = result.sampled
+        quality = "" if sampled.sqnr_db is None else f", SQNR {sampled.sqnr_db:.1f} dB"
+        yield Text(
+            f"{sampled.points:,} random inputs: largest {sampled.max:.5g}, RMSE {sampled.rmse:.4g}{quality}",
+            style="dim",
+        )
+    if len(result.outputs) > 1:
+        yield _outputs(result)
+    if result.witness is not None:
+        yield _witness(result.witness)
+    yield Text(f"{result.time_s.total:.2f} s in total, problem {asked.hash[:16]}", style="dim")
+
+
+def _methods(result: Result) -> Table:
+    table = Table(title="Methods", title_justify="left", title_style="bold")
+    table.add_column("method")
+    for heading in ("upper bound", "LSB", "to the witness", "time", "nodes"):
+        table.add_column(heading, justify="right")
+    lsb = result.lsb
+    for record in result.methods:
+        table.add_row(
+            record.name,
+            upward(record.upper),
+            "–" if lsb is None else upward(record.upper / lsb, 4),
+            f"{record.upper / result.lower:.3g}×" if result.lower > 0 else "–",
+            f"{record.time_s:.3f} s",
+            "" if record.nodes is None else f"{record.nodes:,}",
+        )
+    return table
+
+
+def _outputs(result: Result) -> Table:
+    table = Table(title="Signed difference f_q − f", title_justify="left", title_style="bold")
+    for heading in ("output", "smallest", "largest", "LSB"):
+        table.add_column(heading, justify="right")
+    for bracket in result.outputs[:_SHOWN_OUTPUTS]:
+        table.add_row(
+            str(bracket.index),
+            f"[{downward(bracket.min_lower, 4)}, {upward(bracket.min_upper, 4)}]",
+            f"[{downward(bracket.max_lower, 4)}, {upward(bracket.max_upper, 4)}]",
+            "–" if bracket.lsb is None else f"{bracket.lsb:.4g}",
+        )
+    if len(result.outputs) > _SHOWN_OUTPUTS:
+        table.caption = f"{len(result.outputs) - _SHOWN_OUTPUTS} more in the report"
+    return table
+
+
+def _witness(witness: ExecutedWitness) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.title = "Witness, executed bit-exactly"
+    table.title_justify, table.title_style = "left", "bold"
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    j = witness.output
+    table.add_row("input", _list(witness.input.tolist()))
+    if witness.codes is not None:
+        table.add_row("codes", _list(witness.codes.tolist()))
+    code = "" if witness.quantized_codes is None else f" (code {witness.quantized_codes[j]})"
+    table.add_row(
+        f"output {j}",
+        f"float {witness.float_output[j]:.6g}, quantized {witness.quantized_output[j]:.6g}{code}",
+    )
+    table.add_row("difference", f"{witness.difference[j]:.6g}")
+    return table
+
+
+def _list(values: list[float] | list[int]) -> str:
+    shown = ", ".join(f"{value:.6g}" for value in values[:_SHOWN_INPUTS])
+    more = f", … {len(values) - _SHOWN_INPUTS} more" if len(values) > _SHOWN_INPUTS else ""
+    return f"[{shown}{more}]"

@@ -1,0 +1,37 @@
+"""Answering a question: stages, budgets, and the anytime bracket."""
+
+from milpq.verify.bracket import MethodRecord, Progress, Trust
+from milpq.verify.conductor import bound
+from milpq.verify.result import (
+    EXIT_CODES,
+    SCHEMA,
+    CertificateNote,
+    Environment,
+    ExecutedWitness,
+    Memory,
+    OutputBracket,
+    Question,
+    Result,
+    Status,
+    Times,
+)
+from milpq.verify.sampling import Sampled
+
+__all__ = [
+    "EXIT_CODES",
+    "SCHEMA",
+    "CertificateNote",
+    "Environment",
+    "ExecutedWitness",
+    "Memory",
+    "MethodRecord",
+    "OutputBracket",
+    "Progress",
+    "Question",
+    "Result",
+    "Sampled",
+    "Status",
+    "Times",
+    "Trust",
+    "bound",
+]

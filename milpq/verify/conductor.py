@@ -1,0 +1,196 @@
+"""The conductor: from two networks and a region to a bracket, stage by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from milpq.merge import Problem
+from milpq.network.integer_network import IntegerNetwork
+from milpq.search.budget import Budget
+from milpq.verify import stages
+from milpq.verify.bracket import Bracket, Progress
+from milpq.verify.describe import environment, execute_witness, memory
+from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
+from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver
+from milpq.verify.options import Options, checked_domain, checked_method, checked_twin
+from milpq.verify.result import CertificateNote, OutputBracket, Question, Result, Status, Times
+from milpq.verify.run import Run, Stopwatch
+
+
+def bound(
+    float_network: FloatSource,
+    quantized: QuantizedSource,
+    region: RegionSource,
+    *,
+    target: str | None = None,
+    input_domain: str | None = None,
+    outputs: Sequence[int] | None = None,
+    tolerance: float | None = None,
+    method: str = "auto",
+    solver: str = "auto",
+    gap: float = 1e-4,
+    time_limit: float | None = None,
+    jobs: int = 1,
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+    float_twin: str | None = None,
+) -> Result:
+    """Bound the largest difference between a float network and its quantized version over a region.
+
+    Parameters
+    ----------
+    float_network : FloatNetwork or path
+    quantized : QuantizedModel, IntegerNetwork, FloatNetwork or path
+        A float network with changed weights may stand on the quantized side; its arithmetic is then real.
+    region : Box, pair of array-likes (lower, upper) of shape (inputs,), or path
+        Real units.
+    target : str, optional
+        Id of the inference target whose rounding is meant; needed unless the quantized side settles it.
+    input_domain : "continuous" or "codes", optional
+        Every real input of the region, through the input quantizer, or only inputs that are exactly codes.
+        Continuous by default where the network has an input quantizer.
+    outputs : sequence of int, optional
+        Outputs asked about; all by default.
+    tolerance : float, optional
+        Decide whether the largest difference is at most this (real units), and stop once that is known.
+    method : str
+        ``auto``, or the last stage to run: ``interval``, ``symbolic``, ``differential``, ``lp``, ``milp``.
+    solver : str
+        ``auto``, ``highs``, ``gurobi``, ``pulp`` or ``pulp:NAME``.
+    gap : float
+        Stop at ``upper − lower <= gap·upper``.
+    time_limit : float, optional
+        Seconds for the whole run, the loading of files apart.
+    jobs : int
+        Processes, or threads of the solver.
+    seed : int
+        Of everything random.
+    on_progress : callable, optional
+        Given a `Progress` whenever the bracket may have changed; perhaps in another thread.
+    float_twin : "file" or "dequantized", optional
+        With ``dequantized`` the float side is the integer model's own weights in real arithmetic.
+
+    Returns
+    -------
+    Result
+        Also after Ctrl-C, with the bracket so far and the status ``interrupted``.
+
+    Raises
+    ------
+    MilpqError
+        A file, network, region, target, solver or option is not usable; nothing has been claimed then.
+    SoundnessError
+        An executed input contradicts a bound.
+
+    *Soundness:* the lower end is an execution, rounded downwards.  The upper end is rounded outwards by the
+    method it comes from, and checked against 10,000 random executions (fewer only where the time limit cuts
+    them); ``certificate.trust`` says whether it rests on a solver's claim.
+    """
+    options = Options(tolerance, checked_method(method), solver, gap, time_limit, jobs, seed, on_progress)
+    domain, twin = checked_domain(input_domain), checked_twin(float_twin)
+    check_solver(options)
+    loading = Stopwatch()
+    box, region_origin = load_box(region)
+    pair = load_pair(float_network, quantized, target, twin)
+    problem = Problem.create(
+        pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
+    )
+    load_s = loading.elapsed_s
+    run = Run(problem, options, Bracket(problem), Budget(time_limit))
+    interrupted = False
+    try:
+        _answer(run)
+    except KeyboardInterrupt:
+        interrupted = True
+    question = _question(run, region_origin, pair.notes)
+    return _result(run, question, load_s, interrupted=interrupted)
+
+
+def _answer(run: Run) -> None:
+    """Run the stages that the method asks for."""
+    stages.propagate(run, "interval")
+    stages.sample_inputs(run)
+    for method in ("symbolic", "differential"):
+        if run.wants(method):
+            stages.propagate(run, method)
+    if run.options.method != "auto" or not run.finished:
+        stages.find_witnesses(run)
+    if run.options.method == "auto":
+        _choose_search(run)
+    for method, stage in (("lp", bound_by_lp), ("milp", bound_by_milp)):
+        if run.wants(method):
+            stage(run)
+
+
+def _choose_search(run: Run) -> None:
+    """Enumerate where there are few codes, split where there are few inputs."""
+    if not run.finished and stages.can_enumerate(run):
+        stages.enumerate_domain(run)
+    if not run.finished and run.problem.merged.input_size <= stages.FEW_INPUTS:
+        stages.split(run)
+
+
+def _status(run: Run, *, interrupted: bool) -> Status:
+    tolerance, bracket = run.options.tolerance, run.bracket
+    if tolerance is not None and bracket.lower > tolerance:
+        return "violated"
+    if tolerance is not None and bracket.upper <= tolerance:
+        return "certified"
+    if interrupted:
+        return "interrupted"
+    if tolerance is not None:
+        return "undecided"
+    return "optimal" if bracket.closed(run.options.gap) else "bounded"
+
+
+def _question(run: Run, region_origin: str, notes: tuple[str, ...]) -> Question:
+    problem, options = run.problem, run.options
+    quantized = problem.quantized
+    box = problem.domain.box
+    return Question(
+        problem.hash(),
+        problem.float_network.origin,
+        quantized.origin,
+        region_origin,
+        quantized.target if isinstance(quantized, IntegerNetwork) else None,
+        box.lower,
+        box.upper,
+        problem.domain.kind,
+        tuple(problem.outputs.tolist()),
+        options.tolerance,
+        options.method,
+        options.gap,
+        options.time_limit,
+        notes,
+    )
+
+
+def _result(run: Run, question: Question, load_s: float, *, interrupted: bool) -> Result:
+    problem, bracket, options = run.problem, run.bracket, run.options
+    witness = bracket.pool.best
+    executed = None
+    if witness is not None and np.isfinite(witness.lower):
+        refined, executed = execute_witness(problem, witness)
+        bracket.add_exact(refined)
+    quantized = problem.quantized
+    lsb = quantized.output_scale if isinstance(quantized, IntegerNetwork) else None
+    return Result(
+        _status(run, interrupted=interrupted),
+        bracket.lower,
+        bracket.upper,
+        executed,
+        tuple(
+            OutputBracket(j, *ends, None if lsb is None else float(lsb[j]))
+            for j, ends in zip(problem.outputs.tolist(), bracket.signed_ends(), strict=True)
+        ),
+        tuple(bracket.methods.values()),
+        run.sampled,
+        memory(problem),
+        CertificateNote(bracket.trust),
+        question,
+        Times(load_s, run.time_s["bound"], run.time_s["search"], load_s + time.monotonic() - run.started),
+        environment(run.solver, options.jobs, options.seed),
+    )

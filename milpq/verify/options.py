@@ -1,0 +1,97 @@
+"""What a user can choose about a run, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, cast
+
+from milpq.errors import UsageError
+from milpq.merge import DomainKind
+from milpq.verify.bracket import Progress
+
+Method: TypeAlias = Literal["auto", "interval", "symbolic", "differential", "lp", "milp"]
+FloatTwin: TypeAlias = Literal["file", "dequantized"]
+"""``file``: the float network given, whose weights must round to the integer ones.  ``dequantized``: the
+integer model's own weights and biases in real arithmetic, so that only rounding is measured."""
+
+LADDER: Final = ("interval", "symbolic", "differential", "lp", "milp")
+"""The stages in the order they run; a method runs those up to itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to answer a question.
+
+    Parameters
+    ----------
+    tolerance : float or None
+        Decide whether the largest difference is at most this, real units, and stop once that is known.
+    method : Method
+        The last stage to run; ``auto`` chooses.
+    solver : str
+        ``auto``, or the name of a backend.
+    gap : float
+        Stop at ``upper − lower <= gap·upper``.
+    time_limit : float or None
+        Seconds for the whole run.
+    jobs : int
+        Processes, or threads of the solver.
+    seed : int
+    on_progress : callable or None
+        Given the bracket whenever it may have changed.
+
+    Raises
+    ------
+    UsageError
+        A value is out of its range.
+    """
+
+    tolerance: float | None = None
+    method: Method = "auto"
+    solver: str = "auto"
+    gap: float = 1e-4
+    time_limit: float | None = None
+    jobs: int = 1
+    seed: int = 0
+    on_progress: Callable[[Progress], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in ("auto", *LADDER):
+            raise UsageError(f"unknown method {self.method!r}; use one of auto, {', '.join(LADDER)}")
+        if self.tolerance is not None and not 0.0 <= self.tolerance < math.inf:
+            raise UsageError(f"the tolerance must be a finite number of at least 0, not {self.tolerance}")
+        if not 0.0 <= self.gap < 1.0:
+            raise UsageError(f"the gap must be at least 0 and below 1, not {self.gap}")
+        if self.time_limit is not None and not 0.0 < self.time_limit < math.inf:
+            raise UsageError(f"the time limit must be a positive number of seconds, not {self.time_limit}")
+        if self.jobs < 1:
+            raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
+        if not 0 <= self.seed < 2**31:
+            raise UsageError(f"the seed must be from 0 to 2147483647, not {self.seed}")
+
+    def includes(self, stage: str) -> bool:
+        """Tell whether an explicit method includes a stage of the ladder; ``auto`` includes all."""
+        return self.method == "auto" or LADDER.index(stage) <= LADDER.index(self.method)
+
+
+def checked_method(name: str) -> Method:
+    """Return a method by its name."""
+    if name not in ("auto", *LADDER):
+        raise UsageError(f"unknown method {name!r}; use one of auto, {', '.join(LADDER)}")
+    return name
+
+
+def checked_domain(name: str | None) -> DomainKind | None:
+    """Return an input domain by its name; a user chooses between the two of an integer network."""
+    if name is None or name in {"continuous", "codes"}:
+        return cast("DomainKind | None", name)
+    raise UsageError(f"unknown input domain {name!r}; use continuous or codes")
+
+
+def checked_twin(name: str | None) -> FloatTwin:
+    """Return which float side is meant; None is the file's own."""
+    if name in {None, "file", "dequantized"}:
+        return cast("FloatTwin", name or "file")
+    raise UsageError(f"unknown float twin {name!r}; use file or dequantized")

@@ -1,0 +1,118 @@
+"""The state of one run: the bracket, the budget, and who is told about them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from milpq._arrays import Float64Array
+from milpq.bounds.values import Bounds
+from milpq.merge import Problem
+from milpq.search.budget import Budget
+from milpq.verify.bracket import Bracket, Progress, Trust
+from milpq.verify.options import Options
+from milpq.verify.sampling import Sampled
+
+
+@dataclass(slots=True)
+class Run:
+    """What the stages of a run share and change.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+    bracket : Bracket
+    budget : Budget
+        Time left for the whole run.
+    """
+
+    problem: Problem
+    options: Options
+    bracket: Bracket
+    budget: Budget
+    started: float = field(default_factory=time.monotonic)
+    bounds: Bounds | None = None
+    sampled: Sampled | None = None
+    solver: str | None = None
+    time_s: dict[str, float] = field(default_factory=lambda: {"bound": 0.0, "search": 0.0})
+
+    @property
+    def decided(self) -> bool:
+        """Tell whether nothing more needs to be known."""
+        tolerance, bracket = self.options.tolerance, self.bracket
+        if tolerance is not None and (bracket.upper <= tolerance or bracket.lower > tolerance):
+            return True
+        return bracket.closed(self.options.gap)
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether to stop: decided, or out of time."""
+        return self.decided or self.budget.spent
+
+    def wants(self, stage: str) -> bool:
+        """Tell whether to run a stage of the ladder.
+
+        An explicit method runs all stages up to itself while there is time; ``auto`` stops once decided.
+        """
+        if not self.options.includes(stage) or self.budget.spent:
+            return False
+        return self.options.method != "auto" or not self.decided
+
+    def part(self, share: float) -> Budget:
+        """Return a budget of a share of the time that is left."""
+        limit = self.budget.time_limit_s
+        left = None if limit is None else max(0.0, share * (limit - self.budget.elapsed_s))
+        return Budget(left)
+
+    def commit(
+        self,
+        method: str,
+        upper: Float64Array,
+        time_s: float,
+        *,
+        nodes: int | None = None,
+        trust: Trust = "checked",
+    ) -> None:
+        """Enter what a method has shown: upper bounds on the objectives."""
+        self.bracket.record(method, upper, time_s, nodes)
+        self.bracket.tighten(method, upper, trust=trust)
+        self.tell(method)
+
+    def tell(self, stage: str, detail: str = "", *, lower: float = 0.0, upper: float = float("inf")) -> None:
+        """Report progress; `lower` and `upper` are what a stage at work knows beyond the bracket."""
+        listener = self.options.on_progress
+        if listener is not None:
+            known = self.bracket
+            listener(
+                Progress(
+                    stage,
+                    max(known.lower, lower),
+                    max(0.0, min(known.upper, upper)),
+                    time.monotonic() - self.started,
+                    detail,
+                )
+            )
+
+    @contextmanager
+    def timed(self, kind: str) -> Generator[Stopwatch]:
+        """Measure a stage and add its time to that of its kind, ``bound`` or ``search``."""
+        watch = Stopwatch()
+        try:
+            yield watch
+        finally:
+            self.time_s[kind] += watch.elapsed_s
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """Seconds since it was made."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of wall time."""
+        return time.monotonic() - self.started

@@ -1,0 +1,137 @@
+"""The stages of a run that need no solver: propagated bounds, sampling, witnesses, enumeration, splitting."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+import numpy as np
+
+from milpq.bounds import differential, interval, symbolic
+from milpq.bounds.values import Bounds
+from milpq.network.nodes import Affine
+from milpq.search.branch import Bound
+from milpq.search.enumerate import count_codes, enumerate_codes
+from milpq.search.executor import Executor, ProcessExecutor, SerialExecutor
+from milpq.search.split import SplitOptions, split_search
+from milpq.search.witness import WitnessOptions, search_witnesses
+from milpq.verify.run import Run
+from milpq.verify.sampling import sample
+
+SAMPLES: Final = 10_000
+"""Random inputs executed in every run and checked against every bound."""
+
+PROPAGATIONS: Final[dict[str, Bound]] = {
+    "interval": interval,
+    "symbolic": symbolic,
+    "differential": differential,
+}
+FEW_INPUTS: Final = 8
+"""Up to so many inputs, splitting the region beats a mixed-integer program."""
+
+_FEW_CODES: Final = 100_000_000
+_WITNESS_OPERATIONS: Final = 4e10
+
+
+def propagate(run: Run, method: str) -> None:
+    """Bound the root cube by one of the propagations, and keep the tightest bounds on every value."""
+    run.tell(method)
+    with run.timed("bound") as watch:
+        bounds = PROPAGATIONS[method](run.problem, run.problem.domain.root)
+        upper = objectives(run, bounds)
+        run.bounds = bounds if run.bounds is None else run.bounds.intersect(bounds)
+    run.commit(method, upper, watch.elapsed_s)
+
+
+def objectives(run: Run, bounds: Bounds) -> np.ndarray:
+    """Return the upper bounds on the objectives that bounds on one cube give, shape (objectives,)."""
+    difference, outputs = bounds.difference, run.problem.outputs
+    return np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
+
+
+def sample_inputs(run: Run) -> None:
+    """Execute random inputs: statistics, first witnesses, and a check on every bound to come."""
+    run.tell("sampling")
+    with run.timed("search"):
+        run.sampled, pool = sample(run.problem, SAMPLES, run.options.seed, run.bracket.pool, run.part(0.2))
+    run.bracket.add_witnesses(pool)
+    run.tell("sampling")
+
+
+def find_witnesses(run: Run, starts: np.ndarray | None = None, share: float = 0.15) -> None:
+    """Search for an input with a large difference.
+
+    Parameters
+    ----------
+    starts : float64, shape (points, inputs), optional
+        Inputs a solver has proposed.
+    share : float
+        Of the time that is left, and of the usual effort.
+    """
+    run.tell("witness")
+    nodes = (node for node in run.problem.float_network.nodes if isinstance(node, Affine))
+    weights = sum(float(np.prod(term.matrix.shape)) for node in nodes for term in node.terms)
+    effort = share / 0.15 * min(max(_WITNESS_OPERATIONS / max(weights, 1.0), 2_000.0), 200_000.0)
+    options = WitnessOptions(evaluations=int(effort) + 1, seed=run.options.seed)
+    with run.timed("search"):
+        pool = search_witnesses(
+            run.problem, options, pool=run.bracket.pool, starts=starts, budget=run.part(share)
+        )
+    run.bracket.add_witnesses(pool)
+    run.tell("witness")
+
+
+def can_enumerate(run: Run) -> bool:
+    """Tell whether every code of the domain can be executed in reasonable time."""
+    domain = run.problem.domain
+    return domain.kind == "codes" and int(count_codes(domain.root)[0]) <= _FEW_CODES
+
+
+def enumerate_domain(run: Run) -> None:
+    """Execute every code of the domain; exact where there was time for all of them."""
+    run.tell("enumeration")
+
+    def listen(done: int, total: int) -> None:
+        run.tell("enumeration", f"{done:,} of {total:,} codes")
+
+    with run.timed("search") as watch, executor(run) as workers:
+        found = enumerate_codes(run.problem, executor=workers, budget=run.part(1.0), on_progress=listen)
+    run.bracket.add_witnesses(found.pool)
+    if found.complete:
+        run.commit("enumeration", found.upper, watch.elapsed_s, nodes=found.codes)
+
+
+def split(run: Run, share: float = 1.0) -> None:
+    """Split the region into cubes until the gap is closed, the tolerance decided, or time is up."""
+    run.tell("split")
+    options = SplitOptions(gap=run.options.gap, tolerance=run.options.tolerance, seed=run.options.seed)
+
+    def listen(lower: float, upper: float, open_cubes: int, closed_cubes: int) -> None:
+        run.tell("split", f"{open_cubes:,} open cubes, {closed_cubes:,} closed", lower=lower, upper=upper)
+
+    with run.timed("search") as watch, executor(run) as workers:
+        found = split_search(
+            run.problem,
+            differential,
+            options,
+            pool=run.bracket.pool,
+            upper=run.bracket.objectives,
+            executor=workers,
+            budget=run.part(share),
+            on_progress=listen,
+        )
+    run.bracket.add_witnesses(found.pool)
+    run.commit("split", found.upper, watch.elapsed_s, nodes=found.bounded_cubes)
+    if found.status == "interrupted":
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def executor(run: Run) -> Generator[Executor]:
+    """Give the workers that `jobs` asks for."""
+    if run.options.jobs == 1:
+        yield SerialExecutor()
+        return
+    with ProcessExecutor(run.options.jobs) as workers:
+        yield workers

@@ -1,0 +1,19 @@
+"""What every test shares: one linear algebra thread, and the bundled models."""
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MODELS = Path(__file__).parent.parent / "benchmarks" / "models"
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Callable[[str], Path]:
+    """Return the path of a bundled model or region file."""
+    return MODELS.joinpath

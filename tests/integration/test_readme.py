@@ -1,0 +1,45 @@
+"""What the README says is true: its Python runs, and its commands and options exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from running import Milpq
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    namespace: dict[str, object] = {}
+    blocks = _blocks("python")
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102
+
+
+def test_the_commands_run(milpq: Milpq, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "benchmarks" / "models")
+    commands = [line for block in _blocks("sh") for line in block.splitlines() if line.startswith("milpq ")]
+    assert len(commands) == 2
+    for command in commands:
+        outcome = milpq(*shlex.split(command)[1:], "--time-limit", "10")
+        assert outcome.code in {0, 3}, outcome
+
+
+def test_every_option_named_exists(milpq: Milpq) -> None:
+    shown = milpq("bound", "--help").out + milpq("simulate", "--help").out
+    for option in set(re.findall(r"`(--[a-z-]+)", README)):
+        assert option in shown, option
+
+
+def test_continuous_integration_runs_the_second_command() -> None:
+    command = next(block for block in _blocks("sh") if "pytest" in block).strip()
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert script.splitlines()[-1] == command
