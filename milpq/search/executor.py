@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -84,20 +85,21 @@ class ProcessExecutor:
         self, work: Callable[[Job], Result], jobs: Iterable[Job], budget: Budget | None = None
     ) -> Iterator[Result]:
         """Yield ``work(job)`` for every job, in their order, until the budget is spent."""
-        pool = self._start(work)
-        waiting: deque[Future[Any]] = deque()
+        self._start(work)
+        waiting: deque[tuple[Any, Future[Any] | None]] = deque()
         try:
             for job in jobs:
                 if budget is not None and budget.spent:
                     break
-                waiting.append(pool.submit(_run, job))
+                waiting.append((job, self._submit(job)))
                 while len(waiting) > 2 * self._workers:
-                    yield waiting.popleft().result()
+                    yield self._result(work, *waiting.popleft())
             while waiting and not (budget is not None and budget.spent):
-                yield waiting.popleft().result()
+                yield self._result(work, *waiting.popleft())
         finally:
-            for future in waiting:
-                future.cancel()
+            for _, future in waiting:
+                if future is not None:
+                    future.cancel()
 
     def close(self) -> None:
         """Stop the processes; jobs that wait are dropped."""
@@ -114,9 +116,24 @@ class ProcessExecutor:
     ) -> None:
         self.close()
 
-    def _start(self, work: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    def _submit(self, job: object) -> Future[Any] | None:
+        try:
+            return None if self._pool is None else self._pool.submit(_run, job)
+        except BrokenExecutor:
+            return None
+
+    def _result(self, work: Callable[[Any], Any], job: object, future: Future[Any] | None) -> Any:  # noqa: ANN401
+        """Return the result of a job; jobs are pure, so those of a worker that died run here again."""
+        if future is not None:
+            try:
+                return future.result()
+            except BrokenExecutor:
+                pass
+        return work(job)
+
+    def _start(self, work: Callable[[Any], Any]) -> None:
         if self._pool is not None and self._work is work:
-            return self._pool
+            return
         self.close()
         self._work = work
         with _one_thread_each():
@@ -129,7 +146,6 @@ class ProcessExecutor:
             # Children read their environment when they start, so start them all here.
             for future in [self._pool.submit(_nothing) for _ in range(self._workers)]:
                 future.result()
-        return self._pool
 
 
 _received: list[Callable[[Any], Any]] = []
@@ -137,6 +153,8 @@ _received: list[Callable[[Any], Any]] = []
 
 
 def _receive(work: Callable[[Any], Any]) -> None:
+    # An interrupt from the terminal reaches every process; only the one that leads answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _received[:] = [work]
 
 

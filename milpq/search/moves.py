@@ -39,17 +39,18 @@ class Moves:
     ) -> Float64Array:
         """Return `brood` children of each point, shape (points, brood, inputs).
 
-        A quarter follows the gradient of the point's objective, a quarter moves single inputs, a quarter a
-        few inputs by a code or two, and a quarter mixes in another point.  Within the cells of an input
-        quantizer, half of the children then go to the end that the float side prefers.
+        Equal parts follow the gradient of the point's objective, move single inputs, move a few inputs by a
+        code or two, move all inputs at random by lengths of every scale, and mix in another point.  Within
+        the cells of an input quantizer, half of the children then go to the end that the float side prefers.
         """
         through_quantized, through_float = difference_gradient(self.inputs.problem, points, objective)
-        quarter = max(1, brood // 4)
+        part = max(1, brood // 5)
         parts = [
-            self._along(generator, points, through_quantized + through_float, quarter),
-            self._coordinates(generator, points, quarter),
-            self._neighbours(generator, points, quarter),
-            self._mixtures(generator, points, objective, brood - 3 * quarter),
+            self._along(generator, points, through_quantized + through_float, part),
+            self._coordinates(generator, points, part),
+            self._neighbours(generator, points, part),
+            self._cloud(generator, points, part),
+            self._mixtures(generator, points, objective, brood - 4 * part),
         ]
         children = np.concatenate(parts, axis=1)
         count, brood, inputs = children.shape
@@ -113,6 +114,11 @@ class Moves:
         np.put_along_axis(moved, forced, True, axis=2)
         steps = generator.integers(-2, 3, size=(count, brood, inputs))
         return points[:, None, :] + moved * steps * self.unit
+
+    def _cloud(self, generator: np.random.Generator, points: Float64Array, brood: int) -> Float64Array:
+        count, inputs = points.shape
+        length = 0.5 * self.width * 2.0 ** -generator.integers(0, 9, size=(count, brood, 1))
+        return points[:, None, :] + length * generator.normal(size=(count, brood, inputs))
 
     def _mixtures(
         self, generator: np.random.Generator, points: Float64Array, objective: Int64Array, brood: int

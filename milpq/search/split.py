@@ -214,7 +214,8 @@ class _Split:
         self._upper: Float64Array = np.full(objectives, np.inf)
         self._closed_upper: Float64Array = np.full(objectives, -np.inf)
         self._closed = self._bounded = self._rounds = 0
-        self._batch = options.batch or _batch_size(problem)
+        self._committing = True
+        self._batch = options.batch or _batch_size(problem, options)
         room = options.memory_bytes // Frontier.bytes_per_cube(problem.merged.input_size, objectives)
         self._room = max(2 * self._batch, room)
 
@@ -250,13 +251,18 @@ class _Split:
 
     def result(self, status: SplitStatus) -> SplitResult:
         """Return the bracket as of the last commit."""
-        rows = self._frontier.worst(KEPT, self._priority()) if len(self._frontier) else slice(0, 0)
-        cubes, upper, _ = self._frontier.get(rows)
+        if self._committing:
+            # Interrupted between two states of the open set: the whole domain is what surely covers the rest.
+            cubes, upper, count = self._problem.domain.root, self._upper[None], 1
+        else:
+            count = len(self._frontier)
+            rows = self._frontier.worst(KEPT, self._priority()) if count else slice(0, 0)
+            cubes, upper, _ = self._frontier.get(rows)
         return SplitResult(
             status,
             frozen(self._upper.copy()),
             self._pool,
-            len(self._frontier),
+            count,
             self._closed,
             self._bounded,
             self._rounds,
@@ -297,6 +303,7 @@ class _Split:
         for work in works:
             self._pool = self._pool.join(work.pool)
         frontier, closed_upper, threshold = self._frontier, self._closed_upper, self._threshold()
+        self._committing = True
         frontier.remove(rows)
         for work in works:
             is_open = (work.upper > threshold).any(axis=1)
@@ -312,6 +319,7 @@ class _Split:
         if works:
             highest = np.concatenate([closed_upper[None], frontier.bound]).max(axis=0)
             self._upper = np.minimum(self._upper, highest)
+        self._committing = False
         wrong = np.flatnonzero(self._pool.lower > self._upper)
         if len(wrong):
             k = int(wrong[0])
@@ -373,7 +381,10 @@ def _with_closed(work: Worked, kept: Int64Array, gone: Int64Array) -> Worked:
     )
 
 
-def _batch_size(problem: Problem) -> int:
-    """Return how many cubes to split at once: linear bounds hold neurons × inputs numbers for each."""
+def _batch_size(problem: Problem, options: SplitOptions) -> int:
+    """Return how many cubes to split at once: a job should fit the caches and take a second at most."""
     neurons = sum(node.size for node in problem.merged.nodes)
-    return int(np.clip(4_000_000 // (neurons * problem.merged.input_size), 4, 256))
+    # Linear bounds hold neurons × inputs numbers for each cube; some cubes are enumerated.
+    held = neurons * problem.merged.input_size
+    executed = neurons * neurons // 4 * (options.enumerate_codes if problem.domain.kind == "codes" else 1)
+    return int(np.clip(min(4_000_000 // held, 4_000_000_000 // max(executed, 1)), 4, 256))

@@ -26,6 +26,9 @@ from milpq.search.pool import WitnessPool
 _ELEMENTS = 2_000_000
 """Numbers that one generation of children may hold."""
 
+_GENERATIONS = 40
+"""Generations that the effort must suffice for; the population is smaller where it would not."""
+
 
 @dataclass(frozen=True, slots=True)
 class WitnessOptions:
@@ -109,7 +112,7 @@ class _Search:
         self._generator = np.random.default_rng(options.seed)
         self._limit = budget.evaluations if budget.evaluations is not None else options.evaluations
         objectives, inputs = self._execution.objectives, self._inputs.size
-        room = _ELEMENTS // (options.brood * inputs * objectives)
+        room = min(_ELEMENTS // inputs, self._limit // _GENERATIONS) // (options.brood * objectives)
         self._population = max(2, min(options.population, room))
         self.pool = pool
         self.points = np.zeros((0, inputs))
@@ -128,7 +131,7 @@ class _Search:
         """Fill the population with the best of a first sample."""
         inputs = self._inputs
         most = max(64, _ELEMENTS // inputs.size)
-        count = int(min(max(64, self._limit // 5), most, 1 << 16))
+        count = int(min(max(64, self._limit * 2 // 5), most, 1 << 16))
         uniform = inputs.random(self._generator, count // 2)
         corner = self._generator.integers(2, size=(count // 4, inputs.size))
         mixed = np.where(

@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+
 import numpy as np
 import pytest
 from random_pairs import interval_bounds, sample
@@ -127,6 +130,12 @@ def triple(number):
     return 3 * number
 
 
+def die_at_five_elsewhere(number):
+    if number == 5 and multiprocessing.parent_process() is not None:
+        os._exit(1)
+    return number
+
+
 def test_executors_keep_the_order_of_jobs():
     jobs = list(range(40))
     assert list(SerialExecutor().map(triple, jobs)) == [3 * job for job in jobs]
@@ -134,3 +143,9 @@ def test_executors_keep_the_order_of_jobs():
         assert list(executor.map(triple, jobs)) == [3 * job for job in jobs]
         assert list(executor.map(triple, iter(range(3)))) == [0, 3, 6]
     SerialExecutor().close()
+
+
+def test_the_jobs_of_a_dead_worker_run_again():
+    with ProcessExecutor(1) as executor:
+        assert list(executor.map(die_at_five_elsewhere, range(12))) == list(range(12))
+        assert list(executor.map(die_at_five_elsewhere, range(3))) == [0, 1, 2]
