@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import threading
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 _POLL_S = 0.1
 
@@ -35,6 +39,45 @@ class Cancellation:
             self.keyboard = True
         else:
             self.error = self.error or error
+
+
+class KeptHandler:
+    """Keeps Python's handler of Ctrl-C in place while a solver that installs its own one runs.
+
+    Such a solver would take Ctrl-C for itself; and where two of them run in two threads, each restores what
+    it found, so that the handler of a solver that has ended can stay and end the process at the next Ctrl-C.
+    `signal.signal` would do, but only in the main thread; its C counterpart works in all.
+    """
+
+    _lock = threading.Lock()
+    _running = 0
+    _handler: int | None = None
+
+    def __enter__(self) -> Self:
+        with KeptHandler._lock:
+            if KeptHandler._running == 0:
+                KeptHandler._handler = _get_handler(signal.SIGINT)
+            KeptHandler._running += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with KeptHandler._lock:
+            KeptHandler._running -= 1
+            _set_handler(signal.SIGINT, KeptHandler._handler)  # also that it does not restart system calls
+
+    @staticmethod
+    def reinstate() -> None:
+        """Put Python's handler back, from a callback of the solver, for instance."""
+        if _get_handler(signal.SIGINT) != KeptHandler._handler:
+            _set_handler(signal.SIGINT, KeptHandler._handler)
+
+
+_get_handler = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(("PyOS_getsig", ctypes.pythonapi))
+_set_handler = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(
+    ("PyOS_setsig", ctypes.pythonapi)
+)
 
 
 def run_interruptible(

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, frozen
 from milpq.errors import SolverUnavailableError
-from milpq.milp.backends._interrupt import Cancellation, run_interruptible
+from milpq.milp.backends._interrupt import Cancellation, KeptHandler, run_interruptible
 from milpq.milp.backends.protocol import (
     DEFAULT_OPTIONS,
     Feature,
@@ -154,8 +154,8 @@ class GurobiSession:
     def _refusal(self, error: Any) -> SolverUnavailableError:  # noqa: ANN401 - a GurobiError
         if error.errno == _SIZE_LIMIT_EXCEEDED:
             return SolverUnavailableError(
-                f"gurobi refuses the model: its restricted licence takes {_RESTRICTED_SIZE} columns and "
-                f"rows, the model has {self._model.columns} and {self._model.rows}; install a full licence or use "
+                f"gurobi refuses: its restricted licence takes {_RESTRICTED_SIZE} columns and rows, "
+                f"the model has {self._model.columns} and {self._model.rows}; install a full licence or use "
                 "--solver highs"
             )
         message = " ".join(str(error).split())
@@ -186,7 +186,8 @@ class GurobiSession:
         started = time.perf_counter()
         watch = _Watch(options, scale, started, grb.GRB.Callback)
         try:
-            run_interruptible(lambda: solver.optimize(watch), watch.cancellation, solver.terminate)
+            with KeptHandler():
+                run_interruptible(lambda: solver.optimize(watch), watch.cancellation, solver.terminate)
         except grb.GurobiError as error:
             raise self._refusal(error) from error
         return self._solution(watch, time.perf_counter() - started)
@@ -233,6 +234,8 @@ class GurobiSession:
             status = "time_limit"
         elif solver.Status == ends.INTERRUPTED:
             status = "stopped" if watch.stopped_early else "interrupted"
+            # Before its first callback Gurobi catches Ctrl-C itself, and the waiting thread sees nothing.
+            watch.cancellation.keyboard |= not (watch.stopped_early or watch.cancellation.requested)
         point = duals = ray = None
         value, bound = -math.inf, math.inf
         if status == "infeasible":
@@ -299,6 +302,7 @@ class _Watch:
     def __call__(self, solver: Any, where: int) -> None:  # noqa: ANN401 - a gurobipy Model
         """See the callbacks of Gurobi.  Lets no exception out: Gurobi would print and forget it."""
         try:
+            KeptHandler.reinstate()
             if where == self._codes.MIP:
                 self._look(solver)
             elif where in (self._codes.SIMPLEX, self._codes.BARRIER):

@@ -155,20 +155,33 @@ class HighsSession:
         self._prepare(options)
         started = time.perf_counter()
         watch = _Watch(options, scale, started)
-        short = not model.has_integers and model.nonzeros < _SHORT_LP_NONZEROS
-        if short and options.on_progress is None:
-            try:
-                highs.run()
-            except KeyboardInterrupt:
-                watch.cancellation.keyboard = True
-        else:
-            self._listen(watch)
-            try:
-                run_interruptible(self._run_in_thread, watch.cancellation)
-            finally:
-                highs.setCallback(None, None)
+        self._run(watch)
+        if self._has_basis and not model.has_integers and self._gave_up():
+            self._highs.clearSolver()  # a warm start can lead the simplex astray: once more from nothing
+            self._has_basis = False
+            self._prepare(options)
+            self._run(watch)
         self._bounds_changed = False
         return self._solution(watch, time.perf_counter() - started)
+
+    def _run(self, watch: _Watch) -> None:
+        """Run HiGHS, in a way that Ctrl-C ends it; short linear solves simply finish."""
+        short = not self._model.has_integers and self._model.nonzeros < _SHORT_LP_NONZEROS
+        if short and watch.options.on_progress is None:
+            try:
+                self._highs.run()
+            except KeyboardInterrupt:
+                watch.cancellation.keyboard = True
+            return
+        self._listen(watch)
+        try:
+            run_interruptible(self._run_in_thread, watch.cancellation)
+        finally:
+            self._highs.setCallback(None, None)
+
+    def _gave_up(self) -> bool:
+        ends: Any = _load().HighsModelStatus
+        return self._highs.getModelStatus() in {ends.kNotset, ends.kSolveError, ends.kUnknown}
 
     def basis(self) -> object | None:
         """Return the basis of the last linear solve."""
@@ -233,7 +246,7 @@ class HighsSession:
             status = "infeasible"  # no column is unbounded
         elif ended == ends.kTimeLimit:
             status = "time_limit"
-        elif ended == ends.kInterrupt:
+        elif ended in {ends.kInterrupt, ends.kHighsInterrupt}:
             status = "stopped" if watch.stopped_early else "interrupted"
         point = duals = ray = None
         value, bound, nodes = -math.inf, math.inf, 0

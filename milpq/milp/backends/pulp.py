@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
+import io
 import math
 import subprocess
 import tempfile
@@ -220,6 +221,8 @@ class PulpSession:
     def _settings(self, options: SolveOptions) -> dict[str, Any]:
         """Return the options under PuLP's names, and the start in its variables."""
         settings: dict[str, Any] = {"gapRel": options.gap_relative, "threads": options.threads}
+        if self._name == _CBC and options.threads == 1:
+            del settings["threads"]  # asked for one, CBC starts a worker, and now and then waits 10 s for it
         if options.time_limit is not None:
             settings["timeLimit"] = options.time_limit
         if self._name == _CBC:
@@ -287,12 +290,17 @@ class PulpSession:
 
 
 def _end_child(error: BaseException) -> None:
-    """End the solver process that the interrupted call was waiting for.
+    """End the solver process that the interrupted call was waiting for, and close its output.
 
-    PuLP keeps it in a local variable, so it is found in the frames of the exception.
+    PuLP keeps both in local variables, so they are found in the frames of the exception.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        for value in list(frame.f_locals.values()):
+        held = list(frame.f_locals.values())
+        if frame.f_globals.get("__name__", "").startswith("pulp."):
+            for value in held:
+                if isinstance(value, io.IOBase):
+                    value.close()
+        for value in held:
             if isinstance(value, subprocess.Popen):
                 value.terminate()
                 value.wait()
