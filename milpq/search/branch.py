@@ -65,8 +65,12 @@ class Worked:
     ----------
     cubes, upper, dimension
         The cubes that stay open; shapes as in `Batch`.
+    closed_cubes : int
+        Number of cubes that need no more work.
+    highest : float64, shape (objectives,)
+        The highest of their bounds.
     closed : Cubes
-        The cubes that need no more work; together with the open ones they cover the batch.
+        These cubes, where they are asked for; together with the open ones they cover the batch.
     closed_upper : float64, shape (closed, objectives)
     enumerated : bool, shape (closed,)
         Where the bound comes from executing every code.
@@ -77,6 +81,8 @@ class Worked:
     cubes: Cubes
     upper: Float64Array
     dimension: Int64Array
+    closed_cubes: int
+    highest: Float64Array
     closed: Cubes
     closed_upper: Float64Array
     enumerated: BoolArray
@@ -99,6 +105,8 @@ class Branching:
     enumerate_cells : int
         Cubes of the continuous domain with at most so many code cells are bounded cell by cell, and taken
         apart into cells where few of them stay open.
+    keep_closed : bool
+        Whether to return closed cubes; there may be millions.
     """
 
     problem: Problem
@@ -106,6 +114,7 @@ class Branching:
     score: Score | None = None
     enumerate_codes: int = 4096
     enumerate_cells: int = 512
+    keep_closed: bool = False
     _execution: Execution = field(init=False, repr=False)
     _inputs: FeedableInputs = field(init=False, repr=False)
 
@@ -139,7 +148,7 @@ class Branching:
         elif self.problem.domain.kind == "continuous":
             rows, pool = self._take_apart(result, rows, bounds, batch.threshold, pool)
         self._keep(result, rows, bounds, seen, batch.threshold)
-        return result.worked(pool)
+        return result.worked(pool, keep_closed=self.keep_closed)
 
     def _sample(self, cubes: Cubes, upper: Float64Array, batch: Batch) -> tuple[WitnessPool, Float64Array]:
         """Execute the centre of each cube and the corner its gradient points to.
@@ -252,19 +261,25 @@ class _Result:
         """Put the cells of a cube in its place."""
         self._cells.append(cells)
 
-    def worked(self, pool: WitnessPool) -> Worked:
+    def worked(self, pool: WitnessPool, *, keep_closed: bool) -> Worked:
         """Return the outcome."""
         closed = np.concatenate(self._closed)
+        nothing = np.full((1, self.upper.shape[1]), -np.inf)
+        bounds = [nothing, self.upper[closed], *(cells.closed_upper for cells in self._cells)]
+        count = sum(len(part) for part in bounds) - 1
+        highest = np.max([part.max(axis=0, initial=-np.inf) for part in bounds], axis=0)
         opened = [cells for cells in self._cells if len(cells.cubes)]
-        gone = [cells for cells in self._cells if len(cells.closed)]
+        gone = [cells for cells in self._cells if keep_closed]
+        closed = closed if keep_closed else closed[:0]
+        enumerated = np.concatenate([*self._enumerated, *(np.zeros(len(c.closed), np.bool_) for c in gone)])
         return Worked(
             Cubes.concatenate([self.cubes.select(self.open), *(cells.cubes for cells in opened)]),
             np.concatenate([self.upper[self.open], *(cells.upper for cells in opened)]),
             np.concatenate([self.dimension[self.open], *(cells.dimension for cells in opened)]),
+            count,
+            highest,
             Cubes.concatenate([self.cubes.select(closed), *(cells.closed for cells in gone)]),
             np.concatenate([self.upper[closed], *(cells.closed_upper for cells in gone)]),
-            np.concatenate(
-                [*self._enumerated, np.zeros(sum(len(cells.closed) for cells in gone), dtype=np.bool_)]
-            ),
+            enumerated if keep_closed else enumerated[:0],
             pool,
         )

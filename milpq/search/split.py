@@ -174,7 +174,14 @@ def split_search(
     options = options or SplitOptions()
     search = _Split(
         problem,
-        Branching(problem, bound, score, options.enumerate_codes, options.enumerate_cells),
+        Branching(
+            problem,
+            bound,
+            score,
+            options.enumerate_codes,
+            options.enumerate_cells,
+            keep_closed=on_closed is not None,
+        ),
         options,
         pool or WitnessPool.empty(problem),
         executor or SerialExecutor(),
@@ -309,10 +316,10 @@ class _Split:
             is_open = (work.upper > threshold).any(axis=1)
             kept, gone = np.flatnonzero(is_open), np.flatnonzero(~is_open)
             frontier.push(work.cubes.select(kept), work.upper[kept], work.dimension[kept])
-            leaving = [closed_upper[None], work.closed_upper, work.upper[gone]]
+            leaving = [closed_upper[None], work.highest[None], work.upper[gone]]
             closed_upper = np.concatenate(leaving).max(axis=0)
-            self._closed += len(work.closed) + len(gone)
-            self._bounded += len(work.closed) + len(work.cubes)
+            self._closed += work.closed_cubes + len(gone)
+            self._bounded += work.closed_cubes + len(work.cubes)
             if self._on_closed is not None:
                 self._on_closed(_with_closed(work, kept, gone))
         self._closed_upper = closed_upper
@@ -374,6 +381,8 @@ def _with_closed(work: Worked, kept: Int64Array, gone: Int64Array) -> Worked:
         work.cubes.select(kept),
         work.upper[kept],
         work.dimension[kept],
+        work.closed_cubes + len(gone),
+        np.concatenate([work.highest[None], work.upper[gone]]).max(axis=0),
         Cubes.concatenate([work.closed, work.cubes.select(gone)]),
         np.concatenate([work.closed_upper, work.upper[gone]]),
         np.concatenate([work.enumerated, np.zeros(len(gone), dtype=np.bool_)]),
