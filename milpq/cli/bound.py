@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from milpq.cli.console import check_mode, progress
+from milpq.cli.console import check_mode, progress, show
 
 
 def bound(
@@ -66,7 +66,6 @@ def bound(
     from rich.console import Console  # noqa: PLC0415
 
     from milpq.report import check_report_path, write_report  # noqa: PLC0415
-    from milpq.report.terminal import render  # noqa: PLC0415
     from milpq.verify import bound as answer  # noqa: PLC0415
 
     check_mode(progress_mode)
@@ -92,5 +91,5 @@ def bound(
         )
     for path in report or ():
         write_report(result, path)
-    Console().print(render(result))
+    show(Console(), result)
     return result.exit_code

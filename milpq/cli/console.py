@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 from milpq.errors import UsageError
 
 if TYPE_CHECKING:
-    from milpq.verify import Progress
+    from rich.console import Console
+
+    from milpq.verify import Progress, Result
 
 MODES: Final = ("auto", "json", "none")
 _EVERY_S = 0.1
@@ -36,6 +38,14 @@ def progress(mode: str) -> Generator[Callable[[Progress], None] | None]:
             yield listener
     else:
         yield None
+
+
+def show(console: Console, result: Result) -> None:
+    """Print a result, its verdict on one line whatever the width."""
+    from milpq.report.terminal import details, headline  # noqa: PLC0415
+
+    console.print(headline(result), soft_wrap=True)
+    console.print(details(result))
 
 
 def _json_lines() -> Callable[[Progress], None]:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from milpq.cli.console import check_mode, progress
+from milpq.cli.console import check_mode, progress, show
 
 TARGET: Final = "tflm"
 PAIRS: Final = (
@@ -38,7 +38,6 @@ def demo(
     from rich.console import Console  # noqa: PLC0415
 
     from milpq.cli.demo_models import demo_model  # noqa: PLC0415
-    from milpq.report.terminal import render  # noqa: PLC0415
     from milpq.verify import bound  # noqa: PLC0415
 
     check_mode(progress_mode)
@@ -54,7 +53,7 @@ def demo(
             result = bound(
                 *files, target=TARGET, tolerance=tolerance, time_limit=time_limit, on_progress=listener
             )
-        console.print(render(result))
+        show(console, result)
         console.print()
         if result.status == "interrupted":
             return result.exit_code

@@ -24,8 +24,13 @@ _STYLES: Final = {
 }
 
 
-def render(result: Result) -> RenderableType:
-    """Return the result as something rich can print."""
+def headline(result: Result) -> Text:
+    """Return the answer in one line."""
+    return Text(verdict(result), style=_STYLES[result.status])
+
+
+def details(result: Result) -> RenderableType:
+    """Return what stands behind the answer."""
     return Group(*_parts(result))
 
 
@@ -34,7 +39,7 @@ def verdict(result: Result) -> str:
     lower, upper, tolerance = downward(result.lower), upward(result.upper), result.problem.tolerance
     match result.status:
         case "optimal":
-            return f"OPTIMAL: the largest difference lies in [{lower}, {upper}], the gap asked for"
+            return f"OPTIMAL: the largest difference lies in [{lower}, {upper}]"
         case "certified":
             return f"CERTIFIED: no input of the region differs by more than {upper} (tolerance {tolerance:g})"
         case "violated":
@@ -51,7 +56,6 @@ def verdict(result: Result) -> str:
 
 def _parts(result: Result) -> Iterator[RenderableType]:
     asked = result.problem
-    yield Text(verdict(result), style=_STYLES[result.status])
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -95,8 +96,11 @@ class Bracket:
         return "checked" if max(0.0, float(self.checked.max())) <= self.upper else "solver_trusted"
 
     def closed(self, gap: float) -> bool:
-        """Tell whether the two ends are within a relative gap."""
-        return self.upper - self.lower <= gap * self.upper
+        """Tell whether the two ends are within a relative gap, or next to each other."""
+        lower, upper = self.lower, self.upper
+        if not math.isfinite(upper):
+            return False
+        return upper - lower <= gap * upper or upper <= math.nextafter(lower, math.inf)
 
     def add_witnesses(self, pool: WitnessPool) -> None:
         """Join executed witnesses.

@@ -22,7 +22,7 @@ class Sampled:
     ----------
     points : int
     max : float
-        Largest ``|f_q − f|`` seen, real units.
+        Largest ``|f_q − f|`` seen, real units; rounded downwards, so it never lies above a bound.
     rmse : float
         Root of the mean of ``(f_q − f)²``, real units.
     sqnr_db : float or None
@@ -56,7 +56,7 @@ def sample(
         difference, error = problem.differences(batch)
         pool = pool.update(batch, inputs.levels(batch), difference, error)
         reference = problem.float_network.evaluate(batch)[:, problem.outputs]
-        largest = max(largest, float(np.abs(difference).max()))
+        largest = max(largest, float(np.nextafter(np.abs(difference) - error, -np.inf).max()))
         square += float(np.square(difference).sum())
         signal += float(np.square(reference).sum())
         done += len(batch)

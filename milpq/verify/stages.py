@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Generator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Final
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from milpq.bounds import differential, interval, symbolic
 from milpq.bounds.values import Bounds
+from milpq.errors import UsageError
 from milpq.network.nodes import Affine
 from milpq.search.branch import Bound
 from milpq.search.enumerate import count_codes, enumerate_codes
@@ -30,6 +33,10 @@ PROPAGATIONS: Final[dict[str, Bound]] = {
 FEW_INPUTS: Final = 8
 """Up to so many inputs, splitting the region beats a mixed-integer program."""
 
+_NO_GUARD: Final = (
+    "the worker processes could not start; with more than one job, a script must make its calls under "
+    "`if __name__ == '__main__':`"
+)
 _FEW_CODES: Final = 100_000_000
 _WITNESS_OPERATIONS: Final = 4e10
 
@@ -129,9 +136,20 @@ def split(run: Run, share: float = 1.0) -> None:
 
 @contextmanager
 def executor(run: Run) -> Generator[Executor]:
-    """Give the workers that `jobs` asks for."""
+    """Give the workers that `jobs` asks for.
+
+    Raises
+    ------
+    UsageError
+        Worker processes cannot start, as in a script that calls milpq when imported: each worker imports it.
+    """
     if run.options.jobs == 1:
         yield SerialExecutor()
         return
-    with ProcessExecutor(run.options.jobs) as workers:
-        yield workers
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UsageError(_NO_GUARD)
+    try:
+        with ProcessExecutor(run.options.jobs) as workers:
+            yield workers
+    except BrokenExecutor as error:
+        raise UsageError(_NO_GUARD) from error

@@ -137,7 +137,8 @@ def test_auto_closes_the_gap_of_a_small_box(milpq: Milpq, controller: list[str],
     assert report["status"] == "optimal"
     assert report["upper"] <= report["lower"] / 0.98
     assert report["certificate"]["trust"] == "checked"
-    rows = list(csv.DictReader(paths[1].open()))
+    with paths[1].open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
     assert len(rows) == 1
     assert float(rows[0]["upper"]) == report["upper"]
     assert rows[0]["hash"] == report["problem"]["hash"]

@@ -21,7 +21,7 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = _blocks("python")
     assert len(blocks) == 2
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102
+        exec(compile(block, "README.md", "exec"), namespace)
 
 
 def test_the_commands_run(milpq: Milpq, monkeypatch: pytest.MonkeyPatch) -> None:
