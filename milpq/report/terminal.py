@@ -66,7 +66,8 @@ def _parts(result: Result) -> Iterator[RenderableType]:
         facts.add_row("", f"[{low}, {high}] LSB of {lsb:.4g}")
     trust = {
         "checked": "bound evaluated by milpq itself, rounded outwards",
-        "solver_trusted": "rests on the solver's own claim",
+        "solver_trusted": "rests on the solver's own claim; without it "
+        f"the upper end is {upward(result.certificate.checked_upper)}",
     }
     facts.add_row("trust", trust[result.certificate.trust])
     facts.add_row("float", asked.float_origin)

@@ -67,8 +67,8 @@ class Bracket:
     Objective ``k`` is the largest ``f_q − f`` of chosen output ``k``, objective ``chosen + k`` the largest
     ``f − f_q`` of it (see ``milpq.search.execution.signed``).
 
-    *Soundness:* both ends only tighten.  An executed witness above an upper bound raises `SoundnessError`,
-    whatever order the two arrive in.
+    *Soundness:* both ends only tighten.  An executed witness above a checked bound raises `SoundnessError`,
+    whatever order the two arrive in; above a solver's claim it only ends the trust in that claim.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -78,6 +78,7 @@ class Bracket:
         self.pool = WitnessPool.empty(problem)
         self.objectives: Float64Array = frozen(np.full(2 * self._chosen, np.inf))
         self.checked: Float64Array = self.objectives
+        self.notes: list[str] = []
         self.methods: dict[str, MethodRecord] = {}
 
     @property
@@ -91,9 +92,14 @@ class Bracket:
         return max(0.0, float(self.objectives.max()))
 
     @property
+    def checked_upper(self) -> float:
+        """The upper end without what rests on a solver's claim."""
+        return max(0.0, float(self.checked.max()))
+
+    @property
     def trust(self) -> Trust:
         """What the upper end rests on."""
-        return "checked" if max(0.0, float(self.checked.max())) <= self.upper else "solver_trusted"
+        return "checked" if self.checked_upper <= self.upper else "solver_trusted"
 
     def closed(self, gap: float) -> bool:
         """Tell whether the two ends are within a relative gap, or next to each other."""
@@ -153,7 +159,16 @@ class Bracket:
         self.methods[method] = MethodRecord(method, max(0.0, float(np.max(upper))), time_s, nodes)
 
     def _check(self) -> None:
-        wrong = np.flatnonzero(self.pool.lower > self.objectives)
+        lower = self.pool.lower
+        lied = np.flatnonzero((lower > self.objectives) & (lower <= self.checked))
+        if len(lied):
+            # A solver's claim is a hint: contradicted by an execution, it is dropped, and the reader told.
+            names = sorted({self._sources[k] for k in lied.tolist()})
+            self.notes.append(f"claims of {', '.join(names)} were contradicted by an execution and dropped")
+            objectives = self.objectives.copy()
+            objectives[lied] = self.checked[lied]
+            self.objectives = frozen(objectives)
+        wrong = np.flatnonzero(lower > self.objectives)
         if not len(wrong):
             return
         k = int(wrong[0])

@@ -105,8 +105,7 @@ def bound(
         _answer(run)
     except KeyboardInterrupt:
         interrupted = True
-    question = _question(run, region_origin, pair.notes)
-    return _result(run, question, load_s, interrupted=interrupted)
+    return _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
 
 
 def _answer(run: Run) -> None:
@@ -168,7 +167,9 @@ def _question(run: Run, region_origin: str, notes: tuple[str, ...]) -> Question:
     )
 
 
-def _result(run: Run, question: Question, load_s: float, *, interrupted: bool) -> Result:
+def _result(
+    run: Run, region_origin: str, notes: tuple[str, ...], load_s: float, *, interrupted: bool
+) -> Result:
     problem, bracket, options = run.problem, run.bracket, run.options
     witness = bracket.pool.best
     executed = None
@@ -189,8 +190,8 @@ def _result(run: Run, question: Question, load_s: float, *, interrupted: bool) -
         tuple(bracket.methods.values()),
         run.sampled,
         memory(problem),
-        CertificateNote(bracket.trust),
-        question,
+        CertificateNote(bracket.trust, bracket.checked_upper),
+        _question(run, region_origin, (*notes, *bracket.notes)),
         Times(load_s, run.time_s["bound"], run.time_s["search"], load_s + time.monotonic() - run.started),
         environment(run.solver, options.jobs, options.seed),
     )

@@ -86,9 +86,16 @@ class OutputBracket:
 
 @dataclass(frozen=True, slots=True)
 class CertificateNote:
-    """What the upper end rests on, and the certificate file, if one was written."""
+    """What the upper end rests on, and the certificate file, if one was written.
+
+    Parameters
+    ----------
+    checked_upper : float
+        The upper end without what rests on a solver's claim, real units.
+    """
 
     trust: Trust
+    checked_upper: float
     path: str | None = None
 
 
@@ -242,7 +249,11 @@ class Result:
                 "float_bytes": self.memory.float_bytes,
                 "quantized_bytes": self.memory.quantized_bytes,
             },
-            "certificate": {"trust": self.certificate.trust, "path": self.certificate.path},
+            "certificate": {
+                "trust": self.certificate.trust,
+                "path": self.certificate.path,
+                "checked_upper": _number(self.certificate.checked_upper),
+            },
             "problem": {
                 "hash": asked.hash,
                 "float": asked.float_origin,

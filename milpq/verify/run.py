@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from milpq._arrays import Float64Array
 from milpq.bounds.values import Bounds
 from milpq.merge import Problem
+from milpq.milp.encode import Encoder
 from milpq.search.budget import Budget
 from milpq.verify.bracket import Bracket, Progress, Trust
 from milpq.verify.options import Options
@@ -37,6 +38,7 @@ class Run:
     bounds: Bounds | None = None
     sampled: Sampled | None = None
     solver: str | None = None
+    encoder: Encoder | None = None
     time_s: dict[str, float] = field(default_factory=lambda: {"bound": 0.0, "search": 0.0})
 
     @property

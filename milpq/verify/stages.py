@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval, symbolic
 from milpq.bounds.values import Bounds
 from milpq.errors import UsageError
@@ -17,6 +18,8 @@ from milpq.network.nodes import Affine
 from milpq.search.branch import Bound
 from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.executor import Executor, ProcessExecutor, SerialExecutor
+from milpq.search.inputs import FeedableInputs
+from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
 from milpq.verify.run import Run
@@ -51,7 +54,7 @@ def propagate(run: Run, method: str) -> None:
     run.commit(method, upper, watch.elapsed_s)
 
 
-def objectives(run: Run, bounds: Bounds) -> np.ndarray:
+def objectives(run: Run, bounds: Bounds) -> Float64Array:
     """Return the upper bounds on the objectives that bounds on one cube give, shape (objectives,)."""
     difference, outputs = bounds.difference, run.problem.outputs
     return np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
@@ -66,7 +69,7 @@ def sample_inputs(run: Run) -> None:
     run.tell("sampling")
 
 
-def find_witnesses(run: Run, starts: np.ndarray | None = None, share: float = 0.15) -> None:
+def find_witnesses(run: Run, starts: Float64Array | None = None, share: float = 0.15) -> None:
     """Search for an input with a large difference.
 
     Parameters
@@ -87,6 +90,13 @@ def find_witnesses(run: Run, starts: np.ndarray | None = None, share: float = 0.
         )
     run.bracket.add_witnesses(pool)
     run.tell("witness")
+
+
+def execute_inputs(run: Run, points: Float64Array) -> WitnessPool:
+    """Execute the feedable inputs next to some points, shape (points, inputs)."""
+    inputs = FeedableInputs(run.problem)
+    fed = inputs.snap(points)
+    return run.bracket.pool.update(fed, inputs.levels(fed), *run.problem.differences(fed))
 
 
 def can_enumerate(run: Run) -> bool:

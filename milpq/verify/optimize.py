@@ -1,0 +1,147 @@
+"""The stages of a run that ask a solver: linear programs, and the mixed-integer program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from milpq._arrays import Float64Array
+from milpq.bounds.values import Bounds
+from milpq.milp.backends import Backend, choose_backend
+from milpq.milp.encode import Encoder
+from milpq.milp.relax import LpBound, lp_bound, obbt
+from milpq.milp.solve import MilpOptions, MilpResult, SolveProgress, maximize_outputs
+from milpq.verify import stages
+from milpq.verify.options import Options
+from milpq.verify.run import Run
+
+_TIGHTENING_S: Final = 60.0
+"""Seconds of bound tightening where there is no time limit; a share of the time left where there is."""
+
+_LEAST_GAP: Final = 1e-9
+
+
+def check_solver(options: Options) -> Backend:
+    """Return the backend asked for.
+
+    Raises
+    ------
+    SolverUnavailableError
+        There is no such solver, or it is not installed.
+    """
+    return choose_backend(options.solver).backend
+
+
+def bound_by_lp(run: Run) -> None:
+    """Bound by linear programs over the root cube; then tighten the bounds inside and bound again."""
+    backend, encoder = _prepare(run)
+    run.tell("lp")
+    with run.timed("bound") as watch:
+        found = _linear_programs(run, backend, encoder, run.part(0.3).time_limit_s)
+    run.commit("lp", _upper(found), watch.elapsed_s)
+    stages.find_witnesses(run, found.points, share=0.05)
+    if not run.wants("lp"):
+        return
+    run.tell("lp", "tightening the bounds inside")
+    left = run.part(0.3).time_limit_s
+    with run.timed("bound"):
+        bounds = _bounds(run)
+        run.bounds = obbt(
+            run.problem,
+            run.problem.domain.root,
+            bounds,
+            backend,
+            _TIGHTENING_S if left is None else left,
+            encoder=encoder,
+        )
+        again = _linear_programs(run, backend, encoder, run.part(0.3).time_limit_s)
+    upper = np.minimum(np.minimum(_upper(found), _upper(again)), stages.objectives(run, run.bounds))
+    run.commit("lp", upper, watch.elapsed_s)
+    stages.find_witnesses(run, again.points, share=0.05)
+
+
+def bound_by_milp(run: Run) -> None:
+    """Solve the mixed-integer program of the root cube, the largest difference first.
+
+    What the solver claims enters the bracket as trusted to the solver; its points are executed.
+    """
+    backend, encoder = _prepare(run)
+    run.tell("milp")
+    pool = run.bracket.pool
+    options = MilpOptions(
+        time_limit=run.part(1.0).time_limit_s,
+        gap_relative=max(run.options.gap / 3, _LEAST_GAP),
+        threads=run.options.jobs,
+        seed=run.options.seed,
+        tolerance=run.options.tolerance,
+        largest_only=True,
+        attained=run.bracket.lower,
+        starts=np.unique(pool.points[np.isfinite(pool.lower)], axis=0),
+        on_progress=_listener(run) if run.options.on_progress is not None else None,
+    )
+    with run.timed("search") as watch:
+        found = maximize_outputs(
+            run.problem, run.problem.domain.root, _bounds(run), backend, options, encoder=encoder
+        )
+        _add_witnesses(run, found)
+    chosen = len(run.problem.outputs)
+    upper, claimed = np.full(2 * chosen, np.inf), np.full(2 * chosen, np.inf)
+    for result in found.objectives:
+        k = result.position + (0 if result.sign > 0 else chosen)
+        upper[k] = result.upper
+        claimed[k] = result.upper if result.solver_trusted else np.inf
+    run.bracket.record("milp", upper, watch.elapsed_s, found.nodes)
+    run.bracket.tighten(backend.name, claimed, trust="solver_trusted")
+    run.tell("milp")
+    if found.interrupted:
+        raise KeyboardInterrupt
+    if len(found.inputs) and not run.finished:
+        stages.find_witnesses(run, found.inputs, share=0.15)
+
+
+def _prepare(run: Run) -> tuple[Backend, Encoder]:
+    backend = check_solver(run.options)
+    run.solver = f"{backend.name} {backend.version() or ''}".strip()
+    if run.encoder is None:
+        run.encoder = Encoder(run.problem)
+    return backend, run.encoder
+
+
+def _bounds(run: Run) -> Bounds:
+    """Return the bounds of the root cube, which the first propagation has made."""
+    if run.bounds is None:
+        stages.propagate(run, "interval")
+    assert run.bounds is not None
+    return run.bounds
+
+
+def _linear_programs(run: Run, backend: Backend, encoder: Encoder, time_limit: float | None) -> LpBound:
+    return lp_bound(
+        run.problem, run.problem.domain.root, _bounds(run), backend, time_limit=time_limit, encoder=encoder
+    )
+
+
+def _upper(found: LpBound) -> Float64Array:
+    return np.concatenate([found.upper, -found.lower])
+
+
+def _add_witnesses(run: Run, found: MilpResult) -> None:
+    """Execute what the solver has proposed, moved to inputs that can be fed."""
+    if len(found.inputs):
+        run.bracket.add_witnesses(stages.execute_inputs(run, found.inputs))
+
+
+def _listener(run: Run) -> Callable[[SolveProgress], bool]:
+    def listen(progress: SolveProgress) -> bool:
+        sign = "+" if progress.sign > 0 else "−"
+        run.tell(
+            "milp",
+            f"{sign}output {int(run.problem.outputs[progress.position])}, {progress.nodes:,} nodes",
+            lower=progress.lower,
+            upper=progress.upper,
+        )
+        return True
+
+    return listen
