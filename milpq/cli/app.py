@@ -32,7 +32,7 @@ for _command in (bound, simulate, targets, solvers, demo):
 
 def _show_version(value: bool) -> None:
     if value:
-        from milpq import __version__  # noqa: PLC0415
+        from milpq import __version__
 
         typer.echo(f"milpq {__version__}")
         raise typer.Exit

@@ -63,10 +63,10 @@ def bound(
     Exit codes: 0 done (with --tolerance: certified), 1 tolerance violated, 2 bad usage or input, 3 undecided,
     4 soundness alarm, 130 interrupted.
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from milpq.report import check_report_path, write_report  # noqa: PLC0415
-    from milpq.verify import bound as answer  # noqa: PLC0415
+    from milpq.report import check_report_path, write_report
+    from milpq.verify import bound as answer
 
     check_mode(progress_mode)
     for path in report or ():

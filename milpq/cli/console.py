@@ -42,7 +42,7 @@ def progress(mode: str) -> Generator[Callable[[Progress], None] | None]:
 
 def show(console: Console, result: Result) -> None:
     """Print a result, its verdict on one line whatever the width."""
-    from milpq.report.terminal import details, headline  # noqa: PLC0415
+    from milpq.report.terminal import details, headline
 
     console.print(headline(result), soft_wrap=True)
     console.print(details(result))
@@ -70,9 +70,9 @@ def _json_lines() -> Callable[[Progress], None]:
 
 @contextmanager
 def _status_line() -> Generator[Callable[[Progress], None]]:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from milpq.report.numbers import downward, upward  # noqa: PLC0415
+    from milpq.report.numbers import downward, upward
 
     shown = -math.inf
     with Console(stderr=True).status("reading the models") as status:

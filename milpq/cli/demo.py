@@ -35,10 +35,10 @@ def demo(
     ] = "auto",
 ) -> int:
     """Answer two questions on the bundled models, on the rounding of TensorFlow Lite Micro."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from milpq.cli.demo_models import demo_model  # noqa: PLC0415
-    from milpq.verify import bound  # noqa: PLC0415
+    from milpq.cli.demo_models import demo_model
+    from milpq.verify import bound
 
     check_mode(progress_mode)
     console = Console()

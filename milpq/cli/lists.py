@@ -5,10 +5,10 @@ from __future__ import annotations
 
 def targets() -> None:
     """List the inference targets: the runtimes whose rounding milpq reproduces."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
-    from milpq.rounding.targets import list_targets, target_options  # noqa: PLC0415
+    from milpq.rounding.targets import list_targets, target_options
 
     table = Table(box=None, pad_edge=False)
     for heading in ("target", "input rounding", "what it is, and its options (ID:option=value)"):
@@ -25,10 +25,10 @@ def targets() -> None:
 
 def solvers() -> None:
     """List the solvers, and whether each can be used here."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
-    from milpq.milp.backends import describe_solvers  # noqa: PLC0415
+    from milpq.milp.backends import describe_solvers
 
     table = Table(box=None, pad_edge=False)
     for heading in ("solver", "version", "licence", "features"):

@@ -19,12 +19,12 @@ def simulate(
     ] = None,
 ) -> None:
     """Execute a quantized network bit-exactly: codes in, codes out."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    from milpq.errors import UsageError  # noqa: PLC0415
-    from milpq.formats._files import read_npy  # noqa: PLC0415
-    from milpq.network.integer_network import IntegerNetwork  # noqa: PLC0415
-    from milpq.verify.models import settle  # noqa: PLC0415
+    from milpq.errors import UsageError
+    from milpq.formats._files import read_npy
+    from milpq.network.integer_network import IntegerNetwork
+    from milpq.verify.models import settle
 
     network = settle(quantized_file, target)
     if not isinstance(network, IntegerNetwork):

@@ -78,3 +78,13 @@ def test_neighbouring_numbers_close_any_gap(problem: Problem) -> None:
     bracket.add_witnesses(pool)
     bracket.tighten("exact", np.nextafter(pool.lower, np.inf))
     assert bracket.closed(0.0)
+
+
+def test_a_contradicted_claim_is_dropped_and_noted(problem: Problem) -> None:
+    bracket = Bracket(problem)
+    bracket.tighten("ours", np.full(4, 9.0))
+    bracket.tighten("a solver", np.full(4, -8.0), trust="solver_trusted")
+    bracket.add_witnesses(_executed(problem, np.zeros((1, 2))))
+    assert bracket.upper == bracket.checked_upper == 9.0
+    assert bracket.trust == "checked"
+    assert bracket.notes == ["claims of a solver were contradicted by an execution and dropped"]
