@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from milpq.cli.console import check_mode, progress, show
+from milpq.cli.console import check_mode, plain_console, progress, show
 
 
 def bound(
@@ -63,8 +63,6 @@ def bound(
     Exit codes: 0 done (with --tolerance: certified), 1 tolerance violated, 2 bad usage or input, 3 undecided,
     4 soundness alarm, 130 interrupted.
     """
-    from rich.console import Console
-
     from milpq.report import check_report_path, write_report
     from milpq.verify import bound as answer
 
@@ -91,5 +89,5 @@ def bound(
         )
     for path in report or ():
         write_report(result, path)
-    show(Console(), result)
+    show(plain_console(), result)
     return result.exit_code

@@ -40,6 +40,13 @@ def progress(mode: str) -> Generator[Callable[[Progress], None] | None]:
         yield None
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that shows brackets and colons in file names as they are."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
 def show(console: Console, result: Result) -> None:
     """Print a result, its verdict on one line whatever the width."""
     from milpq.report.terminal import details, headline
@@ -70,12 +77,10 @@ def _json_lines() -> Callable[[Progress], None]:
 
 @contextmanager
 def _status_line() -> Generator[Callable[[Progress], None]]:
-    from rich.console import Console
-
     from milpq.report.numbers import downward, upward
 
     shown = -math.inf
-    with Console(stderr=True).status("reading the models") as status:
+    with plain_console(stderr=True).status("reading the models") as status:
 
         def listen(event: Progress) -> None:
             nonlocal shown

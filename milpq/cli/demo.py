@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from milpq.cli.console import check_mode, progress, show
+from milpq.cli.console import check_mode, plain_console, progress, show
 
 TARGET: Final = "tflm"
 PAIRS: Final = (
@@ -35,20 +35,20 @@ def demo(
     ] = "auto",
 ) -> int:
     """Answer two questions on the bundled models, on the rounding of TensorFlow Lite Micro."""
-    from rich.console import Console
-
     from milpq.cli.demo_models import demo_model
     from milpq.verify import bound
 
     check_mode(progress_mode)
-    console = Console()
+    console = plain_console()
     for model, region, story, tolerance in PAIRS:
         files = [demo_model(name) for name in (f"{model}.onnx", f"{model}_int8.tflite", f"{region}.toml")]
-        console.rule(f"[bold]{model}[/bold]", align="left")
+        console.rule(model, align="left")
         console.print(story)
         question = f"--target {TARGET}" + (f" --tolerance {tolerance}" if tolerance else "")
         names = f"{files[0].name} {files[1].name} --region {files[2].name}"
-        console.print(f"[dim]$ milpq bound {names} {question} --time-limit {time_limit:g}[/dim]\n")
+        console.print(
+            f"$ milpq bound {names} {question} --time-limit {time_limit:g}\n", style="dim", soft_wrap=True
+        )
         with progress(progress_mode) as listener:
             result = bound(
                 *files, target=TARGET, tolerance=tolerance, time_limit=time_limit, on_progress=listener
@@ -57,5 +57,5 @@ def demo(
         console.print()
         if result.status == "interrupted":
             return result.exit_code
-    console.print(f"[dim]The files are in {demo_model('digits.onnx').parent}[/dim]")
+    console.print(f"The files are in {demo_model('digits.onnx').parent}", style="dim", soft_wrap=True)
     return 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from milpq.cli.console import plain_console
+
 
 def targets() -> None:
     """List the inference targets: the runtimes whose rounding milpq reproduces."""
-    from rich.console import Console
     from rich.table import Table
 
     from milpq.rounding.targets import list_targets, target_options
@@ -20,12 +21,11 @@ def targets() -> None:
         table.add_row(
             target.name, target.input_rounding, target.summary + (f" ({options})" if options else "")
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 def solvers() -> None:
     """List the solvers, and whether each can be used here."""
-    from rich.console import Console
     from rich.table import Table
 
     from milpq.milp.backends import describe_solvers
@@ -36,4 +36,4 @@ def solvers() -> None:
     for solver in describe_solvers():
         version = solver.version or f"not installed{f'; {solver.install}' if solver.install else ''}"
         table.add_row(solver.name, version, solver.licence, ", ".join(solver.features))
-    Console().print(table)
+    plain_console().print(table)
