@@ -46,9 +46,8 @@ def demo(
         console.print(story)
         question = f"--target {TARGET}" + (f" --tolerance {tolerance}" if tolerance else "")
         names = f"{files[0].name} {files[1].name} --region {files[2].name}"
-        console.print(
-            f"$ milpq bound {names} {question} --time-limit {time_limit:g}\n", style="dim", soft_wrap=True
-        )
+        command = f"$ milpq bound {names} {question} --time-limit {time_limit:g}\n"
+        console.print(command, style="dim", soft_wrap=True)
         with progress(progress_mode) as listener:
             result = bound(
                 *files, target=TARGET, tolerance=tolerance, time_limit=time_limit, on_progress=listener

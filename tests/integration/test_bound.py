@@ -189,6 +189,13 @@ def test_progress_goes_to_stderr(mode: str, milpq: Milpq, controller: list[str])
     assert uppers == sorted(uppers, reverse=True)
 
 
+def test_names_are_shown_as_they_are(milpq: Milpq, controller: list[str], tmp_path: Path) -> None:
+    odd = tmp_path / "[red]:smile:.toml"
+    odd.write_text(Path(controller[3]).read_text(encoding="utf-8"), encoding="utf-8")
+    outcome = milpq("bound", *controller[:3], odd, *controller[4:], "--method", "interval")
+    assert "[red]:smile:.toml" in outcome.out
+
+
 def test_one_output_of_many(milpq: Milpq, digits: list[str], tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     outcome = milpq(
