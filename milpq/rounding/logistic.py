@@ -104,7 +104,7 @@ def float_logistic_half_even(
 def float_logistic_half_away(
     input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
 ) -> Int64Array:
-    """Return the table of TFLite's optimized kernels: all in float32, halves away from zero.
+    """Return the table of TFLite's own kernels: all in float32, halves away from zero.
 
     Shape (256,).  The float32 exponential is taken as correctly rounded; glibc's is within 0.502 ulp.
 
@@ -124,7 +124,7 @@ def float_logistic_half_away(
 def fixed_point_logistic(
     input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
 ) -> Int64Array:
-    """Return the table of the reference and microcontroller kernels, computed in gemmlowp's fixed point.
+    """Return the table of the microcontroller kernels, computed in gemmlowp's fixed point.
 
     Shape (256,).  `output_scale` has to be 1/256: the kernel ignores it.
 

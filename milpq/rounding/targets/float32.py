@@ -9,7 +9,8 @@ import numpy as np
 
 from milpq._arrays import Int64Array
 from milpq.errors import TargetError
-from milpq.rounding.arithmetic import float32_half_even
+from milpq.rounding.activation import xnnpack_activation_code
+from milpq.rounding.arithmetic import Float32Array, float32_half_even
 from milpq.rounding.logistic import float_logistic_half_even
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.targets.base import TargetFamily, factor_float32
@@ -53,6 +54,10 @@ class XnnpackTarget:
             )
         return _float32_requantizer(requantization, factor)
 
+    def activation_code(self, real: float, output_scale: float, output_zero_point: int) -> int:
+        """Return the code of a finite end of an activation, which XNNPACK rounds in a way of its own."""
+        return xnnpack_activation_code(real, output_scale, output_zero_point)
+
     def logistic_codes(
         self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
     ) -> Int64Array:
@@ -85,7 +90,7 @@ class OnnxRuntimeTarget:
 
 
 def _float32_requantizer(
-    requantization: Requantization, factor: np.typing.NDArray[np.float32]
+    requantization: Requantization, factor: Float32Array
 ) -> Requantizer:
     zero_point = requantization.output_zero_point
     lower, upper = requantization.code_lower - zero_point, requantization.code_upper - zero_point

@@ -9,7 +9,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.rounding.arithmetic import float64_half_away, quantize_multiplier
-from milpq.rounding.logistic import fixed_point_logistic, float_logistic_half_away
+from milpq.rounding.logistic import float_logistic_half_away
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer
 from milpq.rounding.targets.base import TargetFamily, factor_float64, is_per_tensor_fully_connected
@@ -51,7 +51,7 @@ class LiteRTReferenceTarget:
         self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return fixed_point_logistic(input_scale, input_zero_point, output_scale, output_zero_point)
+        return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
 
 
 @dataclass(frozen=True, slots=True)
