@@ -54,6 +54,9 @@ floor-div
     ``floor(x / s)`` (programs that truncate).
 """
 
+REACH = 2.0**30
+"""Levels beyond which inputs are refused: from 2^31 on, TFLite's conversion to int32 wraps to the other end."""
+
 _LARGEST_KEY = int(np.array(np.finfo(np.float32).max).view(np.int32))
 
 
@@ -74,6 +77,8 @@ class InputQuantizer:
         assume.  ``-inf`` and ``inf`` where every or no float32 reaches the level.
     level_lower : int
         Smallest level: smallest code minus zero point.
+    reach : float64, shape (inputs,), real units, optional
+        Largest magnitude of an input for which the thresholds hold; every input when omitted.
 
     Raises
     ------
@@ -83,6 +88,7 @@ class InputQuantizer:
 
     thresholds: Float64Array
     level_lower: int
+    reach: Float64Array | None = None
     _tables: tuple[Float64Array, ...] = field(init=False, repr=False)
     _members: tuple[Int64Array, ...] = field(init=False, repr=False)
     _rows: Int64Array = field(init=False, repr=False)
@@ -96,6 +102,11 @@ class InputQuantizer:
         distinct, rows = np.unique(thresholds, axis=0, return_inverse=True)
         rows = rows.reshape(-1).astype(np.int64)
         first = _first_float32_above(distinct)
+        if self.reach is not None:
+            reach = frozen(np.array(self.reach, dtype=np.float64))
+            if reach.shape != thresholds.shape[:1] or not (reach > 0).all():
+                raise InvalidNetworkError("input quantizer: reach must be positive and have shape (inputs,)")
+            object.__setattr__(self, "reach", reach)
         object.__setattr__(self, "thresholds", thresholds)
         object.__setattr__(self, "_tables", tuple(frozen(row.copy()) for row in first))
         object.__setattr__(self, "_members", tuple(np.flatnonzero(rows == row) for row in range(len(first))))
@@ -141,7 +152,7 @@ class InputQuantizer:
         level_lower = code_lower - int(zero_point[0])
         levels = np.arange(level_lower + 1, code_upper - int(zero_point[0]) + 1, dtype=np.int64)
         distinct, rows = np.unique(narrow, return_inverse=True)
-        return cls(_bisect(RULES[rule], distinct, levels)[rows], level_lower)
+        return cls(_bisect(RULES[rule], distinct, levels)[rows], level_lower, scale * REACH)
 
     @property
     def inputs(self) -> int:
@@ -159,11 +170,16 @@ class InputQuantizer:
         Raises
         ------
         RegionError
-            An input is NaN.
+            An input is NaN or beyond `reach`.
         """
         x = np.asarray(x, dtype=np.float64)
-        if np.isnan(x).any():
-            raise RegionError("an input is NaN")
+        reach = np.float64(np.inf) if self.reach is None else self.reach
+        # Written so that NaN fails it.
+        if not (np.abs(x) <= reach).all():
+            raise RegionError(
+                f"an input is NaN or more than 2^{int(np.log2(REACH))} times its scale, where runtimes wrap; "
+                "narrow the input region"
+            )
         with np.errstate(over="ignore"):
             narrow = x.astype(np.float32).astype(np.float64)
         if len(self._tables) == 1:

@@ -59,7 +59,7 @@ def expected(name: str, layer: Layer, input_scale: float, accumulators: np.ndarr
         Requantization(
             "fully_connected",
             input_scale,
-            np.broadcast_to(layer.weight_scales, CHANNELS).astype(np.float64),
+            np.broadcast_to(layer.weight_scales, len(layer.weights)).astype(np.float64),
             per_channel,
             layer.output_scale,
             layer.output_zero_point,
@@ -95,19 +95,26 @@ def test_matches_the_runtime(name: str, per_channel: bool) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_matches_the_runtime_on_wide_random_layers(name: str) -> None:
+@pytest.mark.parametrize("shape", [(256, 40), (5, 3), (1, 64), (17, 1)])
+def test_matches_the_runtime_on_layers_of_other_shapes(name: str, shape: tuple[int, int]) -> None:
+    """Matrix kernels differ by shape, and one row may take another path than many."""
     run = runtime(name).run
     rng = np.random.default_rng(11)
-    for per_channel in (False, True):
-        weights = rng.integers(-127, 128, (CHANNELS, 40)).astype(np.int8)
-        bias = rng.integers(-(2**15), 2**15, CHANNELS).astype(np.int32)
-        scales = (2.0 ** rng.uniform(-8, -6, CHANNELS if per_channel else 1)).astype(np.float32)
-        layer = Layer(weights, bias, scales, float(np.float32(0.9)), -3)
-        rows = rng.integers(-128, 128, (64, 40)).astype(np.int8)
-        input_scale, input_zero_point = float(np.float32(0.037)), 11
-        accumulators = (rows.astype(np.int64) - input_zero_point) @ weights.T.astype(np.int64) + bias
-        model = write_fully_connected_model([layer], input_scale, input_zero_point)
-        np.testing.assert_array_equal(run(model, rows), expected(name, layer, input_scale, accumulators))
+    for trial in range(10):
+        per_channel = trial % 2 == 1 and shape[0] > 1
+        weights = rng.integers(-127, 128, shape).astype(np.int8)
+        bias = rng.integers(-(2**15), 2**15, shape[0]).astype(np.int32)
+        scales = 2.0 ** rng.uniform(-8, -6, shape[0] if per_channel else 1)
+        scales = (2.0 ** np.round(np.log2(scales)) if trial < 5 else scales).astype(np.float32)
+        input_scale = 2.0**-5 if trial < 5 else float(np.float32(0.037))
+        layer = Layer(weights, bias, scales, 0.5 if trial < 5 else float(np.float32(0.9)), -3)
+        rows = rng.integers(-128, 128, (64, shape[1])).astype(np.int8)
+        accumulators = (rows.astype(np.int64) - 11) @ weights.T.astype(np.int64) + bias
+        model = write_fully_connected_model([layer], input_scale, 11)
+        codes = expected(name, layer, input_scale, accumulators)
+        np.testing.assert_array_equal(run(model, rows), codes)
+        for row, code in zip(rows[:8], codes[:8], strict=True):
+            np.testing.assert_array_equal(run(model, row[None])[0], code)
 
 
 def test_tflm_takes_the_float64_product_of_scales() -> None:
@@ -115,7 +122,7 @@ def test_tflm_takes_the_float64_product_of_scales() -> None:
     run = runtime("tflm").run
     rng = np.random.default_rng(3)
     told_apart = 0
-    for layer, input_scale, input_zero_point in islice(layers(rng, per_channel=False), 40):
+    for layer, input_scale, input_zero_point in islice(layers(rng, per_channel=False), 30):
         rows = np.arange(-128, 128, dtype=np.int8)[:, None]
         accumulators = (rows.astype(np.int64) - input_zero_point) @ layer.weights.T.astype(np.int64) + layer.bias
         default = expected("tflm", layer, input_scale, accumulators)

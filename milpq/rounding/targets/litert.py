@@ -14,6 +14,9 @@ from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer
 from milpq.rounding.targets.base import TargetFamily, factor_float64, is_per_tensor_fully_connected
 
+DEPTHWISE_BLOCK = 8
+"""Channels the vectorized depthwise kernel takes at once; the rest of them go through portable code."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiteRTReferenceTarget:
@@ -56,7 +59,11 @@ class LiteRTReferenceTarget:
 
 @dataclass(frozen=True, slots=True)
 class LiteRTNoDelegateTarget:
-    """LiteRT with the op resolver ``BUILTIN_WITHOUT_DEFAULT_DELEGATES``, on x86."""
+    """LiteRT with the op resolver ``BUILTIN_WITHOUT_DEFAULT_DELEGATES``, on x86.
+
+    All kernels round as ruy does, but for the channels that depthwise convolutions have beyond a multiple of 8:
+    those round as the reference kernels.
+    """
 
     @property
     def name(self) -> str:
@@ -66,7 +73,7 @@ class LiteRTNoDelegateTarget:
     @property
     def summary(self) -> str:
         """One line for lists."""
-        return "LiteRT without delegates on x86 (ruy's fixed point; depthwise with double rounding)"
+        return "LiteRT without delegates on x86 (fixed point, double rounding as ruy does it)"
 
     @property
     def input_rounding(self) -> str:
@@ -82,8 +89,15 @@ class LiteRTNoDelegateTarget:
             The scales give a factor that no fixed-point multiplier holds.
         """
         product = "float32" if is_per_tensor_fully_connected(requantization) else "float64"
-        rounding = "double" if requantization.operator == "depthwise" else "ruy-x86"
-        return _fixed_point_requantizer(requantization, factor_float64(requantization, product), rounding)
+        factor = factor_float64(requantization, product)
+        requantize = _fixed_point_requantizer(requantization, factor, "ruy-x86")
+        if requantization.operator != "depthwise":
+            return requantize
+        return _join(
+            requantize,
+            _fixed_point_requantizer(requantization, factor, "double"),
+            len(factor) - len(factor) % DEPTHWISE_BLOCK,
+        )
 
     def logistic_codes(
         self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
@@ -98,6 +112,17 @@ def _float64_requantizer(requantization: Requantization, factor: Float64Array) -
     def requantize(accumulator: Int64Array) -> Int64Array:
         scaled = float64_half_away(accumulator, column) + requantization.output_zero_point
         return np.clip(scaled, requantization.code_lower, requantization.code_upper)
+
+    return requantize
+
+
+def _join(first: Requantizer, rest: Requantizer, channels: int) -> Requantizer:
+    """Return `first` for the first so many channels and `rest` for the others."""
+
+    def requantize(accumulator: Int64Array) -> Int64Array:
+        codes = rest(accumulator)
+        codes[:channels] = first(accumulator)[:channels]
+        return codes
 
     return requantize
 
