@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from milpq.errors import TargetError
 from milpq.rounding.arithmetic import round_half_away
+from milpq.rounding.requantization import Requantization
 
 Activation: TypeAlias = Literal["none", "relu", "relu6", "relu_n1_to_1"]
 
@@ -66,6 +68,24 @@ def activation_codes(
     if code_lower > code_upper:
         raise TargetError(f"{activation}: its output codes {code_lower} to {code_upper} are an empty range")
     return code_lower, code_upper
+
+
+def fused_on_target(target: object, activation: Activation, requantization: Requantization) -> Requantization:
+    """Return a requantization whose code limits are those the target computes for its fused activation.
+
+    Only limits that are TFLite's for this activation are replaced, so limits a file states otherwise stay.
+
+    Parameters
+    ----------
+    requantization : Requantization
+        With the limits `activation_codes` gives for TFLite, as a reader that knows no target fills them in.
+    """
+    scale, zero_point = requantization.output_scale, requantization.output_zero_point
+    stated = (requantization.code_lower, requantization.code_upper)
+    if stated != activation_codes(None, activation, scale, zero_point):
+        return requantization
+    code_lower, code_upper = activation_codes(target, activation, scale, zero_point)
+    return replace(requantization, code_lower=code_lower, code_upper=code_upper)
 
 
 def tflite_activation_code(real: float, output_scale: float, output_zero_point: int) -> int:

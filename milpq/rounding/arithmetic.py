@@ -1,8 +1,8 @@
 """The arithmetic of requantization, one primitive a runtime is built from, vectorized.
 
 Fixed-point primitives take and return int64 arrays that hold int32 values; arrays broadcast.  A step of the
-original that would leave its 32-bit register raises `AccumulatorOverflowError`: the result is undefined behaviour
-in C, wraps in practice, and is then no longer monotone in the accumulator.
+original that would leave its 32-bit register raises `AccumulatorOverflowError`: the result is undefined
+behaviour in C, wraps in practice, and is then no longer monotone in the accumulator.
 
 *Soundness:* every primitive is exact.  The tests compare the runtimes themselves with the targets built from
 these, bit for bit.
@@ -34,7 +34,7 @@ _REMEDY = "narrow the input region, or quantize with a larger output scale"
 
 
 def quantize_multiplier(factor: Float64Array) -> tuple[Int64Array, Int64Array]:
-    """Return the fixed-point ``(multiplier, shift)`` nearest to real factors, as TFLite's ``QuantizeMultiplier``.
+    """Return the fixed-point ``(multiplier, shift)`` nearest to real factors.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def quantize_multiplier(factor: Float64Array) -> tuple[Int64Array, Int64Array]:
 
     References
     ----------
-    TensorFlow Lite, ``kernels/internal/quantization_util.cc``.
+    TensorFlow Lite, ``kernels/internal/quantization_util.cc``, ``QuantizeMultiplier``.
     """
     if not (np.isfinite(factor) & (factor >= 0)).all():
         raise TargetError(

@@ -1,7 +1,8 @@
 """The input quantizer: from real inputs to codes, exactly as a runtime's QUANTIZE operator does it.
 
-Runtimes differ on ties and near them, so the rule is a component of its own.  Whatever the rule, the quantizer of
-one input is a nondecreasing step function of a real number, and a row of real thresholds describes it completely.
+Runtimes differ on ties and near them, so the rule is a component of its own.  Whatever the rule, the
+quantizer of one input is a nondecreasing step function of a real number, and a row of real thresholds
+describes it completely.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ floor-div
 """
 
 REACH = 2.0**30
-"""Levels beyond which inputs are refused: from 2^31 on, TFLite's conversion to int32 wraps to the other end."""
+"""Level at which inputs begin to be refused: from 2^31 on, TFLite's conversion to int32 wraps."""
 
 _LARGEST_KEY = int(np.array(np.finfo(np.float32).max).view(np.int32))
 
@@ -64,17 +65,17 @@ _LARGEST_KEY = int(np.array(np.finfo(np.float32).max).view(np.int32))
 class InputQuantizer:
     """The step function from each real input to its *level*: code minus zero point.
 
-    A real input is first rounded to the nearest float32, ties to even, because that is what the runtime is handed;
-    the float32 rule follows.  The level of input ``i`` is therefore ``level_lower`` plus the number of float32
-    values among the steps of row ``i`` that the rounded input reaches.  In real numbers, each step lies halfway
-    between two neighbouring float32 values: that midpoint is the threshold.
+    A real input is first rounded to the nearest float32, ties to even, because that is what the runtime is
+    handed; the float32 rule follows.  The level of input ``i`` is therefore ``level_lower`` plus the number
+    of float32 values among the steps of row ``i`` that the rounded input reaches.  In real numbers, each step
+    lies halfway between two neighbouring float32 values: that midpoint is the threshold.
 
     Parameters
     ----------
     thresholds : float64, shape (inputs, codes − 1), real units
-        Nondecreasing along the last axis.  A real input above the threshold is on the upper side, one below it on
-        the lower side; the midpoint itself goes where the even float32 lies, so both closed sides are sound to
-        assume.  ``-inf`` and ``inf`` where every or no float32 reaches the level.
+        Nondecreasing along the last axis.  A real input above the threshold is on the upper side, one below
+        it on the lower side; the midpoint itself goes where the even float32 lies, so both closed sides are
+        sound to assume.  ``-inf`` and ``inf`` where every or no float32 reaches the level.
     level_lower : int
         Smallest level: smallest code minus zero point.
     reach : float64, shape (inputs,), real units, optional
@@ -140,7 +141,7 @@ class InputQuantizer:
         zero_point = np.asarray(zero_point, dtype=np.int64)
         if scale.ndim != 1 or not scale.size or zero_point.shape != scale.shape:
             raise InvalidNetworkError(
-                f"input quantizer: scale {scale.shape} and zero point {zero_point.shape} must have shape (inputs,)"
+                f"input quantizer: scale {scale.shape}, zero point {zero_point.shape} are not one per input"
             )
         narrow = scale.astype(np.float32)
         if not (np.isfinite(narrow) & (narrow >= np.finfo(np.float32).tiny) & (narrow == scale)).all():

@@ -2,7 +2,8 @@
 
 Every fixed-point or floating-point requantization that embedded runtimes use maps an int32 accumulator to a
 code by a nondecreasing function; ReLU, ReLU6, saturation and monotone lookup tables are part of it.  A row of
-sorted integer thresholds therefore describes it completely, and image, preimage and error band follow exactly.
+sorted integer thresholds therefore describes it completely, and image, preimage and error band follow
+exactly.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class StepFunction:
     _slope: Float64Array = field(init=False, repr=False)
     _offset: Float64Array = field(init=False, repr=False)
     _affine: BoolArray = field(init=False, repr=False)
+    _bottom: Float64Array = field(init=False, repr=False)
+    _top: Float64Array = field(init=False, repr=False)
     _keys: Int64Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -57,9 +60,10 @@ class StepFunction:
             raise InvalidNetworkError("step function: thresholds and values must be nondecreasing")
         if (np.abs(thresholds) > NEVER).any():
             raise InvalidNetworkError("step function: a threshold lies outside ±2^40")
-        if rows.ndim != 1 or (rows.size and not (0 <= rows.min() and rows.max() < len(values))):
+        if rows.ndim != 1 or (rows.size and (rows.min() < 0 or rows.max() >= len(values))):
             raise InvalidNetworkError("step function: a neuron names a row that does not exist")
-        slope, offset, affine = _fit_staircase(thresholds, values)
+        bottom, top = _ends(thresholds, values)
+        slope, offset, affine = _fit_staircase(thresholds, values, bottom, top)
         # A single sorted array answers every row's search at once: row r lives around r·4·NEVER.
         keys = thresholds + np.arange(len(thresholds), dtype=np.int64)[:, None] * (4 * NEVER)
         for name, value in (
@@ -69,6 +73,8 @@ class StepFunction:
             ("_slope", frozen(slope)),
             ("_offset", frozen(offset)),
             ("_affine", frozen(affine)),
+            ("_bottom", frozen(bottom)),
+            ("_top", frozen(top)),
             ("_keys", frozen(keys.ravel())),
         ):
             object.__setattr__(self, name, value)
@@ -96,7 +102,20 @@ class StepFunction:
             Levels the function may return.
         rows : int64, shape (neurons,), optional
             Row of each neuron; one neuron per row when omitted.
+
+        Raises
+        ------
+        InvalidNetworkError
+            The function leaves ``[value_lower, value_upper]`` at an end of the accumulators, or falls between
+            the ends.  What the function itself raises, for an accumulator it cannot take, passes through: the
+            ends are always asked, so a range that is refused anywhere towards its ends is refused here.
         """
+        ends = function(np.stack((accumulator_lower, accumulator_upper), axis=1).astype(np.int64))
+        if ((ends < value_lower) | (ends > value_upper) | (ends[:, :1] > ends[:, 1:])).any():
+            raise InvalidNetworkError(
+                f"step function: levels {int(ends.min())} and {int(ends.max())} at the ends of the "
+                f"accumulators are not in order within [{value_lower}, {value_upper}]"
+            )
         distinct = len(accumulator_lower)
         targets = np.arange(value_lower + 1, value_upper + 1, dtype=np.int64)[None, :]
         low = np.repeat(accumulator_lower[:, None].astype(np.int64) - 1, targets.shape[1], axis=1)
@@ -137,9 +156,11 @@ class StepFunction:
 
         `accumulator` has shape (..., neurons); so has the result.
         """
-        keys = np.asarray(accumulator, dtype=np.int64) + self.rows * (4 * NEVER)
-        found = np.searchsorted(self._keys, keys, side="right")
-        return found - self.rows * self.thresholds.shape[1]
+        return self._plateau(np.asarray(accumulator, dtype=np.int64), self.rows)
+
+    def _plateau(self, accumulator: Int64Array, rows: Int64Array) -> Int64Array:
+        found = np.searchsorted(self._keys, accumulator + rows * (4 * NEVER), side="right")
+        return found - rows * self.thresholds.shape[1]
 
     def __call__(self, accumulator: Int64Array) -> Int64Array:
         """Return the level of each accumulator, shape (..., neurons), exactly."""
@@ -151,20 +172,23 @@ class StepFunction:
         Where the row is an affine staircase (checked at every threshold when the function was made) this is
         ``clip(floor(slope·acc + offset[acc >= 0]))``; the other rows are searched.
         """
-        bottom, top = _ends(self.thresholds, self.values)
-        low, high = bottom[self.rows], top[self.rows]
-        result = accumulator * self._slope[self.rows]
-        if np.array_equal(self._offset[0], self._offset[1]):
-            result += self._offset[0][self.rows]
+        rows = self.rows
+        negative: Float64Array = self._offset[0, rows]
+        other: Float64Array = self._offset[1, rows]
+        product = accumulator * self._slope[rows]
+        if np.array_equal(negative, other):
+            product += other
         else:
-            result += np.where(accumulator >= 0.0, self._offset[1][self.rows], self._offset[0][self.rows])
-        np.floor(result, out=result)
-        np.clip(result, low, high, out=result)
-        searched = np.flatnonzero(~self._affine[self.rows])
+            product += np.where(accumulator >= 0.0, other, negative)
+        np.floor(product, out=product)
+        np.clip(product, self._bottom[rows], self._top[rows], out=product)
+        searched = np.flatnonzero(~self._affine[rows])
         if len(searched):
-            part = StepFunction(self.thresholds, self.values, self.rows[searched])
-            result[:, searched] = part(accumulator[:, searched].astype(np.int64))
-        return result
+            rows = rows[searched]
+            product[:, searched] = self.values[
+                rows, self._plateau(accumulator[:, searched].astype(np.int64), rows)
+            ]
+        return product
 
     def image(self, lower: Int64Array, upper: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return the exact levels at the ends of accumulator intervals, shape (..., neurons) each."""
@@ -187,20 +211,25 @@ class StepFunction:
 
     def select(self, neurons: Int64Array) -> StepFunction:
         """Return the step function of some of the neurons, in the order given."""
-        return StepFunction(self.thresholds, self.values, self.rows[neurons])
+        # Everything but the rows is shared: checks and fit hold for any choice of neurons.
+        chosen = object.__new__(StepFunction)
+        for name in StepFunction.__slots__:
+            object.__setattr__(chosen, name, getattr(self, name))
+        object.__setattr__(chosen, "rows", frozen(np.ascontiguousarray(self.rows[neurons])))
+        return chosen
 
 
 def _fit_staircase(
-    thresholds: Int64Array, values: Int64Array
+    thresholds: Int64Array, values: Int64Array, bottom: Float64Array, top: Float64Array
 ) -> tuple[Float64Array, Float64Array, BoolArray]:
     """Fit ``value = floor(slope·acc + offset[acc >= 0])`` to each row, and say where it is exact.
 
-    Two offsets, because roundings half away from zero mirror at zero.  The fit maximizes the margin between the
-    staircase and the thresholds: the line must pass on or above ``(T, v)`` and below ``(T − 1, v)`` for every
-    threshold ``T`` that reaches value ``v``.  The margin is concave in the slope, so a ternary search finds its
-    maximum.  Exactness is then *tested* at both sides of every threshold and at the seam, with the float64
-    operations that evaluation uses.  Those are monotone in ``acc`` on each side of zero, so a row that passes is
-    exact for every accumulator (|acc| <= 2^40 is exact in float64).
+    Two offsets, because roundings half away from zero mirror at zero.  The fit maximizes the margin between
+    the staircase and the thresholds: the line must pass on or above ``(T, v)`` and below ``(T − 1, v)`` for
+    every threshold ``T`` that reaches value ``v``.  The margin is concave in the slope, so a ternary search
+    finds its maximum.  Exactness is then *tested* at both sides of every threshold and at the seam, with the
+    float64 operations that evaluation uses.  Those are monotone in ``acc`` on each side of zero, so a row
+    that passes is exact for every accumulator (|acc| <= 2^40 is exact in float64).
 
     Returns
     -------
@@ -236,18 +265,19 @@ def _fit_staircase(
         high, low = np.where(better, right, high), np.where(better, low, left)
     constant = count == 0
     slope = np.where(constant, 0.0, 0.5 * (low + high))
-    bottom, top = _ends(thresholds, values)
     offset = np.empty((2, len(values)))
-    for side, (least, most) in enumerate(line(slope)):
+    for side, (lowest, highest) in enumerate(line(slope)):
         # A side without constraints of one kind stays clear of the other kind by one step.
-        least = np.where(np.isfinite(least), least, most - 1.0)
-        most = np.where(np.isfinite(most), most, least + 1.0)
+        least = np.where(np.isfinite(lowest), lowest, highest - 1.0)
+        most = np.where(np.isfinite(highest), highest, least + 1.0)
         offset[side] = np.where(np.isfinite(least), 0.5 * (least + most), np.nan)
     offset = np.where(np.isnan(offset), offset[::-1], offset)
     offset = np.where(constant, bottom, offset)
 
     def staircase(accumulator: Float64Array) -> Float64Array:
-        shift = np.where(accumulator >= 0, offset[1][:, None], offset[0][:, None])
+        negative: Float64Array = offset[0, :, None]
+        other: Float64Array = offset[1, :, None]
+        shift = np.where(accumulator >= 0, other, negative)
         with np.errstate(invalid="ignore"):
             return np.clip(np.floor(accumulator * slope[:, None] + shift), bottom[:, None], top[:, None])
 

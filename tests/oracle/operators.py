@@ -56,7 +56,10 @@ def convolution_model(
     quantization = _quantization(weight_scales, 0)
     quantization.quantizedDimension = 3 if depthwise else 0
     source = graph.tensor(
-        "input", (1, height, width, channels), schema.TensorType.INT8, _per_tensor(input_scale, input_zero_point)
+        "input",
+        (1, height, width, channels),
+        schema.TensorType.INT8,
+        _per_tensor(input_scale, input_zero_point),
     )
     kernel = graph.constant("weights", weights, schema.TensorType.INT8, quantization)
     offset = graph.constant(

@@ -34,7 +34,7 @@ class LiteRT:
     resolver: str
 
     def run(self, model: bytes, rows: Rows) -> Rows:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         interpreter = Interpreter(
             model_content=model,
@@ -57,7 +57,7 @@ class TensorFlowLiteMicro:
     name: str = "tflm"
 
     def run(self, model: bytes, rows: Rows) -> Rows:
-        from tflite_micro.python.tflite_micro import runtime  # noqa: PLC0415
+        from tflite_micro.python.tflite_micro import runtime
 
         interpreter = runtime.Interpreter.from_bytes(model, arena_size=2**22)
         outputs: list[Rows] = []

@@ -17,7 +17,9 @@ NAMES = ("tflm", "litert-xnnpack", "litert-ref", "litert-nodelegate")
 @pytest.mark.parametrize(("kernel", "channels"), [(1, 64), (3, 64), (3, 5), (1, 13), (5, 16)])
 @pytest.mark.parametrize("operator", ["conv", "depthwise"])
 @pytest.mark.parametrize("name", NAMES)
-def test_matches_the_runtime(name: str, operator: Operator, kernel: int, channels: int, per_channel: bool) -> None:
+def test_matches_the_runtime(
+    name: str, operator: Operator, kernel: int, channels: int, per_channel: bool
+) -> None:
     run = runtime(name).run
     rng = np.random.default_rng([13, kernel, channels, per_channel])
     image = (kernel + 15, kernel + 3)

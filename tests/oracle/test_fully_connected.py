@@ -84,7 +84,9 @@ def test_matches_the_runtime(name: str, per_channel: bool) -> None:
         model = write_fully_connected_model([layer], input_scale, input_zero_point)
         first = int(np.clip(input_zero_point - ROWS // 2, -128, 128 - ROWS))
         rows = np.arange(first, first + ROWS, dtype=np.int8)[:, None]
-        accumulators = (rows.astype(np.int64) - input_zero_point) @ layer.weights.T.astype(np.int64) + layer.bias
+        accumulators = (rows.astype(np.int64) - input_zero_point) @ layer.weights.T.astype(
+            np.int64
+        ) + layer.bias
         codes = expected(name, layer, input_scale, accumulators)
         np.testing.assert_array_equal(
             run(model, rows), codes, err_msg=f"{layer.output_scale!r} {input_scale!r} {layer.weight_scales!r}"
@@ -124,7 +126,9 @@ def test_tflm_takes_the_float64_product_of_scales() -> None:
     told_apart = 0
     for layer, input_scale, input_zero_point in islice(layers(rng, per_channel=False), 30):
         rows = np.arange(-128, 128, dtype=np.int8)[:, None]
-        accumulators = (rows.astype(np.int64) - input_zero_point) @ layer.weights.T.astype(np.int64) + layer.bias
+        accumulators = (rows.astype(np.int64) - input_zero_point) @ layer.weights.T.astype(
+            np.int64
+        ) + layer.bias
         default = expected("tflm", layer, input_scale, accumulators)
         other = expected("tflm:multiplier=float32", layer, input_scale, accumulators)
         if (default != other).any():

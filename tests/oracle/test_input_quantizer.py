@@ -27,7 +27,9 @@ def around(thresholds: np.ndarray, ulps: int = 3) -> np.ndarray:
 def test_matches_the_runtime_at_every_threshold(name: str) -> None:
     run = runtime(name).run
     rng = np.random.default_rng(5)
-    scales = np.concatenate((2.0 ** rng.uniform(-20, 10, 60), 2.0 ** np.arange(-12, 4), [0.1, 1 / 3, 1 / 255]))
+    scales = np.concatenate(
+        (2.0 ** rng.uniform(-20, 10, 60), 2.0 ** np.arange(-12, 4), [0.1, 1 / 3, 1 / 255])
+    )
     for scale in scales.astype(np.float32).astype(np.float64).tolist():
         zero_point = int(rng.integers(-128, 128))
         rule = get_target(name).input_rounding
@@ -47,7 +49,7 @@ def test_matches_the_runtime_at_every_threshold(name: str) -> None:
 
 def test_float32_onnx_runtime() -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    from onnx import TensorProto, helper  # noqa: PLC0415
+    from onnx import TensorProto, helper
 
     rng = np.random.default_rng(6)
     for scale in (2.0 ** rng.uniform(-20, 10, 40)).astype(np.float32).astype(np.float64).tolist():

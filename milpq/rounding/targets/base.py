@@ -1,4 +1,4 @@
-"""What the target families share: how a factor comes out of the scales, and how a family names its options."""
+"""What the target families share: factors from scales, and how a family names its options."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.activation import xnnpack_activation_code
@@ -44,13 +42,13 @@ class XnnpackTarget:
         Raises
         ------
         TargetError
-            XNNPACK does not take the layer, so another kernel would run it.
+            XNNPACK does not take the layer, and LiteRT then fails to load the model.
         """
         factor = factor_float32(requantization)
         if (factor >= XNNPACK_FACTOR_UPPER).any():
             raise TargetError(
-                f"litert-xnnpack: requantization factor {float(factor.max()):g} reaches 256, where XNNPACK refuses "
-                "the layer; name the target that runs it (litert-nodelegate)"
+                f"litert-xnnpack: XNNPACK refuses requantization factors from 256 on, the layer has "
+                f"{float(factor.max()):g}, so LiteRT fails to load the model; use litert-nodelegate"
             )
         return _float32_requantizer(requantization, factor)
 
@@ -89,9 +87,7 @@ class OnnxRuntimeTarget:
         return _float32_requantizer(requantization, factor_float32(requantization))
 
 
-def _float32_requantizer(
-    requantization: Requantization, factor: Float32Array
-) -> Requantizer:
+def _float32_requantizer(requantization: Requantization, factor: Float32Array) -> Requantizer:
     zero_point = requantization.output_zero_point
     lower, upper = requantization.code_lower - zero_point, requantization.code_upper - zero_point
     column = factor[:, None]

@@ -61,8 +61,8 @@ class LiteRTReferenceTarget:
 class LiteRTNoDelegateTarget:
     """LiteRT with the op resolver ``BUILTIN_WITHOUT_DEFAULT_DELEGATES``, on x86.
 
-    All kernels round as ruy does, but for the channels that depthwise convolutions have beyond a multiple of 8:
-    those round as the reference kernels.
+    All kernels round as ruy does, but for the channels that depthwise convolutions have beyond a multiple of
+    8: those round as the reference kernels.
     """
 
     @property

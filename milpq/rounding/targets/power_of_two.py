@@ -54,8 +54,8 @@ class PowerOfTwoTarget:
         TargetError
             Input scale times weight scale over output scale is not a power of two.
         """
-        # Float32 significands have 24 bits, so the product is exact in float64, and a quotient that is exactly a
-        # power of two is exact as well; the comparison repeats it as a product to be sure of that.
+        # Float32 significands have 24 bits, so the product is exact in float64, and a quotient that is
+        # exactly a power of two is exact as well; the comparison repeats it as a product to be sure of that.
         factor = factor_float64(requantization, "float64")
         fraction, exponent = np.frexp(factor)
         product = np.float64(requantization.input_scale) * requantization.weight_scales
@@ -63,8 +63,8 @@ class PowerOfTwoTarget:
         if not exact.all():
             channel = int(np.flatnonzero(~exact)[0])
             raise TargetError(
-                f"{self.name}: channel {channel} needs the factor {float(factor[channel]):g}, not a power of two; "
-                "use power-of-two scales or another target"
+                f"{self.name}: channel {channel} needs the factor {float(factor[channel]):g}, which is not a "
+                "power of two; use power-of-two scales or another target"
             )
         return power_of_two_requantizer(
             1 - exponent.astype(np.int64),

@@ -86,8 +86,8 @@ def _within_tosa(requantize: Requantizer, shift: Int64Array) -> Requantizer:
     def within(accumulator: Int64Array) -> Int64Array:
         if (accumulator < -limit).any() or (accumulator >= limit).any():
             raise AccumulatorOverflowError(
-                "an accumulator leaves the range that TOSA's apply_scale_32 requires; narrow the input region, "
-                "or quantize with a larger output scale"
+                "an accumulator leaves the range that TOSA's apply_scale_32 requires; "
+                "narrow the input region, or quantize with a larger output scale"
             )
         return requantize(accumulator)
 

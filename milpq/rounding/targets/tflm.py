@@ -29,8 +29,9 @@ class TflmTarget:
     Parameters
     ----------
     multiplier : "float64" or "float32"
-        How per-tensor fully connected layers multiply input and weight scale.  Newer releases take the float64
-        product; older ones (early 2026 and before) round it to float32.  Other kernels always take float64.
+        How per-tensor fully connected layers multiply input and weight scale.  Newer releases take the
+        float64 product; older ones (early 2026 and before) round it to float32.  Other kernels always take
+        float64.
     """
 
     multiplier: Product = "float64"
