@@ -229,7 +229,8 @@ def _bisect(rule: Rule, scales: Float32Array, levels: Int64Array) -> Float64Arra
     column = scales[:, None]
     # Keys number the float32 values in order.  Invariant: the level is reached at `high` and not at `low`.
     while (high - low > 1).any():
-        middle = (low + high) >> 1
+        # Rows that are done ask their upper end again, which changes nothing.
+        middle = (low + high + 1) >> 1
         with np.errstate(over="ignore", under="ignore"):
             reached = rule(_float32_of_key(middle), column) >= levels
         high = np.where(reached, middle, high)

@@ -21,7 +21,17 @@ ROWS = 32
 OUTPUTS = 100_000
 """Outputs each test compares at least."""
 
-EXTREME_FACTORS = (255.0, 128.0, 7.5, 2.0, 1.0, 0.5, 0.25, 2.0**-8, 2.0**-16, 2.0**-24, 1e-6, 2.0**-29)
+EXTREME_FACTORS = (
+    255.0,
+    128.0,
+    7.5,
+    2.0,
+    1.0,
+    0.5,
+    0.25,
+    1e-6,
+    *(2.0**-n for n in (8, 16, 24, 29, 30, 31, 32, 33)),
+)
 
 
 def layers(rng: np.random.Generator, per_channel: bool) -> Iterator[tuple[Layer, float, int]]:

@@ -1,0 +1,55 @@
+"""Code limits of fused activations, and LOGISTIC tables without a runtime at hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from milpq.errors import TargetError
+from milpq.rounding.activation import activation_codes, fused_on_target
+from milpq.rounding.logistic import logistic_table
+from milpq.rounding.requantization import Requantization
+from milpq.rounding.targets import get_target
+
+
+def test_limits_of_each_activation() -> None:
+    limits = [activation_codes(None, name, 0.5, -10) for name in ("none", "relu", "relu6", "relu_n1_to_1")]
+    assert limits == [(-128, 127), (-10, 127), (-10, 2), (-12, -8)]
+
+
+def test_limits_saturate() -> None:
+    assert activation_codes(None, "relu6", 2.0**-120, 0) == (0, 127)
+    assert activation_codes(get_target("litert-xnnpack"), "relu6", 2.0**-120, 0) == (0, 127)
+
+
+def test_xnnpack_adds_the_zero_point_before_it_rounds() -> None:
+    assert activation_codes(get_target("tflm"), "relu6", 4.0, 5) == (5, 7)
+    assert activation_codes(get_target("litert-xnnpack"), "relu6", 4.0, 5) == (5, 6)
+
+
+def test_a_readers_limits_become_the_targets() -> None:
+    stated = Requantization("conv", 1.0, np.ones(1), False, 4.0, 5, 5, 7)
+    assert fused_on_target(get_target("tflm"), "relu6", stated).code_upper == 7
+    assert fused_on_target(get_target("litert-xnnpack"), "relu6", stated).code_upper == 6
+    # Limits of another origin stay.
+    assert fused_on_target(get_target("litert-xnnpack"), "relu", stated).code_upper == 7
+
+
+def test_logistic_needs_a_target_that_knows_it() -> None:
+    with pytest.raises(TargetError, match="pow2-floor"):
+        logistic_table(get_target("pow2-floor"), 0.125, 0)
+    with pytest.raises(TargetError, match="1/256"):
+        logistic_table(get_target("tflm"), 0.125, 0, 0.5)
+    with pytest.raises(TargetError, match="float32"):
+        logistic_table(get_target("tflm"), 0.1, 0)
+    with pytest.raises(TargetError, match="2\\^-28"):
+        logistic_table(get_target("tflm"), 2.0**-30, 0)
+
+
+@pytest.mark.parametrize("name", ["tflm", "litert-ref", "litert-nodelegate", "litert-xnnpack"])
+def test_logistic_is_near_the_sigmoid(name: str) -> None:
+    scale = float(np.float32(0.06))
+    table = logistic_table(get_target(name), scale, 7)
+    real = 256.0 / (1.0 + np.exp(-scale * (np.arange(-128, 128) - 7.0))) - 128.0
+    assert np.abs(table - np.clip(real, -128, 127)).max() <= 0.51
+    assert (np.diff(table) >= 0).all()
