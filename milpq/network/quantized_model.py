@@ -11,7 +11,9 @@ from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import TargetError
 from milpq.network.integer_network import IntegerInput, IntegerNetwork, accumulator_range
 from milpq.network.nodes import IntegerAffine, IntegerNode, Step, Term
+from milpq.rounding.activation import Activation, fused_on_target
 from milpq.rounding.input_quantizer import InputQuantizer
+from milpq.rounding.logistic import logistic_table
 from milpq.rounding.requantization import Requantization, Requantizer, Target
 from milpq.rounding.step import StepFunction
 
@@ -52,6 +54,9 @@ class QuantizedLinear:
         The channel of each neuron; ``arange`` for a fully connected layer.
     requantization : Requantization, or a Requantizer the file states itself, or None
         None leaves the accumulator as the output, not rounded.
+    activation : str
+        What the float original has here.  Targets round the ends of an activation to code limits in their own
+        ways; the limits in the requantization are TFLite's.
     """
 
     name: str
@@ -62,6 +67,7 @@ class QuantizedLinear:
     weight_scales: Float64Array
     channel: Int64Array
     requantization: Requantization | StatedRequantization | None
+    activation: Activation = "none"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +89,43 @@ class QuantizedLookup:
     output_zero_point: int
 
 
-QuantizedLayer: TypeAlias = QuantizedLinear | QuantizedLookup
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedLogistic:
+    """An int8 sigmoid; its table of codes is the target's.
+
+    Parameters
+    ----------
+    input_scale, output_scale : float32 values (held as float)
+    input_zero_point, output_zero_point : int, in codes
+    """
+
+    name: str
+    source: int
+    input_scale: float
+    input_zero_point: int
+    output_scale: float
+    output_zero_point: int
+
+    def lookup(self, target: Target) -> QuantizedLookup:
+        """Return the table as `target` executes it."""
+        try:
+            table = logistic_table(
+                target, self.input_scale, self.input_zero_point, self.output_scale, self.output_zero_point
+            )
+        except TargetError as error:
+            raise TargetError(f"layer {self.name!r}: {error}") from error
+        return QuantizedLookup(
+            self.name,
+            self.source,
+            table,
+            -128,
+            self.input_zero_point,
+            self.output_scale,
+            self.output_zero_point,
+        )
+
+
+QuantizedLayer: TypeAlias = QuantizedLinear | QuantizedLookup | QuantizedLogistic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +155,8 @@ class QuantizedModel:
     def needs_target(self) -> bool:
         """Tell whether an inference target must settle some rounding."""
         return any(
-            isinstance(layer, QuantizedLinear) and isinstance(layer.requantization, Requantization)
+            isinstance(layer, QuantizedLogistic)
+            or (isinstance(layer, QuantizedLinear) and isinstance(layer.requantization, Requantization))
             for layer in self.layers
         )
 
@@ -129,8 +172,8 @@ class QuantizedModel:
         """
         if target is None and self.needs_target:
             raise TargetError(
-                f"{self.origin}: the file does not settle how its layers round; name the runtime with --target "
-                "(`milpq targets` lists them)"
+                f"{self.origin}: the file does not settle how its layers round; name the runtime "
+                "with --target (`milpq targets` lists them)"
             )
         level_lower = self.input_code_lower - self.input_zero_point
         level_upper = self.input_code_upper - self.input_zero_point
@@ -156,8 +199,12 @@ class QuantizedModel:
         ranges = [(np.full(size, level_lower, dtype=np.int64), np.full(size, level_upper, dtype=np.int64))]
         scales = [self.input_scale]
         value_of = [0]
-        for layer in self.layers:
-            source = value_of[layer.source]
+        for stated in self.layers:
+            source = value_of[stated.source]
+            layer = stated
+            if isinstance(layer, QuantizedLogistic):
+                assert target is not None
+                layer = layer.lookup(target)
             if isinstance(layer, QuantizedLinear):
                 accumulate = IntegerAffine(
                     layer.name,
@@ -199,6 +246,7 @@ def _requantize(
     if isinstance(stated, Requantization):
         assert target is not None
         try:
+            stated = fused_on_target(target, layer.activation, stated)
             requantizer = target.requantizer(stated)
         except TargetError as error:
             raise TargetError(f"layer {layer.name!r}: {error}") from error
@@ -232,4 +280,6 @@ def _look_up(layer: QuantizedLookup, source: int, size: int) -> Step:
     thresholds = np.arange(first + 1, first + len(layer.table), dtype=np.int64)[None, :]
     values = (np.asarray(layer.table, dtype=np.int64) - layer.output_zero_point)[None, :]
     function = StepFunction(thresholds, values, np.zeros(size, dtype=np.int64))
-    return Step(layer.name, source, function, np.full(size, float(layer.output_scale)), layer.output_zero_point)
+    return Step(
+        layer.name, source, function, np.full(size, float(layer.output_scale)), layer.output_zero_point
+    )

@@ -1,0 +1,103 @@
+"""Load a network from whatever file the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
+from milpq.formats._files import PathLike, read_bytes
+from milpq.network.float_network import FloatNetwork
+from milpq.network.quantized_model import QuantizedModel
+
+
+def load(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork | QuantizedModel:
+    """Return the network of a model file; its ending and content decide which kind.
+
+    ``.onnx`` and ``.nnet`` are float networks, ``.json`` is an open integer network, and a ``.tflite`` is one
+    or the other by its tensors.
+
+    Parameters
+    ----------
+    keep_final_activation : bool
+        Keep a sigmoid at the end of a quantized model, for executing the file as it is.  Float networks are
+        answered at the input of a final sigmoid always.  `note` says where a network is answered.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, damaged, or of a format milpq does not know.
+    UnsupportedModelError
+        It uses something milpq does not read; the operator is named.
+    InvalidNetworkError
+        Its numbers are inconsistent; the layer is named.
+    """
+    ending = Path(path).suffix.lower()
+    try:
+        if ending == ".onnx":
+            from milpq.formats.onnx_float import read_float_onnx
+
+            return read_float_onnx(path)
+        if ending == ".nnet":
+            from milpq.formats.nnet import read_nnet
+
+            return read_nnet(path)
+        if ending == ".json":
+            from milpq.formats.open_network import read_open_network
+
+            return read_open_network(path)
+        if ending == ".tflite":
+            return _load_tflite(path, keep_final_activation=keep_final_activation)
+    except InvalidNetworkError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise InvalidNetworkError(f"{path}: {error}") from error
+    except MemoryError:
+        raise ModelFileError(f"{path}: does not fit into memory") from None
+    read_bytes(path)
+    if ending in {".pt", ".pth", ".pkl"}:
+        raise UnsupportedModelError(
+            f"{path}: a pickled torch file can run any code; export it to ONNX, "
+            "or hand over the module in Python"
+        )
+    raise ModelFileError(f"{path}: models end in .onnx, .tflite, .nnet or .json, not {ending!r}")
+
+
+def load_float(path: PathLike) -> FloatNetwork:
+    """Return the float network of a model file.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The file holds a quantized model.
+    MilpqError
+        As `load`.
+    """
+    network = load(path)
+    if isinstance(network, QuantizedModel):
+        raise UnsupportedModelError(
+            f"{path}: is a quantized model where a float network is needed; "
+            "to compare it with its own dequantized weights, use --float-twin dequantized"
+        )
+    return network
+
+
+def load_quantized(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork | QuantizedModel:
+    """Return the second network of a comparison: a quantized model, or another float network.
+
+    Raises
+    ------
+    MilpqError
+        As `load`.
+    """
+    return load(path, keep_final_activation=keep_final_activation)
+
+
+def _load_tflite(path: PathLike, *, keep_final_activation: bool) -> FloatNetwork | QuantizedModel:
+    from milpq.formats.tflite_float import float_network
+    from milpq.formats.tflite_int8 import quantized_model
+    from milpq.formats.tflite_reader import read_tflite
+
+    graph = read_tflite(path)
+    if graph.is_float:
+        return float_network(graph)
+    return quantized_model(graph, keep_final_activation=keep_final_activation)
