@@ -44,8 +44,8 @@ class Encoding:
         For bounds: true points satisfy it in exact arithmetic.
     solver_model : LinearModel
         For solvers: the same rows and columns, but rows whose two sides are a rounding error apart are
-        equations. (Solvers allow more than that anyway; HiGHS 1.15.1 loses optimal points to such narrow
-        rows in presolve.)
+        equations.  (Solvers allow more than that anyway, and the presolve of HiGHS 1.15.1 can lose optimal
+        points to such narrow rows.)
     faces : tuple of Faces
         The columns of every merged value, the input first.
     parts : tuple

@@ -40,7 +40,7 @@ class LpBound:
     points : float64, shape (points, inputs)
         Inputs of the solutions: starts for a search, no more.
     complete : bool
-        False where time ran out or Ctrl-C stopped the solver; the bounds hold all the same.
+        False where time ran out or the solver failed; the bounds hold all the same.
     time_s : float
     """
 
@@ -68,6 +68,11 @@ def lp_bound(
         Valid on the cube.
     encoder : Encoder, optional
         Of this problem, to encode with.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C, when the solver has stopped.
 
     *Soundness:* dual solutions evaluated with outward rounding, intersected with `bounds`.
     """
@@ -121,6 +126,8 @@ def obbt(
     ------
     SoundnessError
         A certified bound contradicts `bounds`.
+    KeyboardInterrupt
+        Ctrl-C, when the solver has stopped.
 
     *Soundness:* as `lp_bound`; bounds are only intersected.
     """

@@ -23,7 +23,7 @@ from milpq.merge.problem import Problem
 from milpq.milp.backends.protocol import Backend, Progress, Session, Solution, SolveOptions
 from milpq.milp.encode import Encoder, Encoding
 
-_TOLERANCE = 2e-9  # of the range of the objective: what the tolerances of a solver of 1e-9 may cost
+_TOLERANCE = 1e-7  # of the range of the objective: ten times what tolerances of 1e-6 cost against enumeration
 
 Outcome: TypeAlias = Literal["optimal", "bounded", "stopped", "skipped", "contradicted", "unsolved"]
 """How one objective ended.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from milpq.bounds.values import Bounds, Interval, ValueBounds
@@ -15,6 +17,7 @@ from milpq.rounding.requantization import Requantization
 from milpq.rounding.targets import get_target
 
 SLACK = 1e-9
+TARGETS = ("tflm", "cmsis-single", "litert-ref", "litert-nodelegate", "ort", "pow2-half-up", "pow2-half-even")
 
 
 def interval_bounds(problem: Problem, cubes: Cubes) -> Bounds:
@@ -66,7 +69,10 @@ def interval_bounds(problem: Problem, cubes: Cubes) -> Bounds:
 
 def _value(a, v, d) -> ValueBounds:
     d = np.maximum(d[0], v[0] - a[1]), np.minimum(d[1], v[1] - a[0])
-    faces = [Interval(low - SLACK * (1 + np.abs(low)), high + SLACK * (1 + np.abs(high))) for low, high in (a, v, d)]
+    faces = [
+        Interval(low - SLACK * (1 + np.abs(low)), high + SLACK * (1 + np.abs(high)))
+        for low, high in (a, v, d)
+    ]
     return ValueBounds(*faces)
 
 
@@ -85,7 +91,7 @@ def _plus(first, second):
 def float_network(rng: np.random.Generator, sizes: list[int], clamp: tuple[float, float]) -> FloatNetwork:
     """Return a random MLP with the same clamp after every hidden layer."""
     nodes: list[Affine | Clamp] = []
-    for index, (fan_in, size) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (fan_in, size) in enumerate(pairwise(sizes)):
         weights = rng.normal(size=(size, fan_in)) * np.sqrt(2 / fan_in)
         nodes.append(Affine(f"linear{index}", (Term(len(nodes), weights),), 0.3 * rng.normal(size=size)))
         if index < len(sizes) - 2 and clamp != (-np.inf, np.inf):
@@ -155,7 +161,14 @@ def quantized(
         if clamp is not None and np.isfinite(clamp.upper):
             upper = min(high, out_zero + round(clamp.upper / scale_out))
         requantization = Requantization(
-            "fully_connected", scale_in, np.full(1, weight_scale), False, scale_out, out_zero, out_zero if relu else low, upper
+            "fully_connected",
+            scale_in,
+            np.full(1, weight_scale),
+            False,
+            scale_out,
+            out_zero,
+            out_zero if relu else low,
+            upper,
         )
         codes = np.rint(weights / weight_scale)
         bias = np.rint(node.bias / (scale_in * weight_scale)).astype(np.int64)
@@ -181,7 +194,13 @@ def quantized(
             source = len(layers)
     scales = np.full(network.input_size, input_scale)
     model = QuantizedModel(
-        scales, zero_point, input_codes[0] + zero_point, input_codes[1] + zero_point, scales, tuple(layers), len(layers)
+        scales,
+        zero_point,
+        input_codes[0] + zero_point,
+        input_codes[1] + zero_point,
+        scales,
+        tuple(layers),
+        len(layers),
     )
     return model.on_target(get_target(target))
 
@@ -201,7 +220,9 @@ def sample(rng: np.random.Generator, problem: Problem, count: int) -> np.ndarray
 def all_codes(problem: Problem) -> np.ndarray:
     """Return every input of a domain on codes, shape (points, inputs)."""
     root = problem.domain.root
-    axes = [np.arange(low, high + 1) for low, high in zip(root.level_lower[0], root.level_upper[0], strict=True)]
+    axes = [
+        np.arange(low, high + 1) for low, high in zip(root.level_lower[0], root.level_upper[0], strict=True)
+    ]
     levels = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
     return problem.domain.integer.float_value(levels)
 
@@ -209,3 +230,34 @@ def all_codes(problem: Problem) -> np.ndarray:
 def box(lower: float, upper: float, size: int) -> Box:
     """Return a cube around zero."""
     return Box(np.full(size, lower), np.full(size, upper))
+
+
+def residual_pair(rng: np.random.Generator) -> tuple[FloatNetwork, FloatNetwork]:
+    """Return a real pair whose last layer reads an activation and its own pre-activation."""
+    first, skip, deep = (rng.normal(size=shape) for shape in ((6, 3), (2, 6), (2, 6)))
+    nodes = (
+        Affine("first", (Term(0, first),), np.array([4.0, 4.0, -4.0, 0.1, 0.2, -0.1])),
+        Clamp("relu", 1),
+        Affine("sum", (Term(2, deep), Term(1, skip)), rng.normal(size=2)),
+        Clamp("last", 3, 0.0, 1.0),
+    )
+    network = FloatNetwork(3, nodes, 4)
+    return network, perturbed(rng, network, 1e-2)
+
+
+def some_pair(seed: int, *, sizes: list[int] | None = None) -> Problem:
+    """Return a small problem of a random kind: real, on codes or continuous; several targets and clamps."""
+    rng = np.random.default_rng(seed)
+    clamp = [(0.0, np.inf), (0.0, 1.0), (-0.7, 0.9), (-np.inf, np.inf)][rng.integers(4)]
+    sizes = sizes or [[2, 4, 2], [2, 4, 3, 1], [3, 4, 1], [4, 3, 2]][rng.integers(4)]
+    network = float_network(rng, sizes, clamp)
+    kind = ["real", "codes", "continuous"][rng.integers(3)]
+    radius = float(rng.uniform(0.1, 0.7))
+    if kind == "real":
+        return Problem.create(network, perturbed(rng, network, 1e-2), box(-radius, 0.9 * radius, sizes[0]))
+    target = TARGETS[rng.integers(len(TARGETS))]
+    options = [{}, {"raw_output": True}, {"stretch": 0.4}, {"lookup": True}][rng.integers(4)]
+    other = quantized(rng, network, target, bits=int(rng.integers(4, 9)), **options)
+    if kind == "continuous" and rng.integers(2):
+        radius = 1.3  # beyond what the codes cover: the input saturates
+    return Problem.create(network, other, box(-radius, 0.9 * radius, sizes[0]), kind)
