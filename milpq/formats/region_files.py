@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +34,11 @@ def load_region(path: PathLike) -> Box:
 def read_toml_region(path: PathLike) -> Box:
     """Return the box of a TOML file.
 
-    Either ``lower`` and ``upper`` (lists of numbers), or ``center`` (a list, or the name of a ``.npy`` file beside
-    the TOML file), ``radius`` (a number or a list) and optionally ``clip = [lower, upper]``.
+    Either ``lower`` and ``upper`` (lists of numbers), or ``center`` (a list, or the name of a ``.npy`` file
+    beside the TOML file), ``radius`` (a number or a list) and optionally ``clip = [lower, upper]``.
 
-    *Soundness:* numbers are read as the nearest float64; ``center ± radius`` of those is rounded outward, so the
-    box contains the one described.
+    *Soundness:* numbers are read as the nearest float64; ``center ± radius`` of those is rounded outward, so
+    the box contains the one described.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def read_toml_region(path: PathLike) -> Box:
 
 
 def read_npz_region(path: PathLike) -> Box:
-    """Return the box of a ``.npz`` file with the arrays ``lower`` and ``upper``, flattened in row-major order.
+    """Return the box of a ``.npz`` file with the arrays ``lower`` and ``upper``, flattened row-major.
 
     Raises
     ------
@@ -84,15 +84,15 @@ def _ball(path: PathLike, content: dict[str, Any]) -> Box:
         center = _flat(read_npy(beside(path, content["center"], RegionError), RegionError))
     else:
         center = _numbers(path, content, "center")
-    radius = content["radius"]
-    radius = np.full(center.shape, _number(path, "radius", radius)) if not isinstance(radius, list) else None
-    if radius is None:
+    if isinstance(content["radius"], list):
         radius = _numbers(path, content, "radius")
+    else:
+        radius = np.full(center.shape, _number(path, "radius", content["radius"]))
     if radius.shape != center.shape:
         raise RegionError(f"{path}: center has {len(center)} entries but radius has {len(radius)}")
     if not (radius >= 0).all():
         raise RegionError(f"{path}: radius must not be negative")
-    lower, upper = -_sum_rounded_up(-center, radius), _sum_rounded_up(center, radius)
+    lower, upper = 0.0 - _sum_rounded_up(-center, radius), _sum_rounded_up(center, radius)
     if "clip" in content:
         clip = _numbers(path, content, "clip")
         if len(clip) != 2 or not clip[0] <= clip[1]:
@@ -115,7 +115,8 @@ def _numbers(path: PathLike, content: dict[str, Any], key: str) -> Float64Array:
     if not isinstance(entries, list):
         raise RegionError(f"{path}: {key} must be a list of numbers")
     return np.array(
-        [_number(path, f"{key}[{i}]", entry) for i, entry in enumerate(entries)], dtype=np.float64
+        [_number(path, f"{key}[{i}]", entry) for i, entry in enumerate(cast("list[object]", entries))],
+        dtype=np.float64,
     )
 
 

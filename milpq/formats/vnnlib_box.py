@@ -144,7 +144,7 @@ class _Reader:
                 return None
 
     def input_index(self, condition: Expression, expression: Expression) -> int | None:
-        """Return the flat index of the input an expression names, or None if it names none; refuse outputs."""
+        """Return the flat index of the input an expression names, None if it names none; refuse outputs."""
         if not isinstance(expression, str):
             return None
         if self.shape is None:
