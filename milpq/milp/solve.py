@@ -25,6 +25,9 @@ from milpq.milp.encode import Encoder, Encoding
 
 _TOLERANCE = 1e-7  # of the range of the objective: ten times what tolerances of 1e-6 cost against enumeration
 
+_AGAIN = 1.5  # times what was spent: a second try starts from nothing, so it must be worth it
+_LEAST_S = 0.1
+
 Outcome: TypeAlias = Literal["optimal", "bounded", "stopped", "skipped", "contradicted", "unsolved"]
 """How one objective ended.
 
@@ -107,6 +110,9 @@ class ObjectiveResult:
     attained : float
         Attained by execution at `input`, rounded down; ``−inf`` without an input.
     input : float64, shape (inputs,), or None
+    nodes : int
+    time_s : float
+        Of all tries together.
     """
 
     position: int
@@ -195,6 +201,7 @@ class _Run:
                 self.results[position, sign] = ObjectiveResult(
                     position, sign, "unsolved", float(end), False, -math.inf, None, 0, 0.0
                 )
+        self.certified = {key: result.upper for key, result in self.results.items()}
         self.proposed: list[Float64Array] = []
         self.stopped = False
         if options.starts is not None and len(options.starts):
@@ -228,19 +235,44 @@ class _Run:
                 )
 
     def solve(self, backend: Backend) -> MilpResult:
-        order = sorted(self.results, key=lambda key: -self.results[key].upper)
+        """Solve every objective; go round again with what time is left for those that ran out of theirs."""
         try:
             with backend.open(self.encoding.solver_model) as session:
-                for index, key in enumerate(order):
-                    if self.stopped:
-                        break
-                    self.solve_one(session, key, len(order) - index)
+                open_ = list(self.results)
+                while open_ and not self.stopped:
+                    open_.sort(key=lambda key: -self.results[key].upper)
+                    for index, key in enumerate(open_):
+                        if not self.stopped:
+                            self.solve_one(session, key, len(open_) - index)
+                    open_ = self.worth_another_try()
         except KeyboardInterrupt:
             self.stopped = True
-        ordered = sorted(self.results.values(), key=lambda result: (result.position, -result.sign))
+        ordered = [
+            self.believable(self.results[key]) for key in sorted(self.results, key=lambda k: (k[0], -k[1]))
+        ]
         inputs = np.stack(self.proposed) if self.proposed else np.zeros((0, self.problem.merged.input_size))
         nodes = sum(result.nodes for result in ordered)
         return MilpResult(tuple(ordered), inputs, nodes, self.stopped, self.elapsed_s)
+
+    def worth_another_try(self) -> list[tuple[int, int]]:
+        """Return the objectives that ran out of time and could have clearly more now, starting over."""
+        limit, threshold = self.options.time_limit, self.threshold()
+        if limit is None:
+            return []
+        late = [
+            key
+            for key, result in self.results.items()
+            if result.outcome == "bounded" and (threshold is None or result.upper > threshold)
+        ]
+        share = (limit - self.elapsed_s) / max(len(late), 1)
+        return [key for key in late if share > max(_AGAIN * self.results[key].time_s, _LEAST_S)]
+
+    def believable(self, result: ObjectiveResult) -> ObjectiveResult:
+        """Return a result without a claim that an input of another solve has contradicted."""
+        if result.solver_trusted and result.upper < result.attained:
+            certified = self.certified[result.position, result.sign]
+            return replace(result, outcome="contradicted", upper=certified, solver_trusted=False)
+        return result
 
     def threshold(self) -> float | None:
         """Return the value below which an upper bound settles an objective."""
@@ -254,7 +286,8 @@ class _Run:
         options, before = self.options, self.results[key]
         threshold = self.threshold()
         if threshold is not None and before.upper <= threshold:
-            self.results[key] = replace(before, outcome="skipped")
+            known: Outcome = "skipped" if before.outcome == "unsolved" else "stopped"
+            self.results[key] = replace(before, outcome=known)
             return
         share = None
         if options.time_limit is not None:
@@ -326,7 +359,7 @@ class _Run:
             before,
             outcome=outcome,
             upper=upper if trusted else before.upper,
-            solver_trusted=trusted,
-            nodes=solution.nodes,
-            time_s=solution.time_s,
+            solver_trusted=trusted or before.solver_trusted,
+            nodes=before.nodes + solution.nodes,
+            time_s=before.time_s + solution.time_s,
         )

@@ -109,6 +109,53 @@ def test_a_claim_below_an_execution_is_dropped(problem, bounds):
         assert found.upper == 3.0
 
 
+def test_a_claim_is_dropped_when_a_later_input_contradicts_it(problem, bounds):
+    class FirstLow(HighsSession):
+        """Claims too little once, at an input that does not show it."""
+
+        __slots__ = ("_calls",)
+
+        def maximize(self, objective, options):
+            self._calls = getattr(self, "_calls", 0) + 1
+            solution = super().maximize(objective, options)
+            if self._calls == 1:
+                return replace(solution, claimed_bound=0.01, point=np.zeros_like(solution.point))
+            return replace(solution, point=self.best) if self._calls == 2 else solution
+
+    class FirstLowHighs(HighsBackend):
+        def open(self, model):
+            with HighsSession(model) as honest:
+                column = model.objective(int(model.block("relu/difference")[0]))
+                FirstLow.best = honest.maximize(column).point
+            return FirstLow(model)
+
+    found = by_key(maximize_outputs(problem, problem.domain.root, bounds, FirstLowHighs()))
+    assert found[0, 1].attained == pytest.approx(0.2)
+    assert found[0, 1].outcome == "contradicted"
+    assert found[0, 1].upper == 3.0
+
+
+def test_time_that_is_left_goes_to_those_that_ran_out(problem, bounds):
+    class Slow(HighsSession):
+        """Needs a second try."""
+
+        __slots__ = ("_seen",)
+
+        def maximize(self, objective, options):
+            solution = super().maximize(objective, options)
+            self._seen = [*getattr(self, "_seen", []), objective.tobytes()]
+            if self._seen.count(objective.tobytes()) == 1:
+                return replace(solution, status="time_limit", claimed_bound=2.0, time_s=1e-3)
+            return solution
+
+    class SlowHighs(HighsBackend):
+        def open(self, model):
+            return Slow(model)
+
+    result = maximize_outputs(problem, problem.domain.root, bounds, SlowHighs(), MilpOptions(time_limit=60.0))
+    assert {found.outcome for found in result.objectives} == {"optimal"}
+
+
 def test_a_model_called_infeasible_is_no_proof(problem, bounds):
     class Infeasible(HighsSession):
         __slots__ = ()
