@@ -1,0 +1,191 @@
+"""Backward substitution: linear functionals of a layer, rewritten over the input and bounded there.
+
+A batch of functionals is held as coefficients on the float side ``h`` (or ``a``) and on the difference ``δ`` (or
+``d``) of merged values, plus an offset; what is computed is an upper bound of each.  Every rewriting of the
+coefficients rounds; the discrepancy multiplies variables with known bounds, so it is added to the offset at
+once: *the float coefficients then describe an exact inequality*, and no error has to be carried along.
+
+References: Zhang et al., *Efficient Neural Network Robustness Certification with General Activation Functions*
+(CROWN), for one network; the substitution of ``(h, δ)`` pairs is this project's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, gamma
+from milpq.bounds.outward import TINY, largest, times
+from milpq.bounds.prepared import Sizes
+from milpq.bounds.relaxation import Band, Relaxation
+from milpq.bounds.values import Interval, ValueBounds
+from milpq.merge.nodes import MergedActivation, MergedAffine, MergedNode
+
+_BAND_SLACK = 64 * UNIT_ROUNDOFF
+
+
+class Functionals:
+    """Upper-bounded linear functionals, shape (cubes, functionals), while they are substituted backwards.
+
+    ``coefficients[value]`` holds the pair (on the float side, on the difference), each of shape
+    (cubes, functionals, neurons) or None for zero.
+    """
+
+    def __init__(self, cubes: int, count: int) -> None:
+        self.offset: Float64Array = np.zeros((cubes, count))
+        self._slack: Float64Array = np.zeros((cubes, count))
+        self._on: dict[int, tuple[Float64Array | None, Float64Array | None]] = {}
+
+    def add(self, value: int, on_float: Float64Array | None, on_difference: Float64Array | None) -> None:
+        """Add coefficients on a value."""
+        if value in self._on:
+            known = self._on[value]
+            on_float, on_difference = _plus(known[0], on_float), _plus(known[1], on_difference)
+        self._on[value] = on_float, on_difference
+
+    def substitute_affine(
+        self, value: int, node: MergedAffine, sizes: tuple[Sizes, ...], values: list[ValueBounds]
+    ) -> None:
+        """Rewrite the coefficients on an affine node's value over its sources.
+
+        ``C_a a + C_d d = (C_a W + C_d ΔW) h + C_d Ŵ δ + C_a b + C_d Δb``
+        """
+        on_float, on_difference = self._on.pop(value, (None, None))
+        if on_float is None and on_difference is None:
+            return
+        width = sum(term.float_matrix.shape[1] for term in node.terms) + node.size
+        error = gamma(width + 16)
+        weight_float, weight_difference = affine_weights(node, sizes, values)
+        if on_float is not None:
+            self.offset = self.offset + _dot(on_float, node.float_bias)
+            self._slack = self._slack + error * _dot(np.abs(on_float), weight_float)
+        if on_difference is not None:
+            size = np.abs(on_difference)
+            self.offset = self.offset + _dot(on_difference, node.difference_bias)
+            self._slack = self._slack + _dot(size, error * weight_difference + node.difference_bias_error)
+        for term in node.terms:
+            new_float = None if on_float is None else times(on_float, term.float_matrix)
+            new_difference = None
+            if on_difference is not None:
+                new_float = _plus(new_float, _times_or_none(on_difference, term.difference_matrix))
+                new_difference = times(on_difference, term.quantized_matrix)
+            self.add(term.source, new_float, new_difference)
+        self._slack = self._slack + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
+
+    def substitute_activation(self, value: int, node: MergedActivation, planes: Relaxation) -> None:
+        """Replace ``h`` and ``δ`` of an activation by their planes in ``(a, d)``, the side by each sign."""
+        on_float, on_difference = self._on.pop(value, (None, None))
+        new_float: Float64Array | None = None
+        new_difference: Float64Array | None = None
+        for coefficients, band, has_difference in (
+            (on_float, planes.float_side, False),
+            (on_difference, planes.difference, True),
+        ):
+            if coefficients is None:
+                continue
+            size = np.abs(coefficients)
+            new_float = _plus(new_float, _tilted(coefficients, size, band.slope_a, band.slope_a_radius))
+            if has_difference:
+                new_difference = _tilted(coefficients, size, band.slope_d, band.slope_d_radius)
+            self._bend(coefficients, size, band)
+        if new_float is not None or new_difference is not None:
+            self.add(node.source, new_float, new_difference)
+
+    def _bend(self, coefficients: Float64Array, size: Float64Array, band: Band) -> None:
+        self.offset = self.offset + (_dot(coefficients, band.offset) + _dot(size, band.offset_radius))
+        error = _BAND_SLACK + gamma(2 * coefficients.shape[-1])
+        self._slack = self._slack + error * _dot(size, band.weight) + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
+
+    def upper(self, source: ValueBounds) -> Float64Array:
+        """Return the upper bounds, all coefficients being on the input by now."""
+        on_float, on_difference = self._on.pop(0, (None, None))
+        for coefficients, interval in ((on_float, source.float_side), (on_difference, source.difference)):
+            if coefficients is None:
+                continue
+            middle = 0.5 * interval.lower + 0.5 * interval.upper
+            radius = np.maximum(interval.upper - middle, middle - interval.lower)
+            size = np.abs(coefficients)
+            self.offset = self.offset + (_dot(coefficients, middle) + _dot(size, radius))
+            error = gamma(2 * coefficients.shape[-1] + 16)
+            weight = 2 * largest(interval.lower, interval.upper)
+            self._slack = self._slack + error * _dot(size, weight) + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
+        assert not self._on, "a functional still speaks about an inner value"
+        # The slack is a sum of nonnegative numbers: 1e-9 covers all its own rounding.
+        return self.offset + (self._slack * (1 + 1e-9) + 4 * UNIT_ROUNDOFF * np.abs(self.offset) + TINY)
+
+
+def affine_weights(
+    node: MergedAffine, sizes: tuple[Sizes, ...], values: list[ValueBounds]
+) -> tuple[Float64Array, Float64Array]:
+    """Return ``|W||h| + |b|`` and ``|Ŵ||δ| + |ΔW||h| + |Δb|``, shape (cubes, neurons): what roundings scale with."""
+    weight_float = np.abs(node.float_bias)[None, :]
+    weight_difference = np.abs(node.difference_bias)[None, :]
+    for term, size in zip(node.terms, sizes, strict=True):
+        source = values[term.source]
+        reach = largest(source.float_side.lower, source.float_side.upper)
+        gap = largest(source.difference.lower, source.difference.upper)
+        weight_float = weight_float + times(reach, size.float_matrix.T)
+        weight_difference = (
+            weight_difference + times(gap, size.quantized_matrix.T) + times(reach, size.difference_matrix.T)
+        )
+    return weight_float * (1 + 1e-9), weight_difference * (1 + 1e-9)
+
+
+def substitute(
+    functionals: Functionals,
+    start: int,
+    nodes: tuple[MergedNode, ...],
+    sizes: tuple[tuple[Sizes, ...], ...],
+    values: list[ValueBounds],
+    relaxations: dict[int, Relaxation],
+) -> Float64Array:
+    """Substitute functionals on values up to `start` back to the input; return upper bounds (cubes, functionals).
+
+    Parameters
+    ----------
+    values : list of ValueBounds
+        Bounds on all values below `start`.
+    relaxations : dict from value to its Relaxation, for all activations up to `start`
+    """
+    for value in range(start, 0, -1):
+        node = nodes[value - 1]
+        if isinstance(node, MergedAffine):
+            functionals.substitute_affine(value, node, sizes[value - 1], values)
+        else:
+            functionals.substitute_activation(value, node, relaxations[value])
+    return functionals.upper(values[0])
+
+
+def two_sided(bounds: Float64Array) -> Interval:
+    """Return the interval of functionals given upper bounds of them and then of their negations."""
+    half = bounds.shape[1] // 2
+    return Interval(-bounds[:, half:], bounds[:, :half])
+
+
+def _plus(first: Float64Array | None, second: Float64Array | None) -> Float64Array | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+def _times_or_none(values: Float64Array, matrix: Matrix) -> Float64Array | None:
+    """Return the product, or None for a matrix without entries (unchanged weights)."""
+    if not (matrix.any() if isinstance(matrix, np.ndarray) else matrix.nnz):
+        return None
+    return times(values, matrix)
+
+
+def _tilted(
+    coefficients: Float64Array, size: Float64Array, slope: Float64Array, radius: Float64Array
+) -> Float64Array:
+    result = coefficients * slope[:, None, :]
+    result += size * radius[:, None, :]
+    return result
+
+
+def _dot(coefficients: Float64Array, vector: Float64Array) -> Float64Array:
+    """Return ``Σ_n coefficients[b, t, n]·vector[b, n]`` (or one vector for all cubes)."""
+    if vector.ndim == 1:
+        return coefficients @ vector
+    if len(vector) == 1:
+        return coefficients @ vector[0]
+    return np.matmul(coefficients, vector[:, :, None])[..., 0]

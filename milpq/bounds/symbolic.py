@@ -1,0 +1,197 @@
+"""Backward linear bounds of the merged network, with and without carrying the difference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from milpq._arrays import BoolArray, Int64Array
+from milpq.bounds.backward import Functionals, substitute, two_sided
+from milpq.bounds.forward import ResidueBand, activation_bounds, affine_bounds, closed, input_bounds, residue_band
+from milpq.bounds.prepared import Prepared, prepared
+from milpq.bounds.relaxation import Relaxation, relax
+from milpq.bounds.values import Bounds, Interval, ValueBounds
+from milpq.merge.domain import Cubes
+from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
+from milpq.merge.problem import Problem
+
+_FEW_STEPS = 3
+"""A step with at most so many thresholds in range is worth tighter accumulators: it may become decided."""
+
+_BATCH_BYTES = 4_000_000
+"""Size of the coefficient arrays of one batch: what two cores keep in their caches."""
+
+
+def symbolic(problem: Problem, cubes: Cubes) -> Bounds:
+    """Bound both networks, and their difference as one functional through both, by backward substitution.
+
+    The two activations of a pair are relaxed apart, as CROWN on the two networks side by side does.
+
+    Parameters
+    ----------
+    cubes : Cubes
+        Parts of the problem's domain, bounded in batches.
+
+    *Soundness:* see `milpq.bounds.backward` and `milpq.bounds.planes`.
+    """
+    return _batched(problem, cubes, carry_difference=False)
+
+
+def differential(problem: Problem, cubes: Cubes) -> Bounds:
+    """Bound ``(a, v, d)`` by backward substitution with the phase cases of each pair of activations.
+
+    The difference of every layer that needs it is bounded as a quantity of its own, and enters the next layer's
+    relaxation; intersected with interval bounds throughout.
+
+    *Soundness:* see `milpq.bounds.backward` and `milpq.bounds.planes`.
+    """
+    return _batched(problem, cubes, carry_difference=True)
+
+
+def _batched(problem: Problem, cubes: Cubes, *, carry_difference: bool) -> Bounds:
+    widest = max([problem.merged.input_size] + [node.size for node in problem.merged.nodes])
+    batch = max(1, _BATCH_BYTES // (16 * widest * min(widest, 64)))
+    parts = [
+        _Sweep(problem, cubes.select(slice(start, start + batch)), carry_difference=carry_difference).run()
+        for start in range(0, len(cubes), batch)
+    ]
+    return parts[0] if len(parts) == 1 else _concatenate(parts)
+
+
+class _Sweep:
+    """One forward sweep over the layers of a batch of cubes, each layer refined by backward substitution."""
+
+    def __init__(self, problem: Problem, cubes: Cubes, *, carry_difference: bool) -> None:
+        self._merged: Merged = problem.merged
+        self._ready: Prepared = prepared(problem.merged)
+        self._carry = carry_difference
+        self._values: list[ValueBounds] = [input_bounds(problem, cubes)]
+        self._relaxations: dict[int, Relaxation] = {}
+        self._cubes = len(cubes)
+        self._consumers = _consumers(problem.merged)
+
+    def run(self) -> Bounds:
+        """Return the bounds on every value."""
+        for index, node in enumerate(self._merged.nodes):
+            value = index + 1
+            if isinstance(node, MergedAffine):
+                bounds = affine_bounds(node, self._ready.sizes[index], self._values)
+                # Below the first activation interval bounds are exact but for the input difference.
+                if self._relaxations:
+                    bounds = self._refine(value, node, bounds)
+                self._values.append(bounds)
+            else:
+                source = self._values[node.source]
+                residue = self._ready.residues[index]
+                band = None if residue is None else residue_band(residue, source)
+                self._values.append(activation_bounds(node, band, source))
+                self._relaxations[value] = relax(node, band, source, carry_difference=self._carry)
+        output = self._merged.output
+        everything = np.arange(self._merged.output_size, dtype=np.int64)
+        chosen = np.broadcast_to(everything, (self._cubes, len(everything)))
+        difference = self._substitute(output, chosen, on_difference=True)
+        known = self._values[output]
+        what = "the output difference"
+        self._values[output] = ValueBounds(
+            known.float_side, known.quantized_side, known.difference.intersect(difference, what)
+        )
+        return Bounds(tuple(self._values), output)
+
+    def _refine(self, value: int, node: MergedAffine, bounds: ValueBounds) -> ValueBounds:
+        """Tighten the neurons of an affine node whose activation is not settled by interval bounds."""
+        wanted = self._unsettled(value, bounds)
+        count = int(wanted.sum(axis=1).max(initial=0))
+        if count == 0:
+            return bounds
+        # Each cube's unsettled neurons first; padded with others up to the batch's largest count.
+        chosen = np.argsort(~wanted, axis=1, kind="stable")[:, :count]
+        float_side = self._substitute(value, chosen, on_difference=False)
+        bounds = ValueBounds(
+            _scatter(bounds.float_side, float_side, chosen, node.name), bounds.quantized_side, bounds.difference
+        )
+        if self._carry:
+            difference = self._substitute(value, chosen, on_difference=True)
+            difference = _scatter(bounds.difference, difference, chosen, node.name)
+            bounds = ValueBounds(bounds.float_side, bounds.quantized_side, difference)
+        else:
+            quantized = self._substitute(value, chosen, on_difference=True, on_float=True)
+            quantized = _scatter(bounds.quantized_side, quantized, chosen, node.name)
+            bounds = ValueBounds(bounds.float_side, quantized, bounds.difference)
+        return closed(bounds, node.name)
+
+    def _unsettled(self, value: int, bounds: ValueBounds) -> BoolArray:
+        """Tell which neurons an activation relaxes: a kink inside the range, or a step about to be decided."""
+        result = np.zeros(bounds.float_side.lower.shape, dtype=np.bool_)
+        for index in self._consumers.get(value, []):
+            node = self._merged.nodes[index]
+            assert isinstance(node, MergedActivation)
+            for side in (bounds.float_side, bounds.quantized_side):
+                for kink in (node.lower, node.upper):
+                    if np.isfinite(kink):
+                        result |= (side.lower < kink) & (side.upper > kink)
+            residue = self._ready.residues[index]
+            if residue is not None:
+                band: ResidueBand = residue_band(residue, bounds)
+                result |= (band.steps > 0) & (band.steps <= _FEW_STEPS)
+                saturates = (bounds.quantized_side.upper > residue.saturation_upper) & (
+                    bounds.quantized_side.lower < residue.saturation_upper
+                )
+                result |= saturates
+        return result
+
+    def _substitute(
+        self, value: int, chosen: Int64Array, *, on_difference: bool, on_float: bool | None = None
+    ) -> Interval:
+        """Bound the chosen neurons' ``a``, ``d`` or ``v = a + d``, shape (cubes, chosen)."""
+        on_float = not on_difference if on_float is None else on_float
+        size = self._values[value].float_side.lower.shape[1] if value < len(self._values) else self._size(value)
+        one_hot = np.zeros((self._cubes, 2 * chosen.shape[1], size))
+        cube = np.arange(self._cubes)[:, None]
+        row = np.arange(chosen.shape[1])[None, :]
+        one_hot[cube, row, chosen] = 1.0
+        one_hot[cube, row + chosen.shape[1], chosen] = -1.0
+        functionals = Functionals(self._cubes, 2 * chosen.shape[1])
+        functionals.add(value, one_hot if on_float else None, one_hot if on_difference else None)
+        upper = substitute(
+            functionals, value, self._merged.nodes, self._ready.sizes, self._values, self._relaxations
+        )
+        return two_sided(upper)
+
+    def _size(self, value: int) -> int:
+        return self._merged.nodes[value - 1].size
+
+
+def _consumers(merged: Merged) -> dict[int, list[int]]:
+    """Return, for each value, the indices of the activations that read it."""
+    result: dict[int, list[int]] = {}
+    for index, node in enumerate(merged.nodes):
+        if isinstance(node, MergedActivation):
+            result.setdefault(node.source, []).append(index)
+    return result
+
+
+def _scatter(known: Interval, found: Interval, chosen: Int64Array, what: str) -> Interval:
+    """Intersect bounds with those found for the chosen neurons."""
+    lower = np.full(known.lower.shape, -np.inf)
+    upper = np.full(known.upper.shape, np.inf)
+    np.put_along_axis(lower, chosen, found.lower, axis=1)
+    np.put_along_axis(upper, chosen, found.upper, axis=1)
+    return known.intersect(Interval(lower, upper), f"layer {what!r}")
+
+
+def _concatenate(parts: list[Bounds]) -> Bounds:
+    """Return the bounds of several batches as those of one."""
+
+    def join(pieces: list[Interval]) -> Interval:
+        return Interval(
+            np.concatenate([piece.lower for piece in pieces]), np.concatenate([piece.upper for piece in pieces])
+        )
+
+    values = [
+        ValueBounds(
+            join([value.float_side for value in same]),
+            join([value.quantized_side for value in same]),
+            join([value.difference for value in same]),
+        )
+        for same in zip(*(part.values for part in parts), strict=True)
+    ]
+    return Bounds(tuple(values), parts[0].output)
