@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from milpq._arrays import Float64Array
 from milpq.errors import MilpqError, ModelFileError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -83,6 +84,12 @@ def read_npz(path: PathLike, error: type[MilpqError] = ModelFileError) -> dict[s
     except Exception as reason:
         raise error(f"{path}: is not a readable .npz archive ({_one_line(reason)})") from reason
     return arrays
+
+
+def to_float64(array: npt.NDArray[Any]) -> Float64Array:
+    """Return numbers as float64, exactly; signalling NaN become quiet ones without a warning."""
+    with np.errstate(invalid="ignore"):
+        return array.astype(np.float64)
 
 
 def _check_budget(path: PathLike, budget: int, error: type[MilpqError]) -> None:

@@ -54,9 +54,12 @@ class FloatBuilder:
                 f"{self._origin}: {what} has {size} values; milpq reads 1 to {MAX_VALUES}"
             )
 
-    def size(self, value: int) -> int:
-        """Return the number of neurons of a value."""
-        return self._sizes[value]
+    def check_weights(self, count: int, what: str) -> None:
+        """Raise UnsupportedModelError if `count` more weights are more than milpq handles."""
+        if self._weights + count > MAX_WEIGHTS:
+            raise UnsupportedModelError(
+                f"{self._origin}: {what}: the network has more than {MAX_WEIGHTS} weights"
+            )
 
     def linear(self, name: str, source: int, matrix: Matrix, bias: Float64Array | None = None) -> int:
         """Append ``matrix @ source + bias`` and return its value."""
@@ -134,11 +137,9 @@ class FloatBuilder:
 
     def _affine(self, name: str, terms: tuple[Term, ...], bias: Float64Array) -> int:
         self.check_size(len(bias), f"layer {name!r}")
-        self._weights += sum(_data(term.matrix).size for term in terms)
-        if self._weights > MAX_WEIGHTS:
-            raise UnsupportedModelError(
-                f"{self._origin}: layer {name!r}: the network has more than {MAX_WEIGHTS} weights"
-            )
+        count = sum(_data(term.matrix).size for term in terms)
+        self.check_weights(count, f"layer {name!r}")
+        self._weights += count
         try:
             return self._append(Affine(name, terms, bias), len(bias))
         except InvalidNetworkError as error:

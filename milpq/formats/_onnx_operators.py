@@ -4,115 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from milpq._arrays import Float64Array
-from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
-from milpq.formats._float_builder import FloatBuilder, repeat_columns, repeat_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A value of the FloatBuilder under its ONNX shape, the batch dimension being 1."""
-
-    index: int
-    shape: tuple[int, ...]
-    after_sigmoid: bool = False
-
-
-Value: TypeAlias = "Computed | npt.NDArray[Any]"
-
-
-class Step:
-    """One node with its inputs looked up, and what the handlers share."""
-
-    def __init__(
-        self,
-        builder: FloatBuilder,
-        name: str,
-        where: str,
-        sources: list[Value | None],
-        options: dict[str, Any],
-    ) -> None:
-        self.builder = builder
-        self.name = name
-        self.options = options
-        self._sources = sources
-        self._where = where
-
-    def unsupported(self, what: str) -> UnsupportedModelError:
-        """Return the error that this node `what`."""
-        return UnsupportedModelError(f"{self._where}: {what}")
-
-    def damaged(self, what: str) -> ModelFileError:
-        """Return the error that this node is malformed."""
-        return ModelFileError(f"{self._where}: {what}")
-
-    def has(self, position: int) -> bool:
-        """Tell whether an optional input is given."""
-        return position < len(self._sources) and self._sources[position] is not None
-
-    def value(self, position: int) -> Value:
-        """Return an input that must be given."""
-        source = self._sources[position] if position < len(self._sources) else None
-        if source is None:
-            raise self.damaged(f"its input {position} is missing")
-        return source
-
-    def computed(self, position: int) -> Computed:
-        """Return an input that must depend on the network input."""
-        source = self.value(position)
-        if not isinstance(source, Computed):
-            raise self.unsupported(f"its input {position} is a constant; fold constants on export")
-        return source
-
-    def constant(self, position: int, what: str) -> Float64Array:
-        """Return an input that must be a float constant."""
-        source = self.value(position)
-        if isinstance(source, Computed):
-            raise self.unsupported(f"its {what} depends on the network input; milpq needs a constant")
-        if source.dtype.kind != "f":
-            raise self.unsupported(f"its {what} is not a float constant")
-        return source.astype(np.float64)
-
-    def integers(self, position: int, what: str) -> list[int]:
-        """Return an input that must be a list of integer constants."""
-        source = self.value(position)
-        if isinstance(source, Computed) or source.dtype.kind != "i" or source.ndim > 1:
-            raise self.unsupported(f"its {what} is not a list of integer constants")
-        return [int(number) for number in source.ravel()]
-
-    def integer_list(self, name: str) -> list[int] | None:
-        """Return an attribute that is a list of integers, or None where it is not given."""
-        given: object = self.options.get(name)
-        if given is None:
-            return None
-        if not isinstance(given, list):
-            raise self.damaged(f"its {name} is no list")
-        return [int(number) for number in cast("list[int]", given)]
-
-    def scalar(self, position: int, what: str, default: float) -> float:
-        """Return an optional input that must be one float constant."""
-        if not self.has(position):
-            return default
-        source = self.constant(position, what)
-        if source.size != 1:
-            raise self.damaged(f"its {what} is not one number")
-        return float(source.ravel()[0])
-
-    def broadcast(self, constant: Float64Array, value: Computed) -> tuple[Float64Array, tuple[int, ...]]:
-        """Return a constant spread over `value`, flattened, and the shape of the result."""
-        try:
-            shape = np.broadcast_shapes(constant.shape, value.shape)
-        except ValueError:
-            raise self.damaged(f"shapes {constant.shape} and {value.shape} do not broadcast") from None
-        if math.prod(shape) != math.prod(value.shape):
-            raise self.unsupported(f"broadcasts its input of shape {value.shape} to {shape}")
-        return np.broadcast_to(constant, shape).ravel(), shape
+from milpq.errors import InvalidNetworkError
+from milpq.formats._float_builder import repeat_columns, repeat_rows
+from milpq.formats._onnx_step import Computed, Step, Value
 
 
 def _gemm(step: Step) -> Value:
@@ -127,7 +27,7 @@ def _gemm(step: Step) -> Value:
     if matrix.shape[1] != inputs:
         raise step.damaged(f"weights for {matrix.shape[1]} inputs, but {inputs} come in")
     shape = (rows, matrix.shape[0])
-    step.builder.check_size(math.prod(shape), f"layer {step.name!r}")
+    step.check(shape, rows * weights.size)
     value = step.builder.linear(step.name, source.index, repeat_rows(matrix, rows))
     result = Computed(value, shape)
     value = step.builder.scale(step.name, value, np.full(math.prod(shape), step.options.get("alpha", 1.0)))
@@ -159,7 +59,7 @@ def _times_constant(step: Step, source: Computed, weights: Float64Array) -> Comp
         raise step.unsupported(f"multiplies shapes {source.shape} and {weights.shape}")
     rows = math.prod(source.shape[:-1])
     shape = source.shape[:-1] + (() if vector else (matrix.shape[0],))
-    step.builder.check_size(math.prod(shape), f"layer {step.name!r}")
+    step.check(shape, rows * weights.size)
     return Computed(step.builder.linear(step.name, source.index, repeat_rows(matrix, rows)), shape)
 
 
@@ -174,7 +74,7 @@ def _constant_times(step: Step, weights: Float64Array, source: Computed) -> Comp
     if math.prod(batch) != 1:
         raise step.unsupported(f"multiplies shapes {weights.shape} and {source.shape}")
     shape = batch + (() if vector else (matrix.shape[0],)) + columns
-    step.builder.check_size(math.prod(shape), f"layer {step.name!r}")
+    step.check(shape, math.prod(columns) * weights.size)
     spread = repeat_columns(matrix, math.prod(columns))
     return Computed(step.builder.linear(step.name, source.index, spread), shape)
 
@@ -352,7 +252,8 @@ def _cast(step: Step) -> Value:
         raise step.unsupported("casts to something other than float32 or float64")
     if isinstance(source, Computed):
         return source
-    return source.astype(np.float32 if step.options["to"] == 1 else np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return source.astype(np.float32 if step.options["to"] == 1 else np.float64)
 
 
 def _constant(step: Step) -> Value:

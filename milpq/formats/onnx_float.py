@@ -14,7 +14,8 @@ import numpy.typing as npt
 from milpq.errors import ModelFileError, UnsupportedModelError
 from milpq.formats._files import PathLike
 from milpq.formats._float_builder import SIGMOID_NOTE, FloatBuilder
-from milpq.formats._onnx_operators import HANDLERS, REMEDIES, SHAPE_ONLY, Computed, Step, Value
+from milpq.formats._onnx_operators import HANDLERS, REMEDIES, SHAPE_ONLY
+from milpq.formats._onnx_step import Computed, Step, Value
 from milpq.formats._onnx_tensors import attributes, input_shape, parse_onnx, tensor_to_array
 from milpq.network.float_network import FloatNetwork
 

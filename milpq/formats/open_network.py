@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import InvalidNetworkError, ModelFileError, TargetError, UnsupportedModelError
-from milpq.formats._files import PathLike, beside, read_bytes, read_npz
+from milpq.formats._files import PathLike, beside, read_bytes, read_npz, to_float64
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS
 from milpq.formats._open_writer import write_open_network
 from milpq.network.quantized_model import (
@@ -130,7 +130,7 @@ class _Builder:
     def linear(self, layer: schema.LinearLayer, source: int, where: str) -> QuantizedLinear:
         """Return a linear layer."""
         weights = self.integers(layer.weights, f"{where}: weights", 2)
-        neurons, inputs = weights.shape
+        neurons, inputs = len(weights), int(weights.shape[1])
         if inputs != self.sizes[source]:
             raise InvalidNetworkError(
                 f"{self.path}: {where}: weights for {inputs} inputs, {self.sizes[source]} come in"
@@ -153,9 +153,9 @@ class _Builder:
         requantization = None
         if layer.output is not None:
             requantization = self.requantization(layer.output, input_scale, weight_scales, where)
-        result: Float64Array = (input_scale * weight_scales)[channel]
+        result: Float64Array = np.take(input_scale * weight_scales, channel)
         if layer.output is not None:
-            result = np.full(neurons, layer.output.scale)
+            result = np.full(neurons, layer.output.scale, dtype=np.float64)
         self.scales.append(result)
         self.sizes.append(neurons)
         return QuantizedLinear(
@@ -346,7 +346,7 @@ class _Builder:
         array = np.array(given) if isinstance(given, list) else self.array(given, where)
         if array.dtype.kind not in "fiu" or array.shape != (count,):
             raise InvalidNetworkError(f"{self.path}: {where}: has shape {array.shape}, not ({count},)")
-        scales = array.astype(np.float64)
+        scales = to_float64(array)
         if not (np.isfinite(scales).all() and (scales > 0).all()):
             raise InvalidNetworkError(f"{self.path}: {where}: a scale is not positive and finite")
         return scales

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from milpq._arrays import Float64Array
 from milpq.errors import RegionError
-from milpq.formats._files import PathLike, beside, read_npy, read_npz, read_text
+from milpq.formats._files import PathLike, beside, read_npy, read_npz, read_text, to_float64
 from milpq.formats.vnnlib_box import read_vnnlib_box
 from milpq.region.box import Box
 
@@ -130,7 +130,7 @@ def _number(path: PathLike, key: str, value: object) -> float:
 
 
 def _flat(array: npt.NDArray[Any]) -> Float64Array:
-    return array.astype(np.float64).ravel()
+    return to_float64(array).ravel()
 
 
 def _box(path: PathLike, lower: Float64Array, upper: Float64Array) -> Box:

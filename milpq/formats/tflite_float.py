@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
-from milpq.formats._files import PathLike
+from milpq.formats._files import PathLike, to_float64
 from milpq.formats._float_builder import SIGMOID_NOTE, FloatBuilder
 from milpq.formats.tflite_reader import TfliteGraph, TfliteOperator, read_tflite
 from milpq.network.float_network import FloatNetwork
@@ -73,12 +71,12 @@ def _fully_connected(graph: TfliteGraph, operator: TfliteOperator, builder: Floa
         raise UnsupportedModelError(f"{where}: has no weights in the plain format")
     weights = graph.tensors[operator.inputs[1]]
     name = weights.name or graph.tensors[operator.outputs[0]].name
-    matrix = weights.array("FLOAT32").astype(np.float64)
+    matrix = to_float64(weights.array("FLOAT32"))
     if matrix.ndim != 2:
         raise InvalidNetworkError(f"{weights.where}: the weights are no matrix")
     bias = None
     if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-        bias = graph.tensors[operator.inputs[2]].array("FLOAT32").astype(np.float64).ravel()
+        bias = to_float64(graph.tensors[operator.inputs[2]].array("FLOAT32")).ravel()
     value = builder.linear(name, source, matrix, bias)
     if operator.activation == "none":
         return value

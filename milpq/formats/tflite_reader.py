@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
-from milpq.formats._files import PathLike, read_bytes
+from milpq.formats._files import PathLike, read_bytes, to_float64
 from milpq.rounding.activation import ENDS, Activation
 
 MAX_ENTRIES = 100_000
@@ -225,7 +225,7 @@ class _Parser:
         if quantization is not None:
             if quantization.DetailsType() != 0:
                 raise UnsupportedModelError(f"{where}: has a custom quantization")
-            scales = self.vector(quantization.ScaleLength, quantization.ScaleAsNumpy, 4).astype(np.float64)
+            scales = to_float64(self.vector(quantization.ScaleLength, quantization.ScaleAsNumpy, 4))
             zero_points = self.vector(quantization.ZeroPointLength, quantization.ZeroPointAsNumpy, 8)
             zero_points = zero_points.astype(np.int64)
             dimension = int(quantization.QuantizedDimension())

@@ -125,7 +125,7 @@ def fixed_point(
 ) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
     """Return a fixed point network whose two sides read one input code differently, and its integers.
 
-    Weights, biases and activations have ``bits − 2`` fraction bits; `f` reads k/255 and the integer side k/256.
+    Weights, biases and activations have ``bits − 2`` fraction bits; `f` reads k/255, the integer side k/256.
     """
     shapes = [(6, 4), (5, 6), (3, 5)]
     top = 1 << (bits - 1)

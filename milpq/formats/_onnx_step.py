@@ -1,0 +1,120 @@
+"""One ONNX node with its inputs looked up: what the operators share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from milpq._arrays import Float64Array
+from milpq.errors import ModelFileError, UnsupportedModelError
+from milpq.formats._files import to_float64
+from milpq.formats._float_builder import FloatBuilder
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A value of the FloatBuilder under its ONNX shape, the batch dimension being 1."""
+
+    index: int
+    shape: tuple[int, ...]
+    after_sigmoid: bool = False
+
+
+Value: TypeAlias = "Computed | npt.NDArray[Any]"
+
+
+class Step:
+    """One node with its inputs looked up, and what the handlers share."""
+
+    def __init__(
+        self,
+        builder: FloatBuilder,
+        name: str,
+        where: str,
+        sources: list[Value | None],
+        options: dict[str, Any],
+    ) -> None:
+        self.builder = builder
+        self.name = name
+        self.options = options
+        self._sources = sources
+        self._where = where
+
+    def unsupported(self, what: str) -> UnsupportedModelError:
+        """Return the error that this node `what`."""
+        return UnsupportedModelError(f"{self._where}: {what}")
+
+    def damaged(self, what: str) -> ModelFileError:
+        """Return the error that this node is malformed."""
+        return ModelFileError(f"{self._where}: {what}")
+
+    def check(self, shape: tuple[int, ...], weights: int) -> None:
+        """Raise UnsupportedModelError if a layer of this shape and number of weights is too large."""
+        self.builder.check_size(math.prod(shape), f"layer {self.name!r}")
+        self.builder.check_weights(weights, f"layer {self.name!r}")
+
+    def has(self, position: int) -> bool:
+        """Tell whether an optional input is given."""
+        return position < len(self._sources) and self._sources[position] is not None
+
+    def value(self, position: int) -> Value:
+        """Return an input that must be given."""
+        source = self._sources[position] if position < len(self._sources) else None
+        if source is None:
+            raise self.damaged(f"its input {position} is missing")
+        return source
+
+    def computed(self, position: int) -> Computed:
+        """Return an input that must depend on the network input."""
+        source = self.value(position)
+        if not isinstance(source, Computed):
+            raise self.unsupported(f"its input {position} is a constant; fold constants on export")
+        return source
+
+    def constant(self, position: int, what: str) -> Float64Array:
+        """Return an input that must be a float constant."""
+        source = self.value(position)
+        if isinstance(source, Computed):
+            raise self.unsupported(f"its {what} depends on the network input; milpq needs a constant")
+        if source.dtype.kind != "f":
+            raise self.unsupported(f"its {what} is not a float constant")
+        return to_float64(source)
+
+    def integers(self, position: int, what: str) -> list[int]:
+        """Return an input that must be a list of integer constants."""
+        source = self.value(position)
+        if isinstance(source, Computed) or source.dtype.kind != "i" or source.ndim > 1:
+            raise self.unsupported(f"its {what} is not a list of integer constants")
+        return [int(number) for number in source.ravel()]
+
+    def integer_list(self, name: str) -> list[int] | None:
+        """Return an attribute that is a list of integers, or None where it is not given."""
+        given: object = self.options.get(name)
+        if given is None:
+            return None
+        if not isinstance(given, list):
+            raise self.damaged(f"its {name} is no list")
+        return [int(number) for number in cast("list[int]", given)]
+
+    def scalar(self, position: int, what: str, default: float) -> float:
+        """Return an optional input that must be one float constant."""
+        if not self.has(position):
+            return default
+        source = self.constant(position, what)
+        if source.size != 1:
+            raise self.damaged(f"its {what} is not one number")
+        return float(source.ravel()[0])
+
+    def broadcast(self, constant: Float64Array, value: Computed) -> tuple[Float64Array, tuple[int, ...]]:
+        """Return a constant spread over `value`, flattened, and the shape of the result."""
+        try:
+            shape = np.broadcast_shapes(constant.shape, value.shape)
+        except ValueError:
+            raise self.damaged(f"shapes {constant.shape} and {value.shape} do not broadcast") from None
+        if math.prod(shape) != math.prod(value.shape):
+            raise self.unsupported(f"broadcasts its input of shape {value.shape} to {shape}")
+        return np.broadcast_to(constant, shape).ravel(), shape
