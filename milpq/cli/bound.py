@@ -54,7 +54,7 @@ def bound(
         str | None,
         typer.Option(
             metavar="file|dequantized",
-            help="Compare with FLOAT, or with the integer weights in real arithmetic.",
+            help="Compare with FLOAT, or (not reading FLOAT) with the integer weights in real arithmetic.",
         ),
     ] = None,
 ) -> int:

@@ -24,9 +24,9 @@ def simulate(
     from milpq.errors import UsageError
     from milpq.formats._files import read_npy
     from milpq.network.integer_network import IntegerNetwork
-    from milpq.verify.models import settle
+    from milpq.verify.models import load_quantized_side, on_target
 
-    network = settle(quantized_file, target)
+    network = on_target(load_quantized_side(quantized_file, keep_final_activation=True), target)
     if not isinstance(network, IntegerNetwork):
         raise UsageError(f"{quantized_file}: is a float network; simulate executes integer networks")
     codes = read_npy(inputs, UsageError)

@@ -71,7 +71,8 @@ def bound(
     on_progress : callable, optional
         Given a `Progress` whenever the bracket may have changed; perhaps in another thread.
     float_twin : "file" or "dequantized", optional
-        With ``dequantized`` the float side is the integer model's own weights in real arithmetic.
+        With ``dequantized`` the float side is the integer model's own weights in real arithmetic, and
+        `float_network` is not read.
 
     Returns
     -------

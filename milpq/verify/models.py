@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from milpq.errors import NotAPairError, TargetError, UsageError
+from milpq.formats import load_float, load_quantized, load_region
 from milpq.merge import QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
+from milpq.network.pairing import check_pair, dequantized_twin
 from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
+from milpq.rounding.targets import get_target
 from milpq.verify.options import FloatTwin
 
 if TYPE_CHECKING:
@@ -48,40 +51,41 @@ def load_pair(
     MilpqError
         A file is unreadable, the target is missing or unknown, or the two are not a pair.
     """
-    from milpq.formats import load_float, load_quantized  # noqa: PLC0415 - reads no model format before one is asked for
-    from milpq.network.pairing import check_pair, dequantized_twin  # noqa: PLC0415
-
-    quantized_model = (
-        load_quantized(quantized_source)
-        if isinstance(quantized_source, str | os.PathLike)
-        else quantized_source
-    )
-    float_network = load_float(float_source) if isinstance(float_source, str | os.PathLike) else float_source
-    if isinstance(quantized_model, QuantizedModel):
-        if twin == "dequantized":
-            float_network = dequantized_twin(quantized_model)
-        else:
-            check_pair(float_network, quantized_model)
-    elif twin == "dequantized":
-        raise UsageError(
-            "the float twin 'dequantized' needs an integer model, from a file or as a QuantizedModel"
-        )
-    quantized = on_target(quantized_model, target)
-    notes = [f"{network.origin}: {network.note}" for network in (float_network, quantized) if network.note]
+    quantized_model = load_quantized_side(quantized_source)
     if twin == "dequantized":
-        notes.append("the float side is the integer model's own weights in real arithmetic")
-    if bool(float_network.note) != bool(quantized.note) and any("igmoid" in note for note in notes):
+        if not isinstance(quantized_model, QuantizedModel):
+            raise UsageError(
+                "--float-twin dequantized needs an integer model, from a file or a QuantizedModel"
+            )
+        float_network = dequantized_twin(quantized_model)
+        notes = ["the float side is the integer model's own weights in real arithmetic"]
+    else:
+        float_network = _load_float_side(float_source)
+        notes = []
+        if isinstance(quantized_model, QuantizedModel):
+            check_pair(float_network, quantized_model)
+    quantized = on_target(quantized_model, target)
+    sides = (float_network, quantized)
+    if len({"sigmoid" in side.note for side in sides}) > 1:
+        ends, other = sides if "sigmoid" in sides[0].note else sides[::-1]
         raise NotAPairError(
-            f"only one of the two networks ends in a sigmoid ({notes[0]}); remove it from that one"
+            f"{ends.origin} ends in a sigmoid and {other.origin} does not; remove it from that file"
         )
+    notes += [f"{side.origin}: {side.note}" for side in sides if side.note]
     return Pair(float_network, quantized, tuple(notes))
 
 
-def settle(source: QuantizedSource, target: str | None) -> QuantizedNetwork:
-    """Load a quantized network and settle its rounding."""
-    from milpq.formats import load_quantized  # noqa: PLC0415
+def load_quantized_side(
+    source: QuantizedSource, *, keep_final_activation: bool = False
+) -> FloatNetwork | IntegerNetwork | QuantizedModel:
+    """Return the quantized side; a final sigmoid of a file is kept only for execution."""
+    if isinstance(source, str | os.PathLike):
+        return load_quantized(source, keep_final_activation=keep_final_activation)
+    return source
 
-    return on_target(load_quantized(source) if isinstance(source, str | os.PathLike) else source, target)
+
+def _load_float_side(source: FloatSource) -> FloatNetwork:
+    return load_float(source) if isinstance(source, str | os.PathLike) else source
 
 
 def on_target(model: FloatNetwork | IntegerNetwork | QuantizedModel, target: str | None) -> QuantizedNetwork:
@@ -92,8 +96,6 @@ def on_target(model: FloatNetwork | IntegerNetwork | QuantizedModel, target: str
     TargetError
         The target is missing or unknown, or it is given for a network whose arithmetic is settled.
     """
-    from milpq.rounding.targets import get_target  # noqa: PLC0415
-
     if isinstance(model, QuantizedModel):
         return model.on_target(None if target is None else get_target(target))
     if target is not None:
@@ -109,8 +111,6 @@ def on_target(model: FloatNetwork | IntegerNetwork | QuantizedModel, target: str
 
 def load_box(source: RegionSource) -> tuple[Box, str]:
     """Return the region and where it comes from."""
-    from milpq.formats import load_region  # noqa: PLC0415
-
     if isinstance(source, Box):
         return source, "<memory>"
     if isinstance(source, tuple):
