@@ -13,8 +13,8 @@ PAIRS: Final = (
     (
         "controller",
         "controller_small",
-        "an inverted pendulum's controller, 3-16-16-1, around upright: does int8 move the motor by over 6 %?",
-        0.06,
+        "an inverted pendulum's controller, 3-16-16-1, around upright: does int8 move the motor by over 3 %?",
+        0.03,
     ),
     (
         "digits",
