@@ -20,26 +20,15 @@ from random_pairs import (
 
 from milpq.errors import UsageError
 from milpq.merge import Problem
-from milpq.milp.backends import Session
 from milpq.milp.backends.highs import HighsBackend
 from milpq.milp.encode import Encoder, encode
-from milpq.milp.model import LinearModel
 from milpq.milp.relax import lp_bound
 from milpq.milp.solve import MilpOptions, maximize_outputs
 
 SEEDS = st.integers(0, 100_000)
 
 
-class RobustHighs(HighsBackend):
-    """HiGHS with its own integrality tolerance: at 1e-9, version 1.15.1 loses some optimal points."""
-
-    def open(self, model: LinearModel) -> Session:
-        session = super().open(model)
-        session._set("mip_feasibility_tolerance", 1e-6)
-        return session
-
-
-HIGHS = RobustHighs()
+HIGHS = HighsBackend()
 
 
 def encoded(problem: Problem, *, cuts: bool = False):
