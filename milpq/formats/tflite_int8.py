@@ -164,8 +164,12 @@ class _Walker:
         per_channel = len(stored.scales) > 1
         if len(stored.scales) not in {1, neurons} or (per_channel and stored.quantized_dimension != 0):
             raise InvalidNetworkError(f"{stored.where}: {len(stored.scales)} scales for {neurons} neurons")
-        if per_channel and stored.zero_points.any():
-            raise UnsupportedModelError(f"{stored.where}: has nonzero zero points per channel")
+        if stored.zero_points.any():
+            # XNNPACK leaves such layers to other kernels, which round differently.
+            raise UnsupportedModelError(
+                f"{stored.where}: its zero point is {stored.zero_points[0]}; int8 weights must have "
+                "zero point 0: convert the model again"
+            )
         bias = np.zeros(neurons, dtype=np.int64)
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             bias = self._bias(graph.tensors[operator.inputs[2]], neurons)
@@ -180,7 +184,7 @@ class _Walker:
             QuantizedLinear(
                 stored.name or result.name,
                 source,
-                weights.astype(np.float64) - float(stored.zero_points[0]),
+                weights.astype(np.float64),
                 bias,
                 input_scale,
                 scales,

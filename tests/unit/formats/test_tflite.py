@@ -156,12 +156,6 @@ def model() -> Any:
     return _object(write_fully_connected_model([layer(), layer(weights=np.ones((2, 2), np.int8))], 0.5, 7))
 
 
-def test_nonzero_weight_zero_point(tmp_path: Path, model: Any) -> None:
-    model.subgraphs[0].tensors[1].quantization.zeroPoint = [5]
-    found, _ = linear(read(tmp_path, _edited(model)))
-    assert (found.weights == W.astype(int) - 5).all()
-
-
 def test_reshape(tmp_path: Path) -> None:
     graph = _GraphBuilder()
     quantization = _quantization(np.array([0.5], np.float32), 7)
@@ -199,6 +193,7 @@ def _set(path: str, value: Any) -> Any:
         (_set("tensors.1.quantization.scale", [0.1] * 3), InvalidNetworkError, "zero points"),
         (_set("tensors.3.quantization", None), InvalidNetworkError, "0 scales"),
         (_set("tensors.3.quantization.zeroPoint", [300]), InvalidNetworkError, "300"),
+        (_set("tensors.1.quantization.zeroPoint", [5]), UnsupportedModelError, "zero point is 5"),
         (_set("tensors.2.quantization.zeroPoint", [1]), InvalidNetworkError, "bias"),
         (_set("tensors.1.shape", [2**30, 2**30]), ModelFileError, "bytes"),
         (_set("tensors.1.shape", [3, 2]), InvalidNetworkError, "3 inputs"),
