@@ -1,9 +1,5 @@
 """Assemble a FloatNetwork node by node, merging neighbours only where that is exact in float64."""
 
-# SciPy ships no types for its sparse arrays.
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
-# pyright: reportOptionalSubscript=false, reportReturnType=false
-
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,9 +1,5 @@
 """Defensive access to ONNX protobufs: tensors, attributes and declared shapes."""
 
-# The protobuf classes of onnx are generated and only partly typed.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
-
 from __future__ import annotations
 
 import math

@@ -1,9 +1,5 @@
 """Read a float ONNX graph of dense layers and ReLUs as a FloatNetwork."""
 
-# The protobuf classes of onnx are generated and only partly typed.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
-
 from __future__ import annotations
 
 import math

@@ -1,8 +1,5 @@
 """Take a torch module of dense layers and ReLUs as a FloatNetwork."""
 
-# The stubs of torch leave several members partly unknown.
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 from collections.abc import Iterator
