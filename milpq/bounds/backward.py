@@ -1,12 +1,12 @@
 """Backward substitution: linear functionals of a layer, rewritten over the input and bounded there.
 
-A batch of functionals is held as coefficients on the float side ``h`` (or ``a``) and on the difference ``δ`` (or
-``d``) of merged values, plus an offset; what is computed is an upper bound of each.  Every rewriting of the
-coefficients rounds; the discrepancy multiplies variables with known bounds, so it is added to the offset at
-once: *the float coefficients then describe an exact inequality*, and no error has to be carried along.
+A batch of functionals is held as coefficients on the float side ``h`` (or ``a``) and on the difference ``δ``
+(or ``d``) of merged values, plus an offset; what is computed is an upper bound of each.  Every rewriting of
+the coefficients rounds; the discrepancy multiplies variables with known bounds, so it is added to the offset
+at once: *the float coefficients then describe an exact inequality*, and no error has to be carried along.
 
-References: Zhang et al., *Efficient Neural Network Robustness Certification with General Activation Functions*
-(CROWN), for one network; the substitution of ``(h, δ)`` pairs is this project's.
+References: Zhang et al., *Efficient Neural Network Robustness Certification with General Activation
+Functions* (CROWN), for one network; the substitution of ``(h, δ)`` pairs is this project's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from milpq.bounds.prepared import Sizes
 from milpq.bounds.relaxation import Band, Relaxation
 from milpq.bounds.values import Interval, ValueBounds
 from milpq.merge.nodes import MergedActivation, MergedAffine, MergedNode
+from milpq.network.nodes import apply_matrix
 
 _BAND_SLACK = 64 * UNIT_ROUNDOFF
 
@@ -116,16 +117,18 @@ class Functionals:
 def affine_weights(
     node: MergedAffine, sizes: tuple[Sizes, ...], values: list[ValueBounds]
 ) -> tuple[Float64Array, Float64Array]:
-    """Return ``|W||h| + |b|`` and ``|Ŵ||δ| + |ΔW||h| + |Δb|``, shape (cubes, neurons): what roundings scale with."""
+    """Return what roundings scale with: ``|W||h| + |b|`` and ``|Ŵ||δ| + |ΔW||h| + |Δb|``, (cubes, neurons)."""
     weight_float = np.abs(node.float_bias)[None, :]
     weight_difference = np.abs(node.difference_bias)[None, :]
     for term, size in zip(node.terms, sizes, strict=True):
         source = values[term.source]
         reach = largest(source.float_side.lower, source.float_side.upper)
         gap = largest(source.difference.lower, source.difference.upper)
-        weight_float = weight_float + times(reach, size.float_matrix.T)
+        weight_float = weight_float + apply_matrix(size.float_matrix, reach)
         weight_difference = (
-            weight_difference + times(gap, size.quantized_matrix.T) + times(reach, size.difference_matrix.T)
+            weight_difference
+            + apply_matrix(size.quantized_matrix, gap)
+            + apply_matrix(size.difference_matrix, reach)
         )
     return weight_float * (1 + 1e-9), weight_difference * (1 + 1e-9)
 
@@ -138,7 +141,7 @@ def substitute(
     values: list[ValueBounds],
     relaxations: dict[int, Relaxation],
 ) -> Float64Array:
-    """Substitute functionals on values up to `start` back to the input; return upper bounds (cubes, functionals).
+    """Substitute functionals on values up to `start` back to the input; return their upper bounds.
 
     Parameters
     ----------

@@ -61,7 +61,9 @@ def closed(value: ValueBounds, what: str) -> ValueBounds:
     """Return the bounds after each of ``a``, ``v`` and ``d`` has been bounded by the other two."""
     a, v, d = value.float_side, value.quantized_side, value.difference
     d = d.intersect(Interval(down(v.lower - a.upper), up(v.upper - a.lower)), f"the difference of {what!r}")
-    v = v.intersect(Interval(down(a.lower + d.lower), up(a.upper + d.upper)), f"the quantized side of {what!r}")
+    v = v.intersect(
+        Interval(down(a.lower + d.lower), up(a.upper + d.upper)), f"the quantized side of {what!r}"
+    )
     a = a.intersect(Interval(down(v.lower - d.upper), up(v.upper - d.lower)), f"the float side of {what!r}")
     return ValueBounds(a, v, d)
 
@@ -75,8 +77,9 @@ def residue_band(residue: Residue, source: ValueBounds) -> ResidueBand:
 def activation_bounds(node: MergedActivation, band: ResidueBand | None, source: ValueBounds) -> ValueBounds:
     """Return the interval image of a merged activation.
 
-    *Soundness:* ``φ`` is nondecreasing and 1-Lipschitz, so for ``d >= 0`` its difference lies in ``[0, d]``; for a
-    fixed ``d < 0`` the map ``a ↦ φ(a + d) − φ(a)`` falls, stays and rises again, so its maximum lies at an end.
+    *Soundness:* ``φ`` is nondecreasing and 1-Lipschitz, so for ``d >= 0`` its difference lies in ``[0, d]``;
+    for a fixed ``d < 0`` the map ``a ↦ φ(a + d) − φ(a)`` falls, stays and rises again, so its maximum lies at
+    an end.
     """
     a, v, d = source.float_side, source.quantized_side, source.difference
 
@@ -105,7 +108,9 @@ def activation_bounds(node: MergedActivation, band: ResidueBand | None, source: 
         + 4 * UNIT_ROUNDOFF * largest(difference.upper, cut.upper),
     )
     apart = Interval(down(band.image.lower - float_side.upper), up(band.image.upper - float_side.lower))
-    return ValueBounds(float_side, band.image, difference.intersect(apart, f"the difference of {node.name!r}"))
+    return ValueBounds(
+        float_side, band.image, difference.intersect(apart, f"the difference of {node.name!r}")
+    )
 
 
 def _saturation(band: ResidueBand, clamped: Interval) -> Interval:

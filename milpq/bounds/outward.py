@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, gamma
+from milpq.network.nodes import apply_matrix
 
 TINY = 1e-300
 """Covers every underflow: larger than any sum of fewer than 2^50 subnormal roundings."""
@@ -51,13 +52,13 @@ def affine_image(
     size : ``|matrix|``
     lower, upper : float64, shape (cubes, inputs)
 
-    *Soundness:* with ``x = c + t, |t| <= r`` the exact image is ``Wc ± |W| r``; the float64 product of n terms errs
-    by at most ``γ_n |W||c|``, one more rounding each for the entries of W and for c, so
+    *Soundness:* with ``x = c + t, |t| <= r`` the exact image is ``Wc ± |W| r``; the float64 product of n
+    terms errs by at most ``γ_n |W||c|``, one more rounding each for the entries of W and for c, so
     ``|W| (r + γ_{n+3} (|c| + r))`` (computed, and lifted for its own rounding) covers everything.
     """
     centre = 0.5 * lower + 0.5 * upper
     radius = up(np.maximum(upper - centre, centre - lower))
     error = gamma(matrix.shape[1] + 8)
-    product = times(centre, matrix.T)
-    spread = times(radius + error * (np.abs(centre) + radius), size.T)
+    product = apply_matrix(matrix, centre)
+    spread = apply_matrix(size, radius + error * (np.abs(centre) + radius))
     return product, spread * (1 + 2 * error) + TINY

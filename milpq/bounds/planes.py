@@ -1,11 +1,11 @@
 """Linear planes around activations: the relaxations that backward substitution uses.
 
-A *plane pair* bounds a scalar ``r`` by ``lower <= r <= upper``, both affine in the float pre-activation ``a`` and
-the difference ``d = v − a``.  Each candidate below is valid for its phase case; where several are, the one that
-is tightest at the centre of the box is kept, which minimizes its mean over the box.
+A *plane pair* bounds a scalar ``r`` by ``lower <= r <= upper``, both affine in the float pre-activation ``a``
+and the difference ``d = v − a``.  Each candidate below is valid for its phase case; where several are, the
+one that is tightest at the centre of the box is kept, which minimizes its mean over the box.
 
-*Soundness:* slopes are results of at most four float64 roundings; a plane with exact slopes and offset is valid
-(proofs beside the formulas), so the offset is moved outwards by ``16 u (|p_a||a| + |p_d||d| + |q|)``.
+*Soundness:* slopes are results of at most four float64 roundings; a plane with exact slopes and offset is
+valid (proofs beside the formulas), so the offset is moved outwards by ``16 u (|p_a||a| + |p_d||d| + |q|)``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ class Plane:
 
     def __add__(self, other: Plane) -> Plane:
         """Return the sum of two planes (its rounding is covered by `widened`)."""
-        return Plane(
-            self.slope_a + other.slope_a, self.slope_d + other.slope_d, self.offset + other.offset
-        )
+        return Plane(self.slope_a + other.slope_a, self.slope_d + other.slope_d, self.offset + other.offset)
 
     def __neg__(self) -> Plane:
         """Return the negated plane."""
@@ -75,7 +73,8 @@ def relu_planes(x: Interval, kink: float = 0.0) -> tuple[Float64Array, ...]:
 
     Upper: the chord.  Lower: slope 0 or 1, whichever loses less area (CROWN's adaptive choice).
 
-    References: Zhang et al., *Efficient Neural Network Robustness Certification with General Activation Functions*.
+    References: Zhang et al., *Efficient Neural Network Robustness Certification with General Activation
+    Functions*.
     """
     low, high = x.lower - kink, x.upper - kink
     unstable = (low < 0) & (high > 0)
@@ -116,9 +115,10 @@ def relu_pair_planes(a: Interval, v: Interval, d: Interval, kink: float = 0.0) -
 
     Proof of U1: ``r <= max(d, 0)`` as ReLU is nondecreasing and 1-Lipschitz, and the chord lies above it.
     U2 ``r <= d − dl(1 − a/ua)``, needs ``ua >= −dl``: for ``a, v >= 0``, ``r = d`` and the rest is >= 0; for
-    ``v < 0 <= a``, ``r = −a`` and ``d − dl + dl·a/ua >= dl·a/ua >= −a``; for ``a < 0`` the right side is at least
-    ``max(d − dl, 0) + ...`` with ``dl·a/ua >= 0``, above both 0 and ``v = a + d``.  U3 ``r <= du(1 − a/la)``, needs
-    ``−la >= du``, and L1 to L3 follow by exchanging the two sides (``a ↔ v``, ``d ↔ −d``).
+    ``v < 0 <= a``, ``r = −a`` and ``d − dl + dl·a/ua >= dl·a/ua >= −a``; for ``a < 0`` the right side is at
+    least ``max(d − dl, 0) + ...`` with ``dl·a/ua >= 0``, above both 0 and ``v = a + d``.  U3
+    ``r <= du(1 − a/la)``, needs ``−la >= du``, and L1 to L3 follow by exchanging the two sides (``a ↔ v``,
+    ``d ↔ −d``).
     """
     al, au = a.lower - kink, a.upper - kink
     vl, vu = v.lower - kink, v.upper - kink
@@ -137,24 +137,29 @@ def relu_pair_planes(a: Interval, v: Interval, d: Interval, kink: float = 0.0) -
     upper = PlaneChoice(middle_a, middle_d, 1.0)
     upper.offer(apart_upper)
     upper.offer(Plane(zero, slope, np.where(straddles, -slope * dl, 0.0)))
-    au_safe, al_safe = np.where(au > 0, au, 1.0), np.where(al < 0, al, -1.0)
-    ratio = np.where(au > 0, dl / au_safe, 0.0)
-    upper.offer(Plane(ratio, zero + 1.0, -dl - ratio * kink), (dl < 0) & (au > 0) & (au >= -dl) & (al <= 0))
-    ratio = np.where(al < 0, du / al_safe, 0.0)
-    upper.offer(Plane(-ratio, zero, du + ratio * kink), (du > 0) & (al < 0) & (-al >= du) & (au >= 0))
+    valid = (dl < 0) & (au > 0) & (au >= -dl) & (al <= 0)
+    ratio = _quotient(dl, au, valid)
+    upper.offer(Plane(ratio, zero + 1.0, -dl - ratio * kink), valid)
+    valid = (du > 0) & (al < 0) & (-al >= du) & (au >= 0)
+    ratio = _quotient(du, al, valid)
+    upper.offer(Plane(-ratio, zero, du + ratio * kink), valid)
 
     slope = np.where(straddles, -dl / width, du <= 0)
     lower = PlaneChoice(middle_a, middle_d, -1.0)
     lower.offer(apart_lower)
     lower.offer(Plane(zero, slope, np.where(straddles, -slope * du, 0.0)))
-    vu_safe, vl_safe = np.where(vu > 0, vu, 1.0), np.where(vl < 0, vl, -1.0)
-    ratio = np.where(vu > 0, du / vu_safe, 0.0)
-    lower.offer(
-        Plane(ratio, 1.0 + ratio, -du - ratio * kink), (du > 0) & (vu > 0) & (vu >= du) & (vl <= 0)
-    )
-    ratio = np.where(vl < 0, dl / vl_safe, 0.0)
-    lower.offer(Plane(-ratio, -ratio, dl + ratio * kink), (dl < 0) & (vl < 0) & (vl <= dl) & (vu >= 0))
+    valid = (du > 0) & (vu > 0) & (vu >= du) & (vl <= 0)
+    ratio = _quotient(du, vu, valid)
+    lower.offer(Plane(ratio, 1.0 + ratio, -du - ratio * kink), valid)
+    valid = (dl < 0) & (vl < 0) & (vl <= dl) & (vu >= 0)
+    ratio = _quotient(dl, vl, valid)
+    lower.offer(Plane(-ratio, -ratio, dl + ratio * kink), valid)
     return PlanePair(lower.plane(), upper.plane())
+
+
+def _quotient(part: Float64Array, whole: Float64Array, valid: BoolArray) -> Float64Array:
+    """Return ``part / whole``, at most 1 in magnitude where `valid`; 0 elsewhere, where it may overflow."""
+    return np.where(valid, part, 0.0) / np.where(valid, whole, 1.0)
 
 
 def clamp_pair_planes(a: Interval, v: Interval, d: Interval, lower: float, upper: float) -> PlanePair:

@@ -25,7 +25,8 @@ from milpq.merge.nodes import MergedActivation
 class Band:
     """``centre ± radius`` of a family of planes: what backward substitution multiplies by ``C`` and ``|C|``.
 
-    Each array has shape (cubes, neurons).  `weight` bounds the magnitude of all parts, for the rounding slack.
+    Each array has shape (cubes, neurons).  `weight` bounds the magnitude of all parts, for the rounding
+    slack.
     """
 
     slope_a: Float64Array
@@ -112,8 +113,14 @@ def _with_step(
     zero = np.zeros_like(a.lower)
     pair = pair + _saturation_planes(node, band, v)
     # Slack for the sums of offsets whose parts may cancel.
-    slack = 16 * UNIT_ROUNDOFF * (
-        largest(v.lower, v.upper) + largest(band.image.lower, band.image.upper) + largest(a.lower, a.upper)
+    slack = (
+        16
+        * UNIT_ROUNDOFF
+        * (
+            largest(v.lower, v.upper)
+            + largest(band.image.lower, band.image.upper)
+            + largest(a.lower, a.upper)
+        )
     )
     low, high = pair.lower, pair.upper
     rounded = PlanePair(
@@ -133,9 +140,9 @@ def _with_step(
 def _saturation_planes(node: MergedActivation, band: ResidueBand, v: Interval) -> PlanePair:
     """Return planes of ``base(v) − φ(v) = relu(low − φ(v)) − relu(φ(v) − top)`` in ``v = a + d``.
 
-    Where ``φ`` has no upper end and ``top`` lies above its lower end, ``relu(φ(v) − top) = relu(v − top)``; where it
-    has no lower end and ``low`` lies below its upper end, ``relu(low − φ(v)) = relu(low − v)``.  Otherwise the part
-    is monotone in ``v`` and enters as its range.
+    Where ``φ`` has no upper end and ``top`` lies above its lower end, ``relu(φ(v) − top) = relu(v − top)``;
+    where it has no lower end and ``low`` lies below its upper end, ``relu(low − φ(v)) = relu(low − v)``.
+    Otherwise the part is monotone in ``v`` and enters as its range.
     """
     low, top = band.saturation_lower, band.saturation_upper
     clamped = [np.clip(end, node.lower, node.upper) for end in (v.lower, v.upper)]

@@ -17,10 +17,11 @@ from milpq.rounding.step import NEVER, StepFunction
 class Residue:
     """Answers, for a step node, what its rounding adds to the clamp ``base`` over reachable accumulators.
 
-    ``base(v) = min(max(φ(v), saturation_lower), saturation_upper)`` is the float activation cut to the real values
-    that the codes can represent, and ``ρ(v) = φ_q(v) − base(v)`` the *residue*.  On a plateau ``φ_q`` is constant and
-    ``base`` nondecreasing, so the extremes of ``ρ`` lie at plateau ends; sparse tables answer the extremes over
-    any range of whole plateaus in constant time, and the two cut plateaus are evaluated at their cut.
+    ``base(v) = min(max(φ(v), saturation_lower), saturation_upper)`` is the float activation cut to the real
+    values that the codes can represent, and ``ρ(v) = φ_q(v) − base(v)`` the *residue*.  On a plateau ``φ_q``
+    is constant and ``base`` nondecreasing, so the extremes of ``ρ`` lie at plateau ends; sparse tables answer
+    the extremes over any range of whole plateaus in constant time, and the two cut plateaus are evaluated at
+    their cut.
     """
 
     node: MergedActivation
@@ -41,6 +42,7 @@ class Residue:
         # Neurons of one row may still have scales of their own: one table per distinct triple.
         triples = np.stack([step.rows.astype(np.float64), scale_in, scale_out], axis=1)
         _, first, kind = np.unique(triples, axis=0, return_index=True, return_inverse=True)
+        kind = kind.reshape(-1)  # NumPy 2.0 keeps the axis
         rows, unit, out = step.rows[first], scale_in[first][:, None], scale_out[first][:, None]
         thresholds, values = step.thresholds[rows], step.values[rows]
         bottom = down(out[:, 0] * values[:, 0])
@@ -71,8 +73,8 @@ class Residue:
     def accumulators(self, quantized: Interval) -> tuple[Int64Array, Int64Array]:
         """Return the integer accumulators inside real bounds, shape (cubes, neurons), rounded outwards.
 
-        Accumulators lie below 2^31, so the relative slack of 2^-50 moves a quotient by less than 2^-19: it never
-        drops an integer, and rarely keeps one too many.
+        Accumulators lie below 2^31, so the relative slack of 2^-50 moves a quotient by less than 2^-19: it
+        never drops an integer, and rarely keeps one too many.
         """
         slack = 2.0**-50
         low = quantized.lower / self.scale_in
@@ -103,8 +105,10 @@ class Residue:
         at_lower = self.scale_out * step.values[step.rows, first]
         at_upper = self.scale_out * step.values[step.rows, last]
         low_base, high_base = (self._base(self.scale_in * end) for end in (lower, upper))
-        slack = 8 * UNIT_ROUNDOFF * (
-            largest(at_lower, at_upper) + largest(self.saturation_lower, self.saturation_upper)
+        slack = (
+            8
+            * UNIT_ROUNDOFF
+            * (largest(at_lower, at_upper) + largest(self.saturation_lower, self.saturation_upper))
         )
         # max over plateaus first+1..last of their left ends; min over first..last−1 of their right ends
         inside = last - first

@@ -6,7 +6,14 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Int64Array
 from milpq.bounds.backward import Functionals, substitute, two_sided
-from milpq.bounds.forward import ResidueBand, activation_bounds, affine_bounds, closed, input_bounds, residue_band
+from milpq.bounds.forward import (
+    ResidueBand,
+    activation_bounds,
+    affine_bounds,
+    closed,
+    input_bounds,
+    residue_band,
+)
 from milpq.bounds.prepared import Prepared, prepared
 from milpq.bounds.relaxation import Relaxation, relax
 from milpq.bounds.values import Bounds, Interval, ValueBounds
@@ -39,8 +46,8 @@ def symbolic(problem: Problem, cubes: Cubes) -> Bounds:
 def differential(problem: Problem, cubes: Cubes) -> Bounds:
     """Bound ``(a, v, d)`` by backward substitution with the phase cases of each pair of activations.
 
-    The difference of every layer that needs it is bounded as a quantity of its own, and enters the next layer's
-    relaxation; intersected with interval bounds throughout.
+    The difference of every layer that needs it is bounded as a quantity of its own, and enters the next
+    layer's relaxation; intersected with interval bounds throughout.
 
     *Soundness:* see `milpq.bounds.backward` and `milpq.bounds.planes`.
     """
@@ -97,24 +104,30 @@ class _Sweep:
         return Bounds(tuple(self._values), output)
 
     def _refine(self, value: int, node: MergedAffine, bounds: ValueBounds) -> ValueBounds:
-        """Tighten the neurons of an affine node whose activation is not settled by interval bounds."""
+        """Tighten the neurons of an affine node whose activation is not settled by interval bounds.
+
+        Only those, so that the bounds of a cube do not depend on the batch it is in.
+        """
         wanted = self._unsettled(value, bounds)
         count = int(wanted.sum(axis=1).max(initial=0))
         if count == 0:
             return bounds
         # Each cube's unsettled neurons first; padded with others up to the batch's largest count.
         chosen = np.argsort(~wanted, axis=1, kind="stable")[:, :count]
+        kept = np.take_along_axis(wanted, chosen, axis=1)
         float_side = self._substitute(value, chosen, on_difference=False)
         bounds = ValueBounds(
-            _scatter(bounds.float_side, float_side, chosen, node.name), bounds.quantized_side, bounds.difference
+            _scatter(bounds.float_side, float_side, chosen, kept, node.name),
+            bounds.quantized_side,
+            bounds.difference,
         )
         if self._carry:
             difference = self._substitute(value, chosen, on_difference=True)
-            difference = _scatter(bounds.difference, difference, chosen, node.name)
+            difference = _scatter(bounds.difference, difference, chosen, kept, node.name)
             bounds = ValueBounds(bounds.float_side, bounds.quantized_side, difference)
         else:
             quantized = self._substitute(value, chosen, on_difference=True, on_float=True)
-            quantized = _scatter(bounds.quantized_side, quantized, chosen, node.name)
+            quantized = _scatter(bounds.quantized_side, quantized, chosen, kept, node.name)
             bounds = ValueBounds(bounds.float_side, quantized, bounds.difference)
         return closed(bounds, node.name)
 
@@ -143,10 +156,12 @@ class _Sweep:
     ) -> Interval:
         """Bound the chosen neurons' ``a``, ``d`` or ``v = a + d``, shape (cubes, chosen)."""
         on_float = not on_difference if on_float is None else on_float
-        size = self._values[value].float_side.lower.shape[1] if value < len(self._values) else self._size(value)
+        size = (
+            self._values[value].float_side.lower.shape[1] if value < len(self._values) else self._size(value)
+        )
         one_hot = np.zeros((self._cubes, 2 * chosen.shape[1], size))
         cube = np.arange(self._cubes)[:, None]
-        row = np.arange(chosen.shape[1])[None, :]
+        row = np.arange(chosen.shape[1], dtype=np.int64)[None, :]
         one_hot[cube, row, chosen] = 1.0
         one_hot[cube, row + chosen.shape[1], chosen] = -1.0
         functionals = Functionals(self._cubes, 2 * chosen.shape[1])
@@ -169,12 +184,12 @@ def _consumers(merged: Merged) -> dict[int, list[int]]:
     return result
 
 
-def _scatter(known: Interval, found: Interval, chosen: Int64Array, what: str) -> Interval:
-    """Intersect bounds with those found for the chosen neurons."""
+def _scatter(known: Interval, found: Interval, chosen: Int64Array, kept: BoolArray, what: str) -> Interval:
+    """Intersect bounds with those found for the chosen neurons, as far as these are kept."""
     lower = np.full(known.lower.shape, -np.inf)
     upper = np.full(known.upper.shape, np.inf)
-    np.put_along_axis(lower, chosen, found.lower, axis=1)
-    np.put_along_axis(upper, chosen, found.upper, axis=1)
+    np.put_along_axis(lower, chosen, np.where(kept, found.lower, -np.inf), axis=1)
+    np.put_along_axis(upper, chosen, np.where(kept, found.upper, np.inf), axis=1)
     return known.intersect(Interval(lower, upper), f"layer {what!r}")
 
 
@@ -183,7 +198,8 @@ def _concatenate(parts: list[Bounds]) -> Bounds:
 
     def join(pieces: list[Interval]) -> Interval:
         return Interval(
-            np.concatenate([piece.lower for piece in pieces]), np.concatenate([piece.upper for piece in pieces])
+            np.concatenate([piece.lower for piece in pieces]),
+            np.concatenate([piece.upper for piece in pieces]),
         )
 
     values = [

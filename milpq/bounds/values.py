@@ -36,7 +36,8 @@ class Interval:
             cube, neuron = (int(i) for i in np.argwhere(~(lower <= upper))[0])
             raise SoundnessError(
                 f"bounds on {what}, neuron {neuron}, do not meet: [{self.lower[cube, neuron]!r}, "
-                f"{self.upper[cube, neuron]!r}] and [{other.lower[cube, neuron]!r}, {other.upper[cube, neuron]!r}]"
+                f"{self.upper[cube, neuron]!r}] and [{other.lower[cube, neuron]!r}, "
+                f"{other.upper[cube, neuron]!r}]"
             )
         return Interval(lower, upper)
 
