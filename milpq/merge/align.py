@@ -11,7 +11,7 @@ from milpq.errors import InvalidNetworkError, NotAPairError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine, MergedNode, MergedTerm
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Affine, Clamp, IntegerAffine, Step, Term, is_sparse
+from milpq.network.nodes import Affine, Clamp, IntegerAffine, Step, Term, entries, is_sparse
 
 QuantizedNetwork = FloatNetwork | IntegerNetwork
 """What may stand on the quantized side: an integer network, or a real one with changed weights."""
@@ -55,7 +55,7 @@ class _Aligner:
     def align(self) -> Merged:
         output = self._visit_all(self._float.output, self._quantized.output)
         if isinstance(self._quantized, IntegerNetwork):
-            self._check_output_scale(self._quantized, output)
+            self._check_output_scale(self._quantized)
         return Merged(self._float.input_size, tuple(self._nodes), output)
 
     def _visit_all(self, float_value: int, quantized_value: int) -> int:
@@ -161,7 +161,7 @@ class _Aligner:
             raise InvalidNetworkError(f"layer {node.name!r}: its inputs have different scales")
         return float(scale[0])
 
-    def _check_output_scale(self, quantized: IntegerNetwork, output: int) -> None:
+    def _check_output_scale(self, quantized: IntegerNetwork) -> None:
         """Refuse raw accumulator outputs whose stated scale the aligned weights cannot give exactly."""
         node = quantized.nodes[quantized.output - 1]
         if not isinstance(node, IntegerAffine):
@@ -189,7 +189,7 @@ def _weight_unit(node: IntegerAffine, source_scale: float) -> Float64Array:
 
 
 def _scale_rows(matrix: Matrix, unit: Float64Array, name: str) -> Matrix:
-    data = matrix.data if is_sparse(matrix) else matrix
+    data = entries(matrix)
     if np.abs(data).max(initial=0.0) >= 2.0**29:
         raise InvalidNetworkError(f"layer {name!r}: an integer weight exceeds 2^29")
     if isinstance(matrix, np.ndarray):

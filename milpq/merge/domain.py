@@ -91,8 +91,10 @@ class Domain:
                 levels = integer.quantizer.level_range(box.lower, box.upper)
                 inner_lower, inner_upper = _quantization_error(integer)
             level_lower, level_upper = (end[None] for end in levels)
-            root = self.cubes_of_levels(level_lower, level_upper) if self.kind == "codes" else Cubes(
-                box.lower[None], box.upper[None], level_lower, level_upper
+            root = (
+                self.cubes_of_levels(level_lower, level_upper)
+                if self.kind == "codes"
+                else Cubes(box.lower[None], box.upper[None], level_lower, level_upper)
             )
         object.__setattr__(self, "root", root)
         object.__setattr__(self, "_inner_lower", frozen(np.array(inner_lower)))
@@ -146,9 +148,13 @@ class Domain:
             return zero, zero
         at_lower = integer.scale * cubes.level_lower
         at_upper = integer.scale * cubes.level_upper
-        slack = 4 * UNIT_ROUNDOFF * (
-            np.maximum(np.abs(cubes.lower), np.abs(cubes.upper))
-            + np.maximum(np.abs(at_lower), np.abs(at_upper))
+        slack = (
+            4
+            * UNIT_ROUNDOFF
+            * (
+                np.maximum(np.abs(cubes.lower), np.abs(cubes.upper))
+                + np.maximum(np.abs(at_lower), np.abs(at_upper))
+            )
         )
         if self.kind == "codes":
             # δ is linear in the level, so its ends are those of the level range.

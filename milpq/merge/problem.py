@@ -58,7 +58,9 @@ class Problem:
     ) -> Problem:
         """Pose a problem; the domain defaults to ``continuous`` where the quantized side has a quantizer."""
         if isinstance(quantized, IntegerNetwork):
-            kind: DomainKind = input_domain or ("codes" if quantized.input.quantizer is None else "continuous")
+            kind: DomainKind = input_domain or (
+                "codes" if quantized.input.quantizer is None else "continuous"
+            )
             domain = Domain(region, kind, quantized.input)
         else:
             domain = Domain(region, "real", None)
@@ -109,7 +111,7 @@ class Problem:
         """Return a SHA-256 over everything the answer depends on: both networks, domain and outputs."""
         digest = hashlib.sha256(b"milpq-problem/1")
 
-        def feed(*arrays: Matrix | Int64Array | float | int | str) -> None:
+        def feed(*arrays: Matrix | Int64Array | float | str) -> None:
             for array in arrays:
                 if isinstance(array, str):
                     digest.update(array.encode())
@@ -118,7 +120,7 @@ class Problem:
                     digest.update(f"{data.dtype.str}{data.shape}".encode())
                     digest.update(data.tobytes())
                 else:
-                    feed(array.data, array.indices, array.indptr)
+                    feed(array.data, array.indices.astype(np.int64), array.indptr.astype(np.int64))
 
         for network in (self.float_network, self.quantized):
             feed(type(network).__name__, network.output)

@@ -118,7 +118,11 @@ class FloatNetwork:
                 lower = Fraction(node.lower) if np.isfinite(node.lower) else None
                 upper = Fraction(node.upper) if np.isfinite(node.upper) else None
                 result = [
-                    upper if upper is not None and x > upper else lower if lower is not None and x < lower else x
+                    upper
+                    if upper is not None and x > upper
+                    else lower
+                    if lower is not None and x < lower
+                    else x
                     for x in values[node.source]
                 ]
             values.append(result)

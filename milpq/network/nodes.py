@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
 
 from milpq._arrays import Float64Array, Int64Array, Matrix, frozen
 from milpq.errors import InvalidNetworkError
@@ -60,7 +59,9 @@ class Clamp:
 
     def __post_init__(self) -> None:
         if not self.lower < self.upper:
-            raise InvalidNetworkError(f"layer {self.name!r}: clamp range [{self.lower}, {self.upper}] is empty")
+            raise InvalidNetworkError(
+                f"layer {self.name!r}: clamp range [{self.lower}, {self.upper}] is empty"
+            )
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -92,7 +93,7 @@ class IntegerAffine:
         object.__setattr__(self, "scale", _positive_scale(self.name, self.scale, len(self.bias)))
         _check_affine(self.name, self.terms, len(self.bias))
         for term in self.terms:
-            data = _data(term.matrix)
+            data = entries(term.matrix)
             if (data != np.rint(data)).any():
                 raise InvalidNetworkError(f"layer {self.name!r}: an integer weight is not an integer")
 
@@ -154,7 +155,9 @@ def chain(nodes: tuple[FloatNode, ...] | tuple[IntegerNode, ...], input_size: in
     for index, node in enumerate(nodes):
         for source in node.sources:
             if not 0 <= source <= index:
-                raise InvalidNetworkError(f"layer {node.name!r}: reads value {source}, which does not exist yet")
+                raise InvalidNetworkError(
+                    f"layer {node.name!r}: reads value {source}, which does not exist yet"
+                )
             last_use[source] = index
         if isinstance(node, Affine | IntegerAffine):
             for term in node.terms:
@@ -193,7 +196,8 @@ def absolute(matrix: Matrix) -> Matrix:
     return np.abs(matrix) if isinstance(matrix, np.ndarray) else abs(matrix)
 
 
-def _data(matrix: Matrix) -> Float64Array:
+def entries(matrix: Matrix) -> Float64Array:
+    """Return the stored entries of a matrix, all of a dense one."""
     return matrix if isinstance(matrix, np.ndarray) else matrix.data
 
 
@@ -201,13 +205,13 @@ def _check_affine(name: str, terms: tuple[Term, ...], size: int) -> None:
     if not terms:
         raise InvalidNetworkError(f"layer {name!r}: has no terms")
     for term in terms:
-        if not isinstance(term.matrix, np.ndarray | sp.csr_array) or term.matrix.ndim != 2:
+        if term.matrix.ndim != 2:
             raise InvalidNetworkError(f"layer {name!r}: the weights are no matrix")
         if term.matrix.shape[0] != size:
             raise InvalidNetworkError(
                 f"layer {name!r}: {size} biases for weights of shape {tuple(term.matrix.shape)}"
             )
-        if not np.isfinite(_data(term.matrix)).all():
+        if not np.isfinite(entries(term.matrix)).all():
             raise InvalidNetworkError(f"layer {name!r}: the weights hold NaN or infinity")
 
 

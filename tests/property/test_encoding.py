@@ -107,7 +107,9 @@ def test_relaxation_program_and_samples_are_ordered(seed):
     for result in found.objectives:
         certified = relaxed.upper if result.sign > 0 else -relaxed.lower
         sampled = float((result.sign * differences - error)[:, result.position].max())
-        assert certified[result.position] >= result.upper - 1e-8
+        # A claim carries a margin for the tolerances of its solver.
+        assert certified[result.position] >= result.attained
+        assert certified[result.position] >= result.upper - 2e-6
         assert result.upper >= sampled
         assert result.upper >= result.attained
 
