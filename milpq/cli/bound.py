@@ -11,12 +11,12 @@ from milpq.cli.console import check_mode, plain_console, progress, show
 
 
 def bound(
-    float_file: Annotated[Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite.")],
+    float_file: Annotated[
+        Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite, .nnet.")
+    ],
     quantized_file: Annotated[
         Path,
-        typer.Argument(
-            metavar="QUANTIZED", help="Quantized network: int8 .tflite, or a second float network."
-        ),
+        typer.Argument(metavar="QUANTIZED", help="int8 .tflite, .json, or a second float network."),
     ],
     region: Annotated[Path, typer.Option(metavar="REGION", help="Input box: .toml, .npz or .vnnlib.")],
     target: Annotated[

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from running import Milpq
 
+import milpq
+import milpq.formats
+
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -31,6 +34,16 @@ def test_the_commands_run(milpq: Milpq, monkeypatch: pytest.MonkeyPatch) -> None
     for command in commands:
         outcome = milpq(*shlex.split(command)[1:], "--time-limit", "10")
         assert outcome.code in {0, 3}, outcome
+
+
+def test_the_integer_network_is_read_and_bounded(tmp_path: Path) -> None:
+    (block,) = _blocks("json")
+    path = tmp_path / "network.json"
+    path.write_text(block, encoding="utf-8")
+    model = milpq.formats.load(path)
+    result = milpq.bound(model, model, milpq.Box([-0.5, -0.5], [0.5, 0.5]), float_twin="dequantized")
+    assert result.status == "optimal"
+    assert 0 < result.upper < 1
 
 
 def test_every_option_named_exists(milpq: Milpq) -> None:
