@@ -59,9 +59,7 @@ def target_torque(states: Array) -> Array:
     return np.asarray(np.clip(torque / MAX_TORQUE, -1.0, 1.0))
 
 
-def simulate(
-    policy: Policy, start: Array, disturbance: Array, seconds: float
-) -> npt.NDArray[np.float64]:
+def simulate(policy: Policy, start: Array, disturbance: Array, seconds: float) -> npt.NDArray[np.float64]:
     """Return normalised states over time, shape (steps + 1, n, 3), under a sampled `policy`.
 
     `start` holds normalised states, shape (n, 3); `disturbance` is a constant torque in N m, shape

@@ -36,9 +36,7 @@ def run_litert_reference(model: bytes, rows: Rows) -> Rows:
 
 def litert_session(model: bytes, resolver: OpResolverType) -> Callable[[Rows], Rows]:
     """Return a function that runs rows through one LiteRT interpreter of `model`."""
-    interpreter = Interpreter(
-        model_content=model, num_threads=1, experimental_op_resolver_type=resolver
-    )
+    interpreter = Interpreter(model_content=model, num_threads=1, experimental_op_resolver_type=resolver)
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
     result = interpreter.get_output_details()[0]["index"]

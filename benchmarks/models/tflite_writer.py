@@ -132,9 +132,7 @@ def write_float_model(layers: Sequence[FloatLayer]) -> bytes:
     """Return the `.tflite` bytes of float32 `layers` in sequence, for one input row (1, in)."""
     _check_chain([layer.weights.shape for layer in layers])
     graph = _GraphBuilder()
-    source = value = graph.tensor(
-        "input", (1, layers[0].weights.shape[1]), schema.TensorType.FLOAT32
-    )
+    source = value = graph.tensor("input", (1, layers[0].weights.shape[1]), schema.TensorType.FLOAT32)
     for index, layer in enumerate(layers):
         name = f"layer{index}"
         weights = graph.constant(f"{name}/weights", layer.weights, schema.TensorType.FLOAT32)
@@ -149,9 +147,7 @@ def write_float_model(layers: Sequence[FloatLayer]) -> bytes:
     return graph.finish(source, value)
 
 
-def _append_int8(
-    graph: _GraphBuilder, name: str, layer: Layer, value: int, input_scale: np.float32
-) -> int:
+def _append_int8(graph: _GraphBuilder, name: str, layer: Layer, value: int, input_scale: np.float32) -> int:
     """Append one int8 layer reading tensor `value`; return the index of its output tensor."""
     weights = graph.constant(
         f"{name}/weights",
@@ -245,9 +241,7 @@ class _GraphBuilder:
         self._buffers.append(_AlignedBuffer(data=little_endian.tobytes()))
         return self.tensor(name, values.shape, tensor_type, quantization, len(self._buffers) - 1)
 
-    def fully_connected(
-        self, version: int, inputs: list[int], output: int, activation: Activation
-    ) -> None:
+    def fully_connected(self, version: int, inputs: list[int], output: int, activation: Activation) -> None:
         """Add a FULLY_CONNECTED operator; an input of -1 is left out."""
         options = schema.FullyConnectedOptionsT(fusedActivationFunction=int(activation))
         self.operator(schema.BuiltinOperator.FULLY_CONNECTED, version, inputs, output, options)
@@ -298,9 +292,7 @@ class _GraphBuilder:
         return bytes(builder.Output())
 
 
-def _quantization(
-    scales: npt.NDArray[np.float32], zero_point: int
-) -> schema.QuantizationParametersT:
+def _quantization(scales: npt.NDArray[np.float32], zero_point: int) -> schema.QuantizationParametersT:
     """Return affine quantization parameters, per channel of dimension 0 if several scales."""
     return schema.QuantizationParametersT(
         scale=scales.astype("<f4"),
@@ -317,9 +309,7 @@ def _check(
         want in (None, have) for have, want in zip(array.shape, shape, strict=True)
     )
     if array.dtype != dtype or not fits:
-        raise ValueError(
-            f"{name}: want {dtype.__name__} of shape {shape}, got {array.dtype} {array.shape}"
-        )
+        raise ValueError(f"{name}: want {dtype.__name__} of shape {shape}, got {array.dtype} {array.shape}")
 
 
 def _check_chain(shapes: Sequence[tuple[int, ...]]) -> None:

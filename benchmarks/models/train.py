@@ -173,9 +173,7 @@ def _controller_states(rng: np.random.Generator, trajectories: int) -> npt.NDArr
     return np.concatenate([corners, inside, rng.uniform(-1.0, 1.0, inside.shape)])
 
 
-def _starts(
-    rng: np.random.Generator, count: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _starts(rng: np.random.Generator, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return start states, normalised (count, 3), and constant disturbance torques in N m (count,).
 
     A loop starts with an empty integrator.
