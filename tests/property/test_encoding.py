@@ -60,7 +60,11 @@ def test_a_fixed_input_leaves_the_execution_alone(seed):
     encoding = encoded(problem)
     for x in sample(np.random.default_rng(seed), problem, 3):
         point = encoding.start_from_input(x)
-        model = encoding.solver_model.with_fixed(encoding.inputs, x)
+        # Fixed to within the solver's own feasibility tolerance; exactly, its presolve may call rounding infeasible.
+        known = encoding.solver_model
+        lower = np.maximum(x - 1e-9, known.lower[encoding.inputs])
+        upper = np.minimum(x + 1e-9, known.upper[encoding.inputs])
+        model = known.with_column_bounds(encoding.inputs, lower, upper)
         if encoding.levels is not None:
             model = model.with_fixed(encoding.levels, point[encoding.levels])
         integer_levels = [face.quantized.columns for face in encoding.faces[1:] if face.unit is not None]
