@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import Float64Array
-from milpq.errors import SoundnessError
+from milpq.errors import InvalidNetworkError, SoundnessError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,10 +29,16 @@ class Interval:
         ------
         SoundnessError
             The two do not meet, so one of them is not a bound.
+        InvalidNetworkError
+            A bound is NaN, because numbers of the network overflow float64.
         """
         lower = np.maximum(self.lower, other.lower)
         upper = np.minimum(self.upper, other.upper)
         if not (lower <= upper).all():
+            if np.isnan(lower).any() or np.isnan(upper).any():
+                raise InvalidNetworkError(
+                    f"bounds on {what} overflow float64: the weights or the region are too large"
+                )
             cube, neuron = (int(i) for i in np.argwhere(~(lower <= upper))[0])
             raise SoundnessError(
                 f"bounds on {what}, neuron {neuron}, do not meet: [{self.lower[cube, neuron]!r}, "
