@@ -45,7 +45,9 @@ def bound(
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
     report: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="Write a report, .json or .csv; may be given again."),
+        typer.Option(
+            metavar="PATH", help="Write a report, .json, .csv, .html or .xml (JUnit); may be given again."
+        ),
     ] = None,
     progress_mode: Annotated[
         str, typer.Option("--progress", metavar="auto|json|none", help="Progress on stderr.")

@@ -77,7 +77,7 @@ def _json_lines() -> Callable[[Progress], None]:
 
 @contextmanager
 def _status_line() -> Generator[Callable[[Progress], None]]:
-    from milpq.report.numbers import downward, upward
+    from milpq.verify.numbers import downward, upward
 
     shown = -math.inf
     with plain_console(stderr=True).status("reading the models") as status:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from milpq.errors import UsageError
+from milpq.report.html import check_html, html_text
+from milpq.report.junit import junit_text
 from milpq.verify import Result
 
 _CSV_COLUMNS: Final = (
@@ -50,14 +52,21 @@ def csv_text(result: Result) -> str:
     return stream.getvalue()
 
 
-FORMATS: Final[Mapping[str, Callable[[Result], str]]] = {".json": json_text, ".csv": csv_text}
+FORMATS: Final[Mapping[str, Callable[[Result], str]]] = {
+    ".json": json_text,
+    ".csv": csv_text,
+    ".xml": junit_text,
+    ".html": html_text,
+}
 """What writes the text of each file ending."""
 
 
 def check_report_path(path: Path) -> None:
-    """Raise before a long run what would fail after it: an unknown ending, a missing folder."""
+    """Raise before a long run what would fail after it: an unknown ending, a missing folder or package."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"--report {path}: unknown ending {path.suffix!r}; use one of {', '.join(FORMATS)}")
+    if path.suffix.lower() == ".html":
+        check_html()
     if path.is_dir():
         raise UsageError(f"--report {path}: is a directory; name a file")
     if not path.parent.is_dir():

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from milpq.report.numbers import downward, upward
 from milpq.verify import ExecutedWitness, Result
+from milpq.verify.numbers import downward, upward
 
 _SHOWN_INPUTS: Final = 12
 _SHOWN_OUTPUTS: Final = 12
@@ -26,32 +26,12 @@ _STYLES: Final = {
 
 def headline(result: Result) -> Text:
     """Return the answer in one line."""
-    return Text(verdict(result), style=_STYLES[result.status])
+    return Text(result.verdict, style=_STYLES[result.status])
 
 
 def details(result: Result) -> RenderableType:
     """Return what stands behind the answer."""
     return Group(*_parts(result))
-
-
-def verdict(result: Result) -> str:
-    """Return the answer in one sentence; the ends are rounded outwards."""
-    lower, upper, tolerance = downward(result.lower), upward(result.upper), result.problem.tolerance
-    match result.status:
-        case "optimal":
-            return f"OPTIMAL: the largest difference lies in [{lower}, {upper}]"
-        case "certified":
-            return f"CERTIFIED: no input of the region differs by more than {upper} (tolerance {tolerance:g})"
-        case "violated":
-            return (
-                f"VIOLATED: an executed input differs by at least {lower}, above the tolerance {tolerance:g}"
-            )
-        case "undecided":
-            return f"UNDECIDED: the tolerance {tolerance:g} lies in the bracket [{lower}, {upper}]"
-        case "interrupted":
-            return f"INTERRUPTED: the bracket so far is [{lower}, {upper}]"
-        case "bounded":
-            return f"BOUNDED: no input of the region differs by more than {upper}; one differs by {lower}"
 
 
 def _parts(result: Result) -> Iterator[RenderableType]:

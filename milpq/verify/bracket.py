@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from milpq.search.pool import Witness, WitnessPool
 Trust: TypeAlias = Literal["checked", "solver_trusted"]
 """``checked``: an upper bound that milpq itself has evaluated with outward rounding.  ``solver_trusted``: a
 solver's claim."""
+
+HISTORY_S: Final = 0.05
+"""Least time between two moments of one stage in the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class MethodRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The bracket at one moment, as given to ``on_progress``.
+    """The bracket at one moment, as given to ``on_progress`` and kept as the history of a run.
 
     Parameters
     ----------
@@ -80,6 +83,12 @@ class Bracket:
         self.checked: Float64Array = self.objectives
         self.notes: list[str] = []
         self.methods: dict[str, MethodRecord] = {}
+        self._history: list[Progress] = []
+
+    @property
+    def history(self) -> tuple[Progress, ...]:
+        """How the bracket has moved, in the order of time; see `note`."""
+        return tuple(self._history)
 
     @property
     def lower(self) -> float:
@@ -153,6 +162,20 @@ class Bracket:
         if trust == "checked":
             self.checked = frozen(np.fmin(self.checked, upper))
         self._check()
+
+    def note(self, event: Progress) -> None:
+        """Add a moment to the history if an end has moved or another stage is at work.
+
+        A stage that moves its bracket thousands of times leaves one moment every `HISTORY_S` seconds.
+        """
+        if self._history:
+            last = self._history[-1]
+            if (event.stage, event.lower, event.upper) == (last.stage, last.lower, last.upper):
+                return
+            before = self._history[-2].time_s if len(self._history) > 1 else -math.inf
+            if event.stage == last.stage and event.time_s - before < HISTORY_S:
+                self._history.pop()
+        self._history.append(event)
 
     def record(self, method: str, upper: Float64Array, time_s: float, nodes: int | None = None) -> None:
         """Note what one method gave by itself, for the table of methods; a later note replaces an earlier."""

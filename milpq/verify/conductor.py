@@ -195,4 +195,5 @@ def _result(
         _question(run, region_origin, (*notes, *bracket.notes)),
         Times(load_s, run.time_s["bound"], run.time_s["search"], load_s + time.monotonic() - run.started),
         environment(run.solver, options.jobs, options.seed),
+        bracket.history,
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.verify.bracket import MethodRecord, Trust
+from milpq.verify.bracket import MethodRecord, Progress, Trust
+from milpq.verify.card import html_card
+from milpq.verify.numbers import downward, upward
 from milpq.verify.sampling import Sampled
 
 Status: TypeAlias = Literal["optimal", "certified", "violated", "bounded", "undecided", "interrupted"]
@@ -82,6 +84,16 @@ class OutputBracket:
     min_lower: float
     min_upper: float
     lsb: float | None
+
+    @property
+    def lower(self) -> float:
+        """Lower end of the bracket on ``max |f_q − f|`` of this output; at least 0."""
+        return max(0.0, self.max_lower, -self.min_upper)
+
+    @property
+    def upper(self) -> float:
+        """Upper end of the bracket on ``max |f_q − f|`` of this output; at least 0."""
+        return max(0.0, self.max_upper, -self.min_lower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +188,8 @@ class Result:
         Certified, rounded upwards; infinite only if interrupted before the first bound.
     witness : ExecutedWitness or None
         None only if interrupted before the first execution.
+    history : tuple of Progress
+        How the bracket moved during the run.
     """
 
     status: Status
@@ -190,6 +204,7 @@ class Result:
     problem: Question
     time_s: Times
     environment: Environment
+    history: tuple[Progress, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -201,6 +216,27 @@ class Result:
         """Real value of one code of the output with the largest code; None for a real quantized side."""
         steps = [bracket.lsb for bracket in self.outputs if bracket.lsb is not None]
         return max(steps, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one sentence; the ends are rounded outwards."""
+        lower, upper, tolerance = downward(self.lower), upward(self.upper), self.problem.tolerance
+        match self.status:
+            case "optimal":
+                return f"OPTIMAL: the largest difference lies in [{lower}, {upper}]"
+            case "certified":
+                return f"CERTIFIED: no input of the region differs by more than {upper} (tolerance {tolerance:g})"
+            case "violated":
+                return (
+                    f"VIOLATED: an executed input differs by at least {lower}, above the tolerance "
+                    f"{tolerance:g}"
+                )
+            case "undecided":
+                return f"UNDECIDED: the tolerance {tolerance:g} lies in the bracket [{lower}, {upper}]"
+            case "interrupted":
+                return f"INTERRUPTED: the bracket so far is [{lower}, {upper}]"
+            case "bounded":
+                return f"BOUNDED: no input of the region differs by more than {upper}; one differs by {lower}"
 
     def report(self) -> dict[str, object]:
         """Return the report of schema ``milpq-report/1`` as JSON-ready values; None for what is infinite."""
@@ -292,12 +328,18 @@ class Result:
     def __repr__(self) -> str:
         """Say the verdict, the bracket in real units and in LSB, and what it rests on."""
         lsb = self.lsb
-        codes = "" if lsb is None else f" = [{self.lower / lsb:.4g}, {self.upper / lsb:.4g}] LSB"
+        codes = (
+            "" if lsb is None else f" = [{downward(self.lower / lsb, 4)}, {upward(self.upper / lsb, 4)}] LSB"
+        )
         methods = ", ".join(record.name for record in self.methods)
         return (
-            f"<milpq.Result {self.status}: max |f_q - f| in [{self.lower:.6g}, {self.upper:.6g}]{codes}; "
+            f"<milpq.Result {self.status}: max |f_q - f| in [{downward(self.lower)}, {upward(self.upper)}]{codes}; "
             f"{self.certificate.trust}; by {methods or 'nothing yet'} in {self.time_s.total:.2f} s>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the same as a card for notebooks, with the brackets of each output."""
+        return html_card(self)
 
 
 def _number(value: float) -> float | None:

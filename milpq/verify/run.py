@@ -84,19 +84,18 @@ class Run:
         self.tell(method)
 
     def tell(self, stage: str, detail: str = "", *, lower: float = 0.0, upper: float = float("inf")) -> None:
-        """Report progress; `lower` and `upper` are what a stage at work knows beyond the bracket."""
-        listener = self.options.on_progress
-        if listener is not None:
-            known = self.bracket
-            listener(
-                Progress(
-                    stage,
-                    max(known.lower, lower),
-                    max(0.0, min(known.upper, upper)),
-                    time.monotonic() - self.started,
-                    detail,
-                )
-            )
+        """Note and report progress; `lower` and `upper` are what a stage at work knows beyond the bracket."""
+        known = self.bracket
+        event = Progress(
+            stage,
+            max(known.lower, lower),
+            max(0.0, min(known.upper, upper)),
+            time.monotonic() - self.started,
+            detail,
+        )
+        known.note(event)
+        if self.options.on_progress is not None:
+            self.options.on_progress(event)
 
     @contextmanager
     def timed(self, kind: str) -> Generator[Stopwatch]:

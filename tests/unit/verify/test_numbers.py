@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milpq.report.numbers import downward, upward
+from milpq.verify.numbers import downward, upward
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 17))
