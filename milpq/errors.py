@@ -48,6 +48,10 @@ class UsageError(MilpqError, ValueError):
     """An option or argument is out of its range or contradicts another one."""
 
 
+class MissingDataError(MilpqError, FileNotFoundError):
+    """A benchmark case needs a file of the data folder that is not there; the case is skipped."""
+
+
 class SolverUnavailableError(MilpqError, RuntimeError):
     """A solver is not installed, has no licence, or refuses the size of the problem."""
 

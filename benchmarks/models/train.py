@@ -36,6 +36,7 @@ SEED = 0
 BATCH_SIZE = 64
 DIGITS_SIZES = (64, 32, 16, 10)
 CONTROLLER_SIZES = (3, 16, 16, 1)
+REGRESSION_SIZES = (5, 50, 50, 50, 5)
 MIN_DIGITS_ACCURACY = 0.95
 CONTROLLER_SMALL_BOX = np.array([0.1, 0.1, 0.1])
 """Half-widths of the small region around upright: 3.4 degrees, 0.25 rad/s, 0.03 rad s."""
@@ -77,11 +78,12 @@ class Pair:
 
 
 def main() -> None:
-    """Build both pairs and print what they achieve."""
+    """Build everything and print what it achieves."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
     build_digits()
     build_controller()
+    build_regression()
 
 
 def build_digits() -> None:
@@ -158,6 +160,42 @@ def build_controller() -> None:
 
     _write_box("controller.toml", np.ones(3), "The whole operating range")
     _write_box("controller_small.toml", CONTROLLER_SMALL_BOX, "A box around upright")
+
+
+def build_regression() -> None:
+    """Train and write a network of five smooth functions of five inputs; it has no int8 version of its own."""
+    generator = np.random.default_rng(SEED)
+    train_x, test_x = (generator.uniform(-1.0, 1.0, (rows, 5)).astype(np.float32) for rows in (20_000, 2000))
+    targets = torch.from_numpy(_five_functions(train_x))
+    network = _perceptron(REGRESSION_SIZES)
+    _fit(
+        network,
+        torch.from_numpy(train_x),
+        lambda outputs, rows: torch.nn.functional.mse_loss(outputs, targets[rows]),
+        epochs=60,
+        weight_decay=0.0,
+    )
+    # Inputs in [-0.25, 0.25]: a factor of four, exact in float32, goes into the first layer.
+    first, *rest = _float_layers(network)
+    layers = (FloatLayer(4 * first.weights, first.bias, first.activation), *rest)
+    content = write_onnx_model(layers, "regression")
+    (HERE / "regression.onnx").write_bytes(content)
+    error = runtimes.run_onnxruntime(content, test_x / 4) - _five_functions(test_x)
+    print(f"regression\n  regression.onnx: {len(content)} bytes")
+    print(f"  RMS error {np.sqrt((error**2).mean()):.4f}, largest {np.abs(error).max():.4f}")
+
+
+def _five_functions(rows: FloatRows) -> FloatRows:
+    """Return five smooth functions of `rows`, shape (n, 5), each of order one."""
+    a, b, c, d, e = rows.T.astype(np.float64)
+    columns = (
+        np.sin(6.0 * a + 3.0 * b) * np.cos(4.0 * c),
+        np.exp(-4.0 * (a - c) ** 2 - 4.0 * d**2) * np.sin(5.0 * b),
+        np.tanh(8.0 * (a * b - d * e)),
+        np.cos(2.0 * np.pi * e) * np.sin(4.0 * c * d + 3.0 * a),
+        np.sin(5.0 * np.sqrt(0.1 + a**2 + d**2)) - np.abs(b + 0.3 * c),
+    )
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _controller_states(rng: np.random.Generator, trajectories: int) -> npt.NDArray[np.float64]:

@@ -35,13 +35,13 @@ def demo(
     ] = "auto",
 ) -> int:
     """Answer two questions on the bundled models, on the rounding of TensorFlow Lite Micro."""
-    from milpq.cli.demo_models import demo_model
+    from milpq.formats.bundled import bundled_file
     from milpq.verify import bound
 
     check_mode(progress_mode)
     console = plain_console()
     for model, region, story, tolerance in PAIRS:
-        files = [demo_model(name) for name in (f"{model}.onnx", f"{model}_int8.tflite", f"{region}.toml")]
+        files = [bundled_file(name) for name in (f"{model}.onnx", f"{model}_int8.tflite", f"{region}.toml")]
         console.rule(model, align="left")
         console.print(story)
         question = f"--target {TARGET}" + (f" --tolerance {tolerance}" if tolerance else "")
@@ -56,5 +56,5 @@ def demo(
         console.print()
         if result.status == "interrupted":
             return result.exit_code
-    console.print(f"The files are in {demo_model('digits.onnx').parent}", style="dim", soft_wrap=True)
+    console.print(f"The files are in {bundled_file('digits.onnx').parent}", style="dim", soft_wrap=True)
     return 0

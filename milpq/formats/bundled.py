@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import milpq
 from milpq.errors import UsageError
 
 
-def demo_model(name: str) -> Path:
+def bundled_file(name: str) -> Path:
     """Return the path of a bundled model or region file.
 
     An installed package holds them beside its modules; a checkout keeps them in ``benchmarks/models``.
@@ -18,8 +17,8 @@ def demo_model(name: str) -> Path:
     UsageError
         There is no such file.
     """
-    package = Path(milpq.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "demo_models", package.parent / "benchmarks" / "models"):
         if (folder / name).is_file():
             return folder / name
-    raise UsageError(f"the bundled file {name} is missing; install milpq again")
+    raise UsageError(f"there is no bundled file {name}; the bundled ones are in benchmarks/models")

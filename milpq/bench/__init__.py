@@ -1,0 +1,1 @@
+"""Benchmark suites: grids of questions, run with hard limits, resumed, and compared."""
