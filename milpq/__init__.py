@@ -10,14 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from milpq.formats import load
+    from milpq.formats import load, load_quantized
     from milpq.region.box import Box
     from milpq.torch_face import MergedNetwork, compute_guaranteed_error
     from milpq.verify import Result, bound
 
 __version__ = "0.1.0"
 
-__all__ = ["Box", "MergedNetwork", "Result", "__version__", "bound", "compute_guaranteed_error", "load"]
+__all__ = [
+    "Box",
+    "MergedNetwork",
+    "Result",
+    "__version__",
+    "bound",
+    "compute_guaranteed_error",
+    "load",
+    "load_quantized",
+]
 
 _HOMES: Final = {
     "Box": "milpq.region.box",
@@ -26,6 +35,7 @@ _HOMES: Final = {
     "bound": "milpq.verify",
     "compute_guaranteed_error": "milpq.torch_face",
     "load": "milpq.formats",
+    "load_quantized": "milpq.formats",
 }
 
 

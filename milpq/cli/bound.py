@@ -16,7 +16,9 @@ def bound(
     ],
     quantized_file: Annotated[
         Path,
-        typer.Argument(metavar="QUANTIZED", help="int8 .tflite, .json, or a second float network."),
+        typer.Argument(
+            metavar="QUANTIZED", help="Quantized .tflite or .onnx, .json, or a second float network."
+        ),
     ],
     region: Annotated[Path, typer.Option(metavar="REGION", help="Input box: .toml, .npz or .vnnlib.")],
     target: Annotated[

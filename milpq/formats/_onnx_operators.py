@@ -12,6 +12,7 @@ import numpy.typing as npt
 from milpq._arrays import Float64Array
 from milpq.errors import InvalidNetworkError
 from milpq.formats._float_builder import repeat_columns, repeat_rows
+from milpq.formats._onnx_shapes import new_shape
 from milpq.formats._onnx_step import Computed, Step, Value
 
 
@@ -158,68 +159,17 @@ def _sigmoid(step: Step) -> Value:
     return Computed(source.index, source.shape, after_sigmoid=True)
 
 
-def _reshaped(step: Step, shape: tuple[int, ...]) -> Value:
-    """Return input 0 under another shape; the flattened order stays."""
-    source = step.value(0)
-    if math.prod(shape) != math.prod(source.shape):
-        raise step.damaged(f"reshapes {source.shape} to {shape}")
-    if isinstance(source, Computed):
-        return Computed(source.index, shape, source.after_sigmoid)
-    return source.reshape(shape)
+def _reshaped(operator: str) -> Callable[[Step], Value]:
+    """Return the handler of an operator that gives its input another shape; the flattened order stays."""
 
+    def reshape(step: Step) -> Value:
+        source = step.value(0)
+        shape = new_shape(operator, step, source.shape)
+        if isinstance(source, Computed):
+            return Computed(source.index, shape, source.after_sigmoid)
+        return source.reshape(shape)
 
-def _reshape(step: Step) -> Value:
-    old = step.value(0).shape
-    wanted = step.integers(1, "shape")
-    for axis, extent in enumerate(wanted):
-        if extent == 0 and not step.options.get("allowzero", 0):
-            if axis >= len(old):
-                raise step.damaged(f"reshapes {old} to {wanted}")
-            wanted[axis] = old[axis]
-    if wanted.count(-1) > 1 or any(extent < -1 for extent in wanted):
-        raise step.damaged(f"reshapes {old} to {wanted}")
-    if -1 in wanted:
-        known = -math.prod(wanted)
-        if known <= 0:
-            raise step.damaged(f"reshapes {old} to {wanted}")
-        wanted[wanted.index(-1)] = math.prod(old) // known
-    return _reshaped(step, tuple(wanted))
-
-
-def _flatten(step: Step) -> Value:
-    old = step.value(0).shape
-    axis = step.options.get("axis", 1)
-    if not -len(old) <= axis <= len(old):
-        raise step.damaged(f"its axis {axis} does not exist in shape {old}")
-    axis = axis + len(old) if axis < 0 else axis
-    return _reshaped(step, (math.prod(old[:axis]), math.prod(old[axis:])))
-
-
-def _axes(step: Step, rank: int) -> set[int] | None:
-    """Return the axes a Squeeze or Unsqueeze names by its input or its attribute; None if it names none."""
-    axes = step.integers(1, "axes") if step.has(1) else step.integer_list("axes")
-    if axes is None:
-        return None
-    if any(not -rank <= axis < rank for axis in axes):
-        raise step.damaged(f"its axes {axes} do not exist")
-    return {axis % rank for axis in axes}
-
-
-def _squeeze(step: Step) -> Value:
-    old = step.value(0).shape
-    axes = _axes(step, len(old))
-    drop = {axis for axis, extent in enumerate(old) if extent == 1} if axes is None else axes
-    return _reshaped(step, tuple(extent for axis, extent in enumerate(old) if axis not in drop))
-
-
-def _unsqueeze(step: Step) -> Value:
-    old = step.value(0).shape
-    count = len(step.integers(1, "axes")) if step.has(1) else len(step.integer_list("axes") or [])
-    axes = _axes(step, len(old) + count)
-    if not axes or len(axes) != count:
-        raise step.damaged("names no axes, or one twice")
-    extents = iter(old)
-    return _reshaped(step, tuple(1 if axis in axes else next(extents) for axis in range(len(old) + count)))
+    return reshape
 
 
 def _transpose(step: Step) -> Value:
@@ -231,6 +181,44 @@ def _transpose(step: Step) -> Value:
     if sorted(order) != list(range(source.ndim)):
         raise step.damaged(f"its perm {order} is no permutation")
     return source.transpose(order)
+
+
+def _dequantize(step: Step) -> Value:
+    """Return quantized weights as the real numbers ``scale · (code − zero point)``, exactly."""
+    codes = step.value(0)
+    if isinstance(codes, Computed) or codes.dtype.kind not in "iu":
+        raise step.unsupported("dequantizes what is no constant of integers")
+    scales = step.constant(1, "scale")
+    zero_points = step.value(2) if step.has(2) else np.zeros(scales.shape, dtype=np.int64)
+    if isinstance(zero_points, Computed) or zero_points.dtype.kind not in "iu":
+        raise step.unsupported("its zero point is no integer constant")
+    if zero_points.size != scales.size:
+        raise step.damaged(f"{scales.size} scales but {zero_points.size} zero points")
+    centered = codes.astype(np.int64) - _spread(step, zero_points.astype(np.int64), codes.shape)
+    # 24 bits times 29 fit into the 53 of float64, so the products are exact.
+    if (scales.astype(np.float32) != scales).any() or (np.abs(centered) >= 2**29).any():
+        raise step.unsupported("its scales are not float32, or a code exceeds 2^29")
+    return centered * _spread(step, scales, codes.shape)
+
+
+def _spread(step: Step, numbers: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Spread scales or zero points over the codes: one for all, one a channel, or one a block of an axis."""
+    if numbers.size == 1:
+        return np.broadcast_to(numbers.ravel()[0], shape)
+    axis, block = int(step.options.get("axis", 1)), int(step.options.get("block_size", 0))
+    if not -len(shape) <= axis < len(shape) or block < 0:
+        raise step.damaged(f"its axis {axis} or block size {block} does not fit shape {shape}")
+    axis %= len(shape)
+    expected = (shape[axis],)
+    if block:
+        expected = (*shape[:axis], -(-shape[axis] // block), *shape[axis + 1 :])
+    if numbers.shape != expected:
+        raise step.damaged(f"scales of shape {numbers.shape} for codes of shape {shape}; expected {expected}")
+    if block:
+        return np.repeat(numbers, block, axis=axis).take(np.arange(shape[axis]), axis=axis)
+    column = [1] * len(shape)
+    column[axis] = -1
+    return np.broadcast_to(numbers.reshape(column), shape)
 
 
 def _identity(step: Step) -> Value:
@@ -276,21 +264,22 @@ HANDLERS: dict[str, Callable[[Step], Value]] = {
     "Cast": _cast,
     "Clip": _clip,
     "Constant": _constant,
+    "DequantizeLinear": _dequantize,
     "Div": _div,
     "Dropout": _dropout,
-    "Flatten": _flatten,
+    "Flatten": _reshaped("Flatten"),
     "Gemm": _gemm,
     "Identity": _identity,
     "MatMul": _matmul,
     "Mul": _mul,
     "Neg": _neg,
     "Relu": _relu,
-    "Reshape": _reshape,
+    "Reshape": _reshaped("Reshape"),
     "Sigmoid": _sigmoid,
-    "Squeeze": _squeeze,
+    "Squeeze": _reshaped("Squeeze"),
     "Sub": _sub,
     "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
+    "Unsqueeze": _reshaped("Unsqueeze"),
 }
 
 REMEDIES = {
@@ -298,5 +287,4 @@ REMEDIES = {
     "LogSoftmax": "end the network before the LogSoftmax (its inputs, the logits, are what milpq compares)",
     "BatchNormalization": "fold it into the layer before it on export",
     "QuantizeLinear": "this is a quantized graph, not a float network",
-    "DequantizeLinear": "this is a quantized graph, not a float network",
 }

@@ -75,14 +75,20 @@ def tensor_to_array(tensor: onnx.TensorProto, path: PathLike) -> npt.NDArray[Any
         types.DOUBLE: (np.dtype("<f8"), tensor.double_data),
         types.INT64: (np.dtype("<i8"), tensor.int64_data),
         types.INT32: (np.dtype("<i4"), tensor.int32_data),
+        types.INT16: (np.dtype("<i2"), tensor.int32_data),
+        types.UINT16: (np.dtype("<u2"), tensor.int32_data),
+        types.INT8: (np.dtype("i1"), tensor.int32_data),
+        types.UINT8: (np.dtype("u1"), tensor.int32_data),
         types.BOOL: (np.dtype("?"), tensor.int32_data),
     }
+    if tensor.data_type in {types.INT4, types.UINT4}:
+        return _unpack_nibbles(tensor, where, signed=tensor.data_type == types.INT4)
     stored = kinds.get(tensor.data_type)
     if stored is None:
         known = tensor.data_type in types.DataType.values()
         name = types.DataType.Name(tensor.data_type) if known else str(tensor.data_type)
         raise UnsupportedModelError(
-            f"{where}: is of type {name}; milpq reads float networks of float32 or float64"
+            f"{where}: is of type {name}; milpq reads float32, float64, and integers of 4 to 64 bits"
         )
     dtype, listed = stored
     shape = tuple(tensor.dims)
@@ -96,6 +102,20 @@ def tensor_to_array(tensor: onnx.TensorProto, path: PathLike) -> npt.NDArray[Any
     if tensor.HasField("raw_data"):
         return np.frombuffer(tensor.raw_data, dtype=dtype).reshape(shape)
     return np.array(listed).astype(dtype).reshape(shape)
+
+
+def _unpack_nibbles(tensor: onnx.TensorProto, where: str, *, signed: bool) -> npt.NDArray[Any]:
+    """Return 4-bit integers, stored two a byte with the first in the low half, one a byte."""
+    shape = tuple(tensor.dims)
+    count = math.prod(shape)
+    content = tensor.raw_data if tensor.HasField("raw_data") else bytes(b & 0xFF for b in tensor.int32_data)
+    if any(extent < 0 for extent in shape) or (count + 1) // 2 != len(content):
+        raise ModelFileError(
+            f"{where}: shape {shape} does not match its {len(content)} bytes of data; the file is damaged"
+        )
+    packed = np.frombuffer(content, dtype=np.uint8)
+    codes = np.stack((packed & 15, packed >> 4), axis=1).reshape(-1)[:count].reshape(shape)
+    return ((codes ^ 8).astype(np.int8) - 8).astype(np.int8) if signed else codes
 
 
 def attributes(node: onnx.NodeProto, path: PathLike) -> dict[str, Any]:
@@ -123,13 +143,53 @@ def attributes(node: onnx.NodeProto, path: PathLike) -> dict[str, Any]:
     return result
 
 
-def input_shape(value: onnx.ValueInfoProto, path: PathLike) -> tuple[int, ...]:
-    """Return the declared shape of the model input, the batch dimension (first, if not fixed) taken as 1."""
+def constants(graph: onnx.GraphProto, path: PathLike) -> dict[str, npt.NDArray[Any]]:
+    """Return the initializers of a graph by name."""
+    if graph.sparse_initializer:
+        raise UnsupportedModelError(f"{path}: has sparse initializers; store them dense")
+    return {tensor.name: tensor_to_array(tensor, path) for tensor in graph.initializer}
+
+
+def only_input(
+    graph: onnx.GraphProto, known: dict[str, npt.NDArray[Any]], path: PathLike
+) -> onnx.ValueInfoProto:
+    """Return the input of a graph that has one input, besides `known` constants, and one output."""
+    inputs = [value for value in graph.input if value.name not in known]
+    for kind, values in (("inputs", inputs), ("outputs", list(graph.output))):
+        if len(values) != 1:
+            raise UnsupportedModelError(f"{path}: has {len(values)} {kind}; milpq reads networks with one")
+    return inputs[0]
+
+
+def needed_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the nodes that the first output depends on, in the order of the file."""
+    needed = {graph.output[0].name}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if any(name in needed for name in node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return kept[::-1]
+
+
+def node_label(node: onnx.NodeProto) -> str:
+    """Return what messages call a node."""
+    return node.name or (node.output[0] if node.output else "") or node.op_type
+
+
+def input_shape(value: onnx.ValueInfoProto, path: PathLike, *, integers: bool = False) -> tuple[int, ...]:
+    """Return the declared shape of the model input, the batch dimension (first, if not fixed) taken as 1.
+
+    Parameters
+    ----------
+    integers : bool
+        Whether the input may be of another type than float.
+    """
     import onnx
 
     where = f"{path}: input {value.name!r}"
     tensor_type = value.type.tensor_type
-    if tensor_type.elem_type not in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}:
+    if not integers and tensor_type.elem_type not in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}:
         raise UnsupportedModelError(f"{where}: is not float32 or float64")
     if not tensor_type.HasField("shape"):
         raise UnsupportedModelError(f"{where}: has no shape; export the model with a fixed input shape")

@@ -13,8 +13,8 @@ from milpq.network.quantized_model import QuantizedModel
 def load(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork | QuantizedModel:
     """Return the network of a model file; its ending and content decide which kind.
 
-    ``.onnx`` and ``.nnet`` are float networks, ``.json`` is an open integer network, and a ``.tflite`` is one
-    or the other by its tensors.
+    ``.nnet`` is a float network, ``.json`` an open integer network, and ``.onnx`` and ``.tflite`` are one or the
+    other by their operators and tensors.
 
     Parameters
     ----------
@@ -34,9 +34,7 @@ def load(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork
     ending = Path(path).suffix.lower()
     try:
         if ending == ".onnx":
-            from milpq.formats.onnx_float import read_float_onnx
-
-            return read_float_onnx(path)
+            return _load_onnx(path, keep_final_activation=keep_final_activation)
         if ending == ".nnet":
             from milpq.formats.nnet import read_nnet
 
@@ -90,6 +88,17 @@ def load_quantized(path: PathLike, *, keep_final_activation: bool = False) -> Fl
         As `load`.
     """
     return load(path, keep_final_activation=keep_final_activation)
+
+
+def _load_onnx(path: PathLike, *, keep_final_activation: bool) -> FloatNetwork | QuantizedModel:
+    from milpq.formats._onnx_tensors import parse_onnx
+    from milpq.formats.onnx_float import float_network
+    from milpq.formats.onnx_quantized import is_quantized, quantized_model
+
+    model = parse_onnx(path)
+    if is_quantized(model):
+        return quantized_model(model, path, keep_final_activation=keep_final_activation)
+    return float_network(model, path)
 
 
 def _load_tflite(path: PathLike, *, keep_final_activation: bool) -> FloatNetwork | QuantizedModel:

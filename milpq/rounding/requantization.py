@@ -28,6 +28,9 @@ class Requantization:
         Whether the file gives a scale per channel; some kernels compute the multiplier differently then.
     code_lower, code_upper : int
         Smallest and largest output code after the fused activation.
+    pairs_saturate : bool
+        Whether neighbouring products of uint8 activations and int8 weights can leave int16 together, so that
+        kernels that add them in saturating int16 do not compute the accumulator.
     """
 
     operator: Operator
@@ -38,6 +41,7 @@ class Requantization:
     output_zero_point: int
     code_lower: int
     code_upper: int
+    pairs_saturate: bool = False
 
 
 class Target(Protocol):

@@ -11,7 +11,7 @@ from milpq.rounding.activation import xnnpack_activation_code
 from milpq.rounding.arithmetic import Float32Array, float32_half_even
 from milpq.rounding.logistic import float_logistic_half_even
 from milpq.rounding.requantization import Requantization, Requantizer
-from milpq.rounding.targets.base import TargetFamily, factor_float32
+from milpq.rounding.targets.base import TargetFamily, factor_float32, spell
 
 XNNPACK_FACTOR_UPPER = 256.0
 """XNNPACK refuses a layer whose requantization factor reaches this."""
@@ -63,14 +63,28 @@ class XnnpackTarget:
         return float_logistic_half_even(input_scale, input_zero_point, output_scale, output_zero_point)
 
 
+ORT_OPTIONS = {"vnni": ("no", "yes")}
+
+
 @dataclass(frozen=True, slots=True)
 class OnnxRuntimeTarget:
-    """ONNX Runtime's CPU kernels QGemm, QLinearMatMul, QLinearConv, and QDQ graphs once fused into them."""
+    """ONNX Runtime's CPU kernels QGemm, QLinearMatMul, QLinearConv, and QDQ graphs once fused into them.
+
+    Fusion happens at graph optimization level ORT_ENABLE_EXTENDED and above, also by default.
+
+    Parameters
+    ----------
+    vnni : bool
+        Whether the processor has VNNI instructions (or is no x86), so that sums of uint8 times int8 products
+        do not saturate.
+    """
+
+    vnni: bool = False
 
     @property
     def name(self) -> str:
-        """The id."""
-        return "ort"
+        """The id, options included."""
+        return spell("ort", {"vnni": "yes" if self.vnni else "no"}, ORT_OPTIONS)
 
     @property
     def summary(self) -> str:
@@ -83,7 +97,18 @@ class OnnxRuntimeTarget:
         return "rint-div"
 
     def requantizer(self, requantization: Requantization) -> Requantizer:
-        """Return the executable requantization of one layer."""
+        """Return the executable requantization of one layer.
+
+        Raises
+        ------
+        TargetError
+            Products of uint8 activations and int8 weights can saturate, and VNNI is not declared.
+        """
+        if requantization.pairs_saturate and not self.vnni:
+            raise TargetError(
+                "pairs of uint8 × int8 products can saturate int16 on x86 without VNNI, where ONNX Runtime's "
+                "result is wrong; quantize with reduce_range=True, or use --target ort:vnni=yes if it runs with VNNI"
+            )
         return _float32_requantizer(requantization, factor_float32(requantization))
 
 
@@ -104,8 +129,7 @@ def _build_xnnpack(options: Mapping[str, str]) -> XnnpackTarget:
 
 
 def _build_ort(options: Mapping[str, str]) -> OnnxRuntimeTarget:
-    del options
-    return OnnxRuntimeTarget()
+    return OnnxRuntimeTarget(options["vnni"] == "yes")
 
 
-FAMILIES = (TargetFamily("litert-xnnpack", _build_xnnpack), TargetFamily("ort", _build_ort))
+FAMILIES = (TargetFamily("litert-xnnpack", _build_xnnpack), TargetFamily("ort", _build_ort, ORT_OPTIONS))

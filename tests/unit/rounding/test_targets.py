@@ -47,7 +47,7 @@ def test_options_are_part_of_the_name() -> None:
         ("tflm:rounding=single", "its options: multiplier"),
         ("tflm:multiplier=float16", "float64, float32"),
         ("tflm:multiplier=float32,multiplier=float32", "twice"),
-        ("ort:x=1", "its options: none"),
+        ("ort:x=1", "its options: vnni"),
     ],
 )
 def test_unknown_ids_name_what_there_is(name: str, part: str) -> None:

@@ -1,0 +1,224 @@
+"""What a name of a quantized ONNX graph can stand for while the graph is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from milpq._arrays import Float64Array, Int64Array
+from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
+from milpq.formats._files import to_float64
+from milpq.formats._quantized_builder import Grid, Kind, QuantizedBuilder
+
+
+@dataclass(frozen=True, slots=True)
+class RealInput:
+    """The float input of the graph, before QuantizeLinear."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """A tensor of codes; its grid is the builder's.  After a dropped sigmoid, `sigmoid` names it."""
+
+    value: int
+    shape: tuple[int, ...]
+    kind: Kind
+    sigmoid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dequantized:
+    """The reals that codes stand for (the result of DequantizeLinear)."""
+
+    codes: Codes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the tensor."""
+        return self.codes.shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A dequantized constant.
+
+    Parameters
+    ----------
+    codes : integers, of the type stored
+    scale : float64 holding float32 values, shape () or (extent of `axis`,)
+    zero_point : int64, of the same shape
+    """
+
+    codes: npt.NDArray[Any]
+    scale: Float64Array
+    zero_point: Int64Array
+    axis: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the constant."""
+        return self.codes.shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """A float result between DequantizeLinear and QuantizeLinear, which ONNX Runtime fuses with them.
+
+    Parameters
+    ----------
+    settle : callable
+        Appends the fused layer, given the grid of the QuantizeLinear (None at the end of the graph), and
+        returns its value.
+    lower, upper : float
+        Clamped to by what followed the operator so far.
+    """
+
+    settle: Callable[[Grid | None], int]
+    shape: tuple[int, ...]
+    operator: str
+    lower: float = -np.inf
+    upper: float = np.inf
+
+
+QValue: TypeAlias = "RealInput | Codes | Dequantized | Stored | Pending | npt.NDArray[Any]"
+
+
+class QuantizedStep:
+    """One node with its inputs looked up, and what the handlers share."""
+
+    def __init__(
+        self,
+        builder: QuantizedBuilder,
+        name: str,
+        where: str,
+        sources: list[QValue | None],
+        options: dict[str, Any],
+        *,
+        keep_final_activation: bool,
+    ) -> None:
+        self.builder = builder
+        self.name = name
+        self.where = where
+        self.options = options
+        self.keep_final_activation = keep_final_activation
+        self._sources = sources
+
+    def unsupported(self, what: str) -> UnsupportedModelError:
+        """Return the error that this node `what`."""
+        return UnsupportedModelError(f"{self.where}: {what}")
+
+    def damaged(self, what: str) -> ModelFileError:
+        """Return the error that this node is malformed."""
+        return ModelFileError(f"{self.where}: {what}")
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs, left-out ones among them."""
+        return len(self._sources)
+
+    def has(self, position: int) -> bool:
+        """Tell whether an optional input is given."""
+        return position < len(self._sources) and self._sources[position] is not None
+
+    def value(self, position: int) -> QValue:
+        """Return an input that must be given."""
+        source = self._sources[position] if position < len(self._sources) else None
+        if source is None:
+            raise self.damaged(f"its input {position} is missing")
+        return source
+
+    def constant(self, position: int, what: str) -> npt.NDArray[Any]:
+        """Return an input that must be a constant."""
+        source = self.value(position)
+        if not isinstance(source, np.ndarray):
+            raise self.unsupported(f"its {what} is not a constant; milpq needs a constant")
+        return source
+
+    def integers(self, position: int, what: str) -> list[int]:
+        """Return an input that must be a list of integer constants."""
+        source = self.constant(position, what)
+        if source.dtype.kind != "i" or source.ndim > 1:
+            raise self.unsupported(f"its {what} is not a list of integer constants")
+        return [int(number) for number in source.ravel()]
+
+    def integer_list(self, name: str) -> list[int] | None:
+        """Return an attribute that is a list of integers, or None where it is not given."""
+        given: object = self.options.get(name)
+        if given is None:
+            return None
+        if not isinstance(given, list):
+            raise self.damaged(f"its {name} is no list")
+        return [int(number) for number in cast("list[int]", given)]
+
+    def grid(self, scale: int, zero_point: int, kind: Kind | None = None) -> tuple[Grid, Kind]:
+        """Return the grid that two inputs state for an activation, and its integer type.
+
+        Parameters
+        ----------
+        scale, zero_point : int
+            Positions of the inputs.
+        kind : the type where no zero point is given; it is 0 then.
+        """
+        scales, zero_points, stored = self.scales(scale, zero_point)
+        if scales.size != 1 or zero_points.size != 1:
+            raise self.unsupported("has one scale a channel for an activation; milpq reads one a tensor")
+        stored = stored if self.has(zero_point) else kind
+        if stored not in {"int8", "uint8"}:
+            raise self.unsupported(f"has {stored} activations; milpq reads int8 and uint8")
+        kind = cast("Kind", stored)
+        grid = Grid.of(float(scales.ravel()[0]), int(zero_points.ravel()[0]), kind)
+        grid.check(self.where)
+        return grid, kind
+
+    def scales(self, scale: int, zero_point: int) -> tuple[Float64Array, Int64Array, str]:
+        """Return the scales and zero points of two inputs, and the integer type of the zero points.
+
+        Raises
+        ------
+        InvalidNetworkError
+            A scale is not positive and finite, or they do not match the zero points.
+        """
+        stored = self.constant(scale, "scale")
+        if stored.dtype != np.float32:
+            raise self.unsupported(f"its scale is {stored.dtype}; milpq reads float32")
+        scales = to_float64(stored)
+        if not (np.isfinite(scales).all() and (scales > 0).all()) or not scales.size:
+            raise InvalidNetworkError(f"{self.where}: a scale is not positive and finite")
+        if not self.has(zero_point):
+            return scales, np.zeros(scales.shape, dtype=np.int64), "uint8"
+        zero_points = self.constant(zero_point, "zero point")
+        if zero_points.dtype.kind not in "iu":
+            raise self.damaged("its zero point is no integer")
+        if zero_points.size not in {1, scales.size}:
+            raise InvalidNetworkError(
+                f"{self.where}: {scales.size} scales but {zero_points.size} zero points"
+            )
+        spread = np.broadcast_to(zero_points.astype(np.int64).ravel(), (scales.size,)).reshape(scales.shape)
+        return scales, spread, zero_points.dtype.name
+
+    def read_on(self, codes: Codes, grid: Grid) -> Codes:
+        """Return codes that this node reads on a grid; it must be the one they were written on.
+
+        Raises
+        ------
+        UnsupportedModelError
+            It is another one.
+        """
+        known = self.builder.grid(codes.value)
+        if codes.value == 0 and known is None:
+            self.builder.begin(grid, self.where)
+        elif known != grid:
+            raise self.unsupported("reads codes on another scale or zero point than they were written on")
+        return codes
+
+    def layer_input(self, codes: Codes) -> Codes:
+        """Return codes that a layer computes with; a sigmoid may not come before it."""
+        if codes.sigmoid:
+            raise self.unsupported("follows a Sigmoid, which milpq reads only as the last operator")
+        return codes
