@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ def perceptron(path: Path, sizes: tuple[int, ...], seed: int, *, matmul: bool = 
     """Write a float perceptron with ReLU between its layers: Gemm, or MatMul and Add."""
     rng = np.random.default_rng(seed)
     nodes, constants, value = [], [], "x"
-    for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
         weights = (rng.normal(size=(outputs, inputs)) / np.sqrt(inputs)).astype(np.float32)
         bias = (0.2 * rng.normal(size=outputs)).astype(np.float32)
         stored = np.ascontiguousarray(weights.T) if matmul else weights

@@ -179,7 +179,7 @@ def test_saturating_pairs_need_vnni(tmp_path: Path) -> None:
     weights = np.array([[127, 127, 0], [1, 1, 1]], dtype=np.int8)
     model = milpq.load_quantized(write(tmp_path / "q.onnx", qdq(), w=weights))
     assert isinstance(model, QuantizedModel)
-    with pytest.raises(TargetError, match="'dense'.*reduce_range"):
+    with pytest.raises(TargetError, match=r"'dense'.*reduce_range"):
         model.on_target(get_target("ort"))
     assert model.on_target(get_target("ort:vnni=yes")).target == "ort:vnni=yes"
 
