@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from milpq.formats import load, load_quantized
+    from milpq.formats import load, load_quantized, save
+    from milpq.quantization import quantize, quantize_fixed_point
     from milpq.region.box import Box
     from milpq.torch_face import MergedNetwork, compute_guaranteed_error
     from milpq.verify import Result, bound
@@ -26,6 +27,9 @@ __all__ = [
     "compute_guaranteed_error",
     "load",
     "load_quantized",
+    "quantize",
+    "quantize_fixed_point",
+    "save",
 ]
 
 _HOMES: Final = {
@@ -36,6 +40,9 @@ _HOMES: Final = {
     "compute_guaranteed_error": "milpq.torch_face",
     "load": "milpq.formats",
     "load_quantized": "milpq.formats",
+    "quantize": "milpq.quantization",
+    "quantize_fixed_point": "milpq.quantization",
+    "save": "milpq.formats",
 }
 
 

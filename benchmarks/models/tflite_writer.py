@@ -1,7 +1,7 @@
 """Write fully connected `.tflite` models, int8 or float32, with every number chosen by the caller.
 
-Converters pick the scales, zero points and integers themselves; the tests and the bundled models
-need to set each of them, so this module puts them straight into the flatbuffer.
+The tests need to set each number themselves, and operators that milpq does not write, so this module
+puts them straight into the flatbuffer; `milpq quantize` writes the models that milpq quantizes itself.
 """
 
 from __future__ import annotations

@@ -24,13 +24,10 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from benchmarks.models import pendulum, runtimes  # noqa: E402
 from benchmarks.models.onnx_writer import write_onnx_model  # noqa: E402
-from benchmarks.models.ptq import QuantizedNetwork, apply, quantize  # noqa: E402
-from benchmarks.models.tflite_writer import (  # noqa: E402
-    Activation,
-    FloatLayer,
-    write_float_model,
-    write_fully_connected_model,
-)
+from benchmarks.models.tflite_writer import Activation, FloatLayer, write_float_model  # noqa: E402
+from milpq.formats import load_float, save  # noqa: E402
+from milpq.network.quantized_model import QuantizedLinear, QuantizedModel  # noqa: E402
+from milpq.quantization import quantize  # noqa: E402
 
 SEED = 0
 BATCH_SIZE = 64
@@ -50,31 +47,27 @@ class Pair:
 
     name: str
     float_layers: tuple[FloatLayer, ...]
-    quantized: QuantizedNetwork
+    quantized: QuantizedModel
 
     def float_outputs(self, rows: FloatRows) -> FloatRows:
         """Return the float network's outputs, shape (n, out)."""
         for layer in self.float_layers:
-            rows = apply(layer, rows)
+            rows = rows @ layer.weights.T + layer.bias
+            if layer.activation is Activation.RELU:
+                rows = np.maximum(rows, np.float32(0))
         return rows
 
     def encode(self, rows: FloatRows) -> npt.NDArray[np.int8]:
         """Return `rows` as int8 codes of the quantized input."""
-        codes = np.rint(rows / self.quantized.input_scale) + self.quantized.input_zero_point
+        codes = np.rint(rows / np.float32(self.quantized.input_scale[0])) + self.quantized.input_zero_point
         return np.clip(codes, -128, 127).astype(np.int8)
 
     def decode(self, codes: npt.NDArray[np.int8]) -> FloatRows:
         """Return the real values of int8 output codes."""
         last = self.quantized.layers[-1]
-        shifted = codes.astype(np.float32) - np.float32(last.output_zero_point)
-        return shifted * np.float32(last.output_scale)
-
-    def int8_model(self) -> bytes:
-        """Return the int8 `.tflite` bytes."""
-        network = self.quantized
-        return write_fully_connected_model(
-            network.layers, float(network.input_scale), network.input_zero_point
-        )
+        assert isinstance(last, QuantizedLinear) and last.requantization is not None
+        shifted = codes.astype(np.float32) - np.float32(last.requantization.output_zero_point)
+        return shifted * np.float32(last.requantization.output_scale)
 
 
 def main() -> None:
@@ -103,8 +96,8 @@ def build_digits() -> None:
         weight_decay=1e-4,
     )
     layers = _float_layers(network)
-    pair = Pair("digits", layers, quantize(layers, train_x, per_channel=True))
-    outputs = _write_and_check(pair, test_x)
+    pair = _write_pair("digits", layers, train_x, per_channel=True)
+    outputs = _check(pair, test_x)
 
     float_labels = pair.float_outputs(test_x).argmax(axis=1)
     accuracy = float((float_labels == test_y).mean())
@@ -144,9 +137,9 @@ def build_controller() -> None:
         weight_decay=0.0,
     )
     layers = _float_layers(network)
-    pair = Pair("controller", layers, quantize(layers, rows_x, per_channel=False))
+    pair = _write_pair("controller", layers, rows_x, per_channel=False)
     test_rows = test_x.astype(np.float32)
-    outputs = _write_and_check(pair, test_rows)
+    outputs = _check(pair, test_rows)
 
     wanted = pendulum.target_torque(test_x)
     reference = pair.decode(outputs["LiteRT reference"])[:, 0]
@@ -223,7 +216,8 @@ def _starts(rng: np.random.Generator, count: int) -> tuple[npt.NDArray[np.float6
 def _print_closed_loops(pair: Pair) -> None:
     """Print how well the law, the float network and the int8 network keep the pendulum upright."""
     start, disturbance = _starts(np.random.default_rng(SEED + 2), 50)
-    int8 = runtimes.litert_session(pair.int8_model(), OpResolverType.BUILTIN_REF)
+    content = (HERE / f"{pair.name}_int8.tflite").read_bytes()
+    int8 = runtimes.litert_session(content, OpResolverType.BUILTIN_REF)
 
     def float_torque(states: pendulum.Array) -> pendulum.Array:
         torque = pair.float_outputs(states.astype(np.float32))[:, 0]
@@ -289,21 +283,25 @@ def _float_layers(network: torch.nn.Sequential) -> tuple[FloatLayer, ...]:
     )
 
 
-def _write_and_check(pair: Pair, rows: FloatRows) -> dict[str, npt.NDArray[np.int8]]:
-    """Write the files of `pair`; return the int8 codes on `rows`, shape (n, out), by runtime."""
-    print(pair.name)
-    onnx_model = write_onnx_model(pair.float_layers, pair.name)
-    float_model = write_float_model(pair.float_layers)
-    int8_model = pair.int8_model()
-    for suffix, content in (
-        (".onnx", onnx_model),
-        ("_float.tflite", float_model),
-        ("_int8.tflite", int8_model),
-    ):
-        (HERE / f"{pair.name}{suffix}").write_bytes(content)
-        print(f"  {pair.name}{suffix}: {len(content)} bytes")
-    _check_rounding(pair)
+def _write_pair(
+    name: str, layers: tuple[FloatLayer, ...], calibration: FloatRows, *, per_channel: bool
+) -> Pair:
+    """Write the files of a pair, the int8 one quantized from the float one."""
+    print(name)
+    (HERE / f"{name}.onnx").write_bytes(write_onnx_model(layers, name))
+    (HERE / f"{name}_float.tflite").write_bytes(write_float_model(layers))
+    model = quantize(load_float(HERE / f"{name}.onnx"), calibration, per_channel=per_channel)
+    save(model, HERE / f"{name}_int8.tflite")
+    for suffix in (".onnx", "_float.tflite", "_int8.tflite"):
+        print(f"  {name}{suffix}: {(HERE / f'{name}{suffix}').stat().st_size} bytes")
+    return Pair(name, layers, model)
 
+
+def _check(pair: Pair, rows: FloatRows) -> dict[str, npt.NDArray[np.int8]]:
+    """Run the files of `pair`; return the int8 codes on `rows`, shape (n, out), by runtime."""
+    onnx_model, float_model, int8_model = (
+        (HERE / f"{pair.name}{suffix}").read_bytes() for suffix in (".onnx", "_float.tflite", "_int8.tflite")
+    )
     expected = pair.float_outputs(rows)
     for name, run, model in (
         ("ONNX Runtime", runtimes.run_onnxruntime, onnx_model),
@@ -321,21 +319,6 @@ def _write_and_check(pair: Pair, rows: FloatRows) -> dict[str, npt.NDArray[np.in
     error = np.abs(pair.decode(outputs["LiteRT reference"]) - expected).max()
     print(f"  largest |float - int8| on the test set: {error:.4f}")
     return outputs
-
-
-def _check_rounding(pair: Pair) -> None:
-    """Raise unless every weight and bias lies within half a step of its code."""
-    scale = pair.quantized.input_scale
-    for real, layer in zip(pair.float_layers, pair.quantized.layers, strict=True):
-        steps = layer.weight_scales.astype(np.float64)
-        gap = np.abs(real.weights - steps[:, None] * layer.weights)
-        bias_steps = (scale * layer.weight_scales).astype(np.float64)
-        if layer.bias is None or real.bias is None:
-            raise ValueError("the bundled networks have biases")
-        bias_gap = np.abs(real.bias - bias_steps * layer.bias)
-        if (gap > steps[:, None] / 2).any() or (bias_gap > bias_steps / 2).any():
-            raise RuntimeError(f"{pair.name}: a parameter is more than half a step off its code")
-        scale = np.float32(layer.output_scale)
 
 
 def _write_box(file_name: str, half_widths: npt.NDArray[np.float64], title: str) -> None:

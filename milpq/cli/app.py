@@ -11,6 +11,7 @@ import typer
 from milpq.cli.bound import bound
 from milpq.cli.demo import demo
 from milpq.cli.lists import solvers, targets
+from milpq.cli.quantize import quantize
 from milpq.cli.simulate import simulate
 from milpq.errors import MilpqError
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (bound, simulate, targets, solvers, demo):
+for _command in (bound, quantize, simulate, targets, solvers, demo):
     app.command()(_command)
 
 

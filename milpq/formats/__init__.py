@@ -1,6 +1,7 @@
-"""Readers of model and region files.  Each format imports its libraries only when a file of it is read."""
+"""Readers and writers of model and region files.  Each format imports its libraries only when it is used."""
 
 from milpq.formats.load import load, load_float, load_quantized
 from milpq.formats.region_files import load_region
+from milpq.formats.save import check_save_path, save
 
-__all__ = ["load", "load_float", "load_quantized", "load_region"]
+__all__ = ["check_save_path", "load", "load_float", "load_quantized", "load_region", "save"]

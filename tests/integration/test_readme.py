@@ -22,7 +22,7 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     namespace: dict[str, object] = {}
     blocks = _blocks("python")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
 
@@ -47,7 +47,7 @@ def test_the_integer_network_is_read_and_bounded(tmp_path: Path) -> None:
 
 
 def test_every_option_named_exists(milpq: Milpq) -> None:
-    shown = milpq("bound", "--help").out + milpq("simulate", "--help").out
+    shown = "".join(milpq(command, "--help").out for command in ("bound", "quantize", "simulate"))
     for option in set(re.findall(r"`(--[a-z-]+)", README)):
         assert option in shown, option
 

@@ -1,0 +1,127 @@
+"""Write a quantized model of fully connected layers as an ONNX graph of QGemm operators (QOperator format)."""
+
+# The checker of onnx is partly untyped.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from milpq.formats._export import ExportLayer, export_layers
+from milpq.network.quantized_model import QuantizedModel
+from milpq.rounding.activation import CODE_LOWER, CODE_UPPER
+
+OPSET: Final = 13
+IR_VERSION: Final = 8
+"""Fixed, so that an upgrade of the onnx package does not change the files."""
+
+TARGETS: Final = ("ort",)
+"""The targets that run such files."""
+
+
+def onnx_bytes(model: QuantizedModel) -> bytes:
+    """Return a model as an ONNX file with float32 input and output.
+
+    QuantizeLinear, one ``com.microsoft.QGemm`` a layer, with a Clip of codes where the activation needs one,
+    and DequantizeLinear.  ONNX Runtime rounds each layer once and at every level of graph optimization alike.
+
+    Raises
+    ------
+    UnsupportedModelError
+        It is no chain of int8 layers with int32 biases, or it states the rounding of another runtime; the
+        layer is named.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = _Graph()
+    scale, zero_point = float(model.input_scale[0]), model.input_zero_point
+    layers = export_layers(model, ".onnx", TARGETS)
+    ends = graph.parameters("input", scale, zero_point)
+    graph.node("QuantizeLinear", ["input", *ends], "input/codes")
+    value = "input/codes"
+    for index, layer in enumerate(layers):
+        value, ends = _append(graph, layer, f"layer{index}", value, ends)
+    graph.node("DequantizeLinear", [value, *ends], "output")
+    proto = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "quantized",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", len(model.input_scale)])],
+            [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", len(layers[-1].bias)])],
+            graph.constants,
+        ),
+        producer_name="milpq",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)],
+    )
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _append(
+    graph: _Graph, layer: ExportLayer, name: str, value: str, read: tuple[str, str]
+) -> tuple[str, tuple[str, str]]:
+    """Append a layer; return its value and the names of that value's scale and zero point."""
+    scales: npt.NDArray[Any] = layer.weight_scales.astype(np.float32)
+    zero_points: npt.NDArray[Any] = layer.weight_zero_points
+    if len(scales) == 1:
+        scales, zero_points = scales.reshape(()), zero_points.reshape(())
+    inputs = [
+        value,
+        *read,
+        graph.constant(f"{name}/weights", layer.weights),
+        graph.constant(f"{name}/weight_scale", scales),
+        graph.constant(f"{name}/weight_zero_point", zero_points),
+        graph.constant(f"{name}/bias", layer.bias),
+    ]
+    gives = graph.parameters(name, layer.output_scale, layer.output_zero_point)
+    result = f"{name}/codes"
+    graph.gemm([*inputs, *gives], result)
+    if (layer.code_lower, layer.code_upper) != (CODE_LOWER, CODE_UPPER):
+        limits = [
+            graph.constant(f"{name}/{end}", np.array(code, dtype=np.int8))
+            for end, code in (("lower", layer.code_lower), ("upper", layer.code_upper))
+        ]
+        graph.node("Clip", [result, *limits], f"{name}/clipped")
+        result = f"{name}/clipped"
+    return result, gives
+
+
+class _Graph:
+    """The nodes and constants of a graph so far."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, name: str, array: npt.NDArray[Any]) -> str:
+        """Add a constant and return its name."""
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def parameters(self, name: str, scale: float, zero_point: int) -> tuple[str, str]:
+        """Add a scale and a zero point and return their names."""
+        return (
+            self.constant(f"{name}/scale", np.array(scale, dtype=np.float32)),
+            self.constant(f"{name}/zero_point", np.array(zero_point, dtype=np.int8)),
+        )
+
+    def node(self, operator: str, inputs: list[str], output: str) -> None:
+        """Add an operator of ONNX."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output))
+
+    def gemm(self, inputs: list[str], output: str) -> None:
+        """Add ONNX Runtime's quantized product with weights stored (neurons, inputs)."""
+        from onnx import helper
+
+        self.nodes.append(
+            helper.make_node("QGemm", inputs, [output], name=output, domain="com.microsoft", transB=1)
+        )

@@ -1,0 +1,51 @@
+"""Save a quantized model in whatever format the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from milpq.errors import UsageError
+from milpq.formats._files import PathLike
+from milpq.network.quantized_model import QuantizedModel
+
+ENDINGS: Final = (".json", ".tflite", ".onnx")
+
+
+def check_save_path(path: PathLike) -> None:
+    """Raise UsageError for an ending that no model is saved with, or a missing folder."""
+    if Path(path).suffix.lower() not in ENDINGS:
+        raise UsageError(f"{path}: quantized models end in {', '.join(ENDINGS)}, not {Path(path).suffix!r}")
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"{path}: there is no directory {Path(path).parent}; create it first")
+
+
+def save(model: QuantizedModel, path: PathLike) -> None:
+    """Write a quantized model; the ending of the file decides how.
+
+    ``.json`` is the open integer-network file, which can state every model.  ``.tflite`` (int8 input and
+    output) and ``.onnx`` (QOperator, float32 input and output) take int8 layers only.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The format cannot state the model; the layer and the remedy are named.
+    UsageError
+        The ending is none of these, or the folder is missing.
+    """
+    check_save_path(path)
+    ending = Path(path).suffix.lower()
+    if ending == ".json":
+        from milpq.formats.open_network import write_open_network
+
+        write_open_network(model, path)
+        return
+    if ending == ".tflite":
+        from milpq.formats.tflite_writer import tflite_bytes
+
+        content = tflite_bytes(model)
+    else:
+        from milpq.formats.onnx_writer import onnx_bytes
+
+        content = onnx_bytes(model)
+    Path(path).write_bytes(content)

@@ -1,0 +1,333 @@
+"""Quantized models: what they state, how close they are, and what is refused."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import milpq
+from milpq.errors import (
+    AccumulatorOverflowError,
+    InvalidNetworkError,
+    MilpqError,
+    TargetError,
+    UnsupportedModelError,
+    UsageError,
+)
+from milpq.network.float_network import FloatNetwork
+from milpq.network.nodes import Affine, Clamp, Term
+from milpq.network.pairing import check_pair
+from milpq.network.quantized_model import QuantizedLinear, QuantizedModel, StatedRequantization
+from milpq.quantization import quantize, quantize_fixed_point
+from milpq.rounding.targets import BUILTIN, get_target
+
+RELU = (0.0, np.inf)
+
+
+def mlp(seed: int, sizes: tuple[int, ...] = (3, 8, 6, 2), clamp: tuple[float, float] = RELU) -> FloatNetwork:
+    rng = np.random.default_rng(seed)
+    nodes: list[Affine | Clamp] = []
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+        weights = rng.normal(size=(outputs, inputs)) * np.sqrt(2 / inputs)
+        nodes.append(Affine(f"linear{index}", (Term(len(nodes), weights),), 0.3 * rng.normal(size=outputs)))
+        if index < len(sizes) - 2:
+            nodes.append(Clamp(f"clamp{index}", len(nodes), *clamp))
+    return FloatNetwork(sizes[0], tuple(nodes), len(nodes))
+
+
+def samples(seed: int, inputs: int, count: int = 400) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (count, inputs)).astype(np.float32)
+
+
+def largest_error(
+    network: FloatNetwork, model: QuantizedModel, points: np.ndarray, target: str | None
+) -> float:
+    integer = model.on_target(None if target is None else get_target(target))
+    assert integer.input.quantizer is not None
+    levels = integer.execute(integer.input.quantizer(points.astype(np.float64)))
+    return float(np.abs(levels * integer.output_scale - network.evaluate(points)).max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    bits=st.lists(st.integers(2, 8), min_size=3, max_size=3),
+    activation_bits=st.integers(4, 8),
+    flags=st.tuples(*[st.booleans()] * 4),
+    method=st.sampled_from(["min-max", "percentile", "mse"]),
+    clamp=st.sampled_from([RELU, (0.0, 6.0), (-1.0, 1.0), (-0.3, 0.9)]),
+    target=st.sampled_from([*BUILTIN, None]),
+)
+def test_every_scheme_makes_a_pair_that_any_target_runs(
+    seed: int,
+    bits: list[int],
+    activation_bits: int,
+    flags: tuple[bool, ...],
+    method: str,
+    clamp: tuple[float, float],
+    target: str | None,
+) -> None:
+    network = mlp(seed, clamp=clamp)
+    per_channel, symmetric_weights, symmetric, power_of_two = flags
+    power_of_two |= target is not None and target.startswith("pow2")
+    model = quantize(
+        network,
+        samples(seed, 3),
+        target=target,
+        bits=bits,
+        activation_bits=activation_bits,
+        per_channel=per_channel,
+        symmetric_weights=symmetric_weights,
+        symmetric_activations=symmetric,
+        power_of_two=power_of_two,
+        range_method=method,
+    )
+    check_pair(network, model)
+    for width, layer, node in zip(bits, model.layers, network.nodes[::2], strict=True):
+        assert isinstance(layer, QuantizedLinear) and isinstance(node, Affine)
+        steps = layer.weight_scales[layer.channel][:, None]
+        weights = np.asarray(layer.weights)
+        assert (np.abs(node.terms[0].matrix - steps * weights) <= steps / 2 * (1 + 1e-12)).all()
+        span = weights.max(axis=1, initial=0) - weights.min(axis=1, initial=0)
+        assert span.max() <= 2**width - 1
+        assert isinstance(layer.requantization, StatedRequantization) == (target is not None)
+    assert model.needs_target == (target is None)
+    integer = model.on_target(get_target("litert-ref") if target is None else None)
+    codes = integer.execute_codes(np.random.default_rng(seed).integers(-128, 128, (50, 3)))
+    assert codes.min() >= -(2 ** (activation_bits - 1)) and codes.max() < 2 ** (activation_bits - 1)
+
+
+@pytest.mark.parametrize(
+    "scheme", [{}, {"per_channel": True}, {"symmetric_weights": False}, {"power_of_two": True}]
+)
+def test_the_difference_vanishes_as_bits_grow(scheme: dict[str, bool]) -> None:
+    """Each bit halves the steps, so four of them have to shrink the error by far more than four."""
+    network, points = mlp(5), samples(6, 3, 2000)
+    calibration = np.concatenate([points, samples(7, 3)])
+    target = "pow2-half-up" if scheme.get("power_of_two") else "tflm"
+    errors = [
+        largest_error(
+            network,
+            quantize(
+                network,
+                calibration,
+                target=target,
+                bits=bits,
+                activation_bits=bits,
+                input_bits=bits,
+                **scheme,
+            ),
+            points,
+            None,
+        )
+        for bits in (4, 8, 12)
+    ]
+    assert errors[1] < errors[0] / 6
+    assert errors[2] < errors[1] / 6
+    assert errors[2] < 2e-3
+
+
+def test_sparse_layers_are_quantized_as_dense_ones() -> None:
+    network = mlp(1)
+    nodes = tuple(
+        Affine(node.name, (Term(node.terms[0].source, sp.csr_array(node.terms[0].matrix)),), node.bias)
+        if isinstance(node, Affine)
+        else node
+        for node in network.nodes
+    )
+    sparse = FloatNetwork(network.input_size, nodes, network.output)
+    for options in ({}, {"per_channel": True, "symmetric_weights": False}):
+        dense, thin = (quantize(f, samples(1, 3), bits=5, **options) for f in (network, sparse))
+        for left, right in zip(dense.layers, thin.layers, strict=True):
+            assert isinstance(left, QuantizedLinear) and isinstance(right, QuantizedLinear)
+            np.testing.assert_array_equal(left.weights, right.weights.toarray())
+            np.testing.assert_array_equal(left.bias, right.bias)
+
+
+def test_an_unrounded_output_is_the_accumulator() -> None:
+    network, points = mlp(2), samples(2, 3)
+    model = quantize(
+        network, points, target="tflm", activation_bits=12, bits=12, input_bits=12, raw_output=True
+    )
+    last = model.layers[-1]
+    assert isinstance(last, QuantizedLinear) and last.requantization is None
+    assert largest_error(network, model, points, None) < 5e-3
+
+
+def test_accumulators_that_overflow_are_refused_by_name() -> None:
+    network, points = mlp(3), samples(3, 3)
+    with pytest.raises(AccumulatorOverflowError, match=r"'linear[01]'.*int32.*fewer bits"):
+        quantize(network, points, bits=16, activation_bits=16, input_bits=16)
+    with pytest.raises(AccumulatorOverflowError, match=r"'linear[01]'.*beyond int16; quantize its weights"):
+        quantize(network, points, accumulator_bits=16)
+    quantize(network, points, bits=5, activation_bits=6, input_bits=6, accumulator_bits=16)
+    nodes = (Affine("tiny", (Term(0, np.full((1, 3), 1e-9)),), np.array([100.0])),)
+    with pytest.raises(AccumulatorOverflowError, match="'tiny'"):
+        quantize(FloatNetwork(3, nodes, 1), points)
+
+
+def test_what_is_refused() -> None:
+    network, points = mlp(4), samples(4, 3)
+    with pytest.raises(TargetError, match=r"'linear0': pow2-half-up.*not a power of two"):
+        quantize(network, points, target="pow2-half-up")
+    with pytest.raises(TargetError, match="unknown target"):
+        quantize(network, points, target="mystery")
+    for options in (
+        {"bits": 1},
+        {"bits": 17},
+        {"bits": (8, 8)},
+        {"activation_bits": (8, 8, 8, 8)},
+        {"input_bits": 0},
+        {"range_method": "guess"},
+        {"percentile": 50.0},
+        {"accumulator_bits": 64},
+    ):
+        with pytest.raises(UsageError):
+            quantize(network, points, **options)
+    with pytest.raises(InvalidNetworkError, match=r"'linear0'.*no two codes"):
+        quantize(mlp(4, clamp=(5.0, 5.1)), points, activation_bits=2)
+
+
+def test_structures_that_are_refused() -> None:
+    eye, zero = np.eye(2), np.zeros(2)
+    add = FloatNetwork(
+        2, (Affine("a", (Term(0, eye),), zero), Affine("sum", (Term(0, eye), Term(1, eye)), zero)), 2
+    )
+    first = FloatNetwork(2, (Clamp("early", 0), Affine("a", (Term(1, eye),), zero)), 2)
+    both = FloatNetwork(
+        2, (Affine("a", (Term(0, eye),), zero), Clamp("r", 1), Affine("b", (Term(1, eye),), zero)), 3
+    )
+    none = FloatNetwork(2, (), 0)
+    for network, message in (
+        (add, "'sum': adds 2 values"),
+        (first, "'early': clamps the input"),
+        (both, "'r': what it reads is read elsewhere"),
+        (none, "no layer"),
+    ):
+        with pytest.raises(UnsupportedModelError, match=message):
+            quantize(network, samples(0, 2))
+
+
+def test_clamps_in_a_row_are_one(tmp_path: Path) -> None:
+    nodes = (
+        Affine("a", (Term(0, np.eye(2)),), np.zeros(2)),
+        Clamp("relu", 1),
+        Clamp("top", 2, -1.0, 0.5),
+        Affine("b", (Term(3, np.eye(2)),), np.zeros(2)),
+    )
+    network, points = FloatNetwork(2, nodes, 4), samples(0, 2)
+    model = quantize(network, points, target="tflm", activation_bits=10, input_bits=10)
+    assert largest_error(network, model, points, None) < 0.02
+    milpq.save(model, tmp_path / "model.json")
+    with pytest.raises(UnsupportedModelError):
+        milpq.save(model, tmp_path / "model.tflite")
+
+
+def test_the_open_file_holds_the_model(tmp_path: Path) -> None:
+    network, points = mlp(8), samples(8, 3)
+    codes = np.random.default_rng(1).integers(-128, 128, (500, 3))
+    for number, options in enumerate((
+        {"target": "tflm", "bits": (5, 3, 16)},
+        {"target": "ort", "per_channel": True, "activation_bits": (7, 6, 9), "symmetric_weights": False},
+        {"target": "pow2-floor", "power_of_two": True, "bits": 4, "raw_output": True},
+        {"bits": 12},
+    )):  # fmt: skip
+        model = quantize(network, points, **options)
+        path = tmp_path / f"{number}.json"
+        milpq.save(model, path)
+        read = milpq.load(path)
+        assert isinstance(read, QuantizedModel)
+        check_pair(network, read)
+        target = None if "target" in options else get_target("tosa-single")
+        first, second = model.on_target(target), read.on_target(target)
+        np.testing.assert_array_equal(first.execute_codes(codes), second.execute_codes(codes))
+        reading = points.astype(np.float64)
+        assert first.input.quantizer is not None and second.input.quantizer is not None
+        np.testing.assert_array_equal(first.input.quantizer(reading), second.input.quantizer(reading))
+        np.testing.assert_array_equal(first.output_scale, second.output_scale)
+
+
+@pytest.mark.parametrize("name", ["controller", "digits"])
+def test_bundled_files_are_written_back_byte_for_byte(
+    name: str, tmp_path: Path, model_path: Callable[[str], Path]
+) -> None:
+    stored = milpq.load(model_path(f"{name}_int8.tflite"))
+    assert isinstance(stored, QuantizedModel)
+    milpq.save(stored, tmp_path / "again.tflite")
+    assert (tmp_path / "again.tflite").read_bytes() == model_path(f"{name}_int8.tflite").read_bytes()
+
+
+def test_fixed_point_by_hand() -> None:
+    nodes = (
+        Affine("hidden", (Term(0, np.array([[0.26, -3.0], [1.0, 0.5]])),), np.array([0.12, -0.125])),
+        Clamp("relu", 1),
+        Affine("output", (Term(2, np.array([[0.5, -1.0]])),), np.array([1.9])),
+    )
+    network = FloatNetwork(2, nodes, 3)
+    model = quantize_fixed_point(network, 6)
+    hidden, output = model.layers
+    assert isinstance(hidden, QuantizedLinear) and isinstance(output, QuantizedLinear)
+    assert np.asarray(hidden.weights).tolist() == [[4, -32], [16, 8]]
+    assert hidden.bias.tolist() == [2 << 8, -2 << 8]
+    assert output.bias.tolist() == [30 << 4]
+    integer = model.on_target(None)
+    codes = np.random.default_rng(0).integers(-128, 128, (1000, 2))
+    accumulators = codes @ np.array([[4, -32], [16, 8]]).T + np.array([512, -512])
+    middle = np.clip(np.floor(accumulators / 2**8 + 0.5), 0, 63)
+    np.testing.assert_array_equal(integer.execute_codes(codes)[:, 0], middle @ [8, -16] + 480)
+    assert integer.output_scale.tolist() == [2.0**-8]
+    assert integer.input.float_value(np.array([[255.0]]))[0, 0] == pytest.approx(1.0)
+    assert integer.input.scale.tolist() == [2.0**-8] * 2
+    result = milpq.bound(network, integer, milpq.Box([0.0, 0.0], [0.2, 0.2]), input_domain="codes")
+    assert result.status == "optimal"
+
+
+def test_fixed_point_files_and_refusals(tmp_path: Path) -> None:
+    network = mlp(9)
+    model = quantize_fixed_point(network, 10)
+    milpq.save(model, tmp_path / "fixed.json")
+    read = milpq.load(tmp_path / "fixed.json")
+    assert isinstance(read, QuantizedModel)
+    codes = np.random.default_rng(0).integers(-128, 128, (300, 3))
+    np.testing.assert_array_equal(
+        model.on_target(None).execute_codes(codes), read.on_target(None).execute_codes(codes)
+    )
+    assert read.float_scale[0] == 1 / 255
+    for bits in (2, 17):
+        with pytest.raises(UsageError):
+            quantize_fixed_point(network, bits)
+    with pytest.raises(UnsupportedModelError, match=r"'linear0': has no ReLU"):
+        quantize_fixed_point(mlp(9, clamp=(0.0, 6.0)), 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 4, "activation_bits": 12}, "codes are not int8"),
+        ({"input_bits": 4}, "input is not int8"),
+        ({"bits": 12}, "weights are not int8"),
+        ({"raw_output": True}, "unrounded"),
+        ({"target": "pow2-half-up", "power_of_two": True}, "rounds as pow2-half-up"),
+        ({"activation_bits": (8, 7, 8)}, "ends them at"),
+    ],
+)
+def test_tflite_refuses_by_name(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    model = quantize(mlp(1), samples(1, 3), **options)
+    with pytest.raises(MilpqError, match=message):
+        milpq.save(model, tmp_path / "model.tflite")
+    assert not (tmp_path / "model.tflite").exists()
+
+
+def test_other_endings_and_folders_are_refused(tmp_path: Path) -> None:
+    model = quantize(mlp(1), samples(1, 3))
+    with pytest.raises(UsageError, match="end in"):
+        milpq.save(model, tmp_path / "model.bin")
+    with pytest.raises(UsageError, match="no directory"):
+        milpq.save(model, tmp_path / "missing" / "model.json")
+    with pytest.raises(UnsupportedModelError, match="weight zero points"):
+        milpq.save(quantize(mlp(1), samples(1, 3), symmetric_weights=False), tmp_path / "model.tflite")
