@@ -21,12 +21,13 @@ from milpq.bench.suite import (
     Suite,
     WeightsPair,
 )
-from milpq.bench.tasks import build_region, fixed_point_pair, random_pair, rounded_weights
+from milpq.bench.tasks import build_region, random_pair, rounded_weights
 from milpq.formats import load_float
 from milpq.merge import DomainKind, Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.quantized_model import QuantizedModel
+from milpq.quantization import quantize_fixed_point
 from milpq.verify.models import load_pair, on_target
 
 _Spec = TypeVar("_Spec", bound="PairSpec | RegionSpec | Limits")
@@ -190,7 +191,7 @@ class Poser:
         if isinstance(spec, WeightsPair):
             return network, on_target(rounded_weights(network, spec.bits), target)
         assert isinstance(spec, FixedPointPair)
-        return network, fixed_point_pair(network, spec.bits)
+        return network, quantize_fixed_point(network, spec.bits).on_target(None)
 
 
 def _random(spec: RandomPair, target: str | None) -> tuple[FloatNetwork, FloatNetwork | IntegerNetwork]:

@@ -208,7 +208,19 @@ def _clip(step: QuantizedStep) -> QValue:
         ends.append(end)
     if not ends[0] < ends[1]:
         raise InvalidNetworkError(f"{step.where}: clips to the empty range {ends}")
-    return _clamped(step, *ends)
+    source = step.value(0)
+    return _clip_codes(step, source, *ends) if isinstance(source, Codes) else _clamped(step, *ends)
+
+
+def _clip_codes(step: QuantizedStep, source: Codes, lower: float, upper: float) -> QValue:
+    """Return codes clipped as the integers they are: a table from codes to codes of the same grid."""
+    source = step.layer_input(source)
+    grid = step.builder.grid(source.value)
+    assert grid is not None
+    value = step.builder.lookup(
+        step.name, step.where, source.value, lambda codes: np.clip(codes, lower, upper).astype(np.int64), grid
+    )
+    return Codes(value, source.shape, source.kind)
 
 
 def _sigmoid(step: QuantizedStep) -> QValue:

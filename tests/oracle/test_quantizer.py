@@ -106,5 +106,10 @@ def test_onnx_files(level: str, tmp_path: Path) -> None:
         ours = levels.astype(np.float32) * integer.output_scale.astype(np.float32)
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         assert np.count_nonzero(session.run(None, {"input": points})[0] != ours) == 0
+        read = milpq.load_quantized(path)
+        assert isinstance(read, QuantizedModel)
+        again = read.on_target(get_target("ort"))
+        assert again.input.quantizer is not None
+        assert (again.execute(again.input.quantizer(points.astype(np.float64))) == levels).all()
         compared += ours.size
     assert compared >= OUTPUTS

@@ -23,7 +23,7 @@ from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
 from milpq.network.pairing import check_pair
 from milpq.network.quantized_model import QuantizedLinear, QuantizedModel, StatedRequantization
-from milpq.quantization import quantize, quantize_fixed_point
+from milpq.quantization import quantize
 from milpq.rounding.targets import BUILTIN, get_target
 
 RELU = (0.0, np.inf)
@@ -260,49 +260,6 @@ def test_bundled_files_are_written_back_byte_for_byte(
     assert isinstance(stored, QuantizedModel)
     milpq.save(stored, tmp_path / "again.tflite")
     assert (tmp_path / "again.tflite").read_bytes() == model_path(f"{name}_int8.tflite").read_bytes()
-
-
-def test_fixed_point_by_hand() -> None:
-    nodes = (
-        Affine("hidden", (Term(0, np.array([[0.26, -3.0], [1.0, 0.5]])),), np.array([0.12, -0.125])),
-        Clamp("relu", 1),
-        Affine("output", (Term(2, np.array([[0.5, -1.0]])),), np.array([1.9])),
-    )
-    network = FloatNetwork(2, nodes, 3)
-    model = quantize_fixed_point(network, 6)
-    hidden, output = model.layers
-    assert isinstance(hidden, QuantizedLinear) and isinstance(output, QuantizedLinear)
-    assert np.asarray(hidden.weights).tolist() == [[4, -32], [16, 8]]
-    assert hidden.bias.tolist() == [2 << 8, -2 << 8]
-    assert output.bias.tolist() == [30 << 4]
-    integer = model.on_target(None)
-    codes = np.random.default_rng(0).integers(-128, 128, (1000, 2))
-    accumulators = codes @ np.array([[4, -32], [16, 8]]).T + np.array([512, -512])
-    middle = np.clip(np.floor(accumulators / 2**8 + 0.5), 0, 63)
-    np.testing.assert_array_equal(integer.execute_codes(codes)[:, 0], middle @ [8, -16] + 480)
-    assert integer.output_scale.tolist() == [2.0**-8]
-    assert integer.input.float_value(np.array([[255.0]]))[0, 0] == pytest.approx(1.0)
-    assert integer.input.scale.tolist() == [2.0**-8] * 2
-    result = milpq.bound(network, integer, milpq.Box([0.0, 0.0], [0.2, 0.2]), input_domain="codes")
-    assert result.status == "optimal"
-
-
-def test_fixed_point_files_and_refusals(tmp_path: Path) -> None:
-    network = mlp(9)
-    model = quantize_fixed_point(network, 10)
-    milpq.save(model, tmp_path / "fixed.json")
-    read = milpq.load(tmp_path / "fixed.json")
-    assert isinstance(read, QuantizedModel)
-    codes = np.random.default_rng(0).integers(-128, 128, (300, 3))
-    np.testing.assert_array_equal(
-        model.on_target(None).execute_codes(codes), read.on_target(None).execute_codes(codes)
-    )
-    assert read.float_scale[0] == 1 / 255
-    for bits in (2, 17):
-        with pytest.raises(UsageError):
-            quantize_fixed_point(network, bits)
-    with pytest.raises(UnsupportedModelError, match=r"'linear0': has no ReLU"):
-        quantize_fixed_point(mlp(9, clamp=(0.0, 6.0)), 8)
 
 
 @pytest.mark.parametrize(
