@@ -57,7 +57,13 @@ class SolverUnavailableError(MilpqError, RuntimeError):
 
 
 class CertificateError(MilpqError, ValueError):
-    """A certificate is malformed or does not prove its claim."""
+    """A certificate is malformed, damaged, or about other networks."""
+
+
+class UnprovenError(CertificateError):
+    """A certificate is well formed and about these networks, but does not prove its claim."""
+
+    exit_code: ClassVar[int] = 3
 
 
 class SoundnessError(MilpqError, AssertionError):

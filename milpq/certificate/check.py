@@ -1,0 +1,162 @@
+"""Checking a certificate: the claim of a stranger, proved again from the two model files."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from milpq._arrays import Float64Array
+from milpq.certificate.execution import Execution
+from milpq.certificate.format import BOUND, EXECUTED, CertificateFile
+from milpq.certificate.tree import Splitter, leaves
+from milpq.certificate.zonotope import Zonotope
+from milpq.errors import CertificateError, UnprovenError, UsageError
+from milpq.formats import load_float, load_quantized
+from milpq.formats._files import PathLike
+from milpq.merge import Cubes, MergedActivation, Problem, QuantizedNetwork
+from milpq.network.float_network import FloatNetwork
+from milpq.network.pairing import dequantized_twin
+from milpq.network.quantized_model import QuantizedModel
+from milpq.region.box import Box
+from milpq.rounding.targets import get_target
+
+FloatSource: TypeAlias = "FloatNetwork | PathLike"
+QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | PathLike"
+
+_BATCH_BYTES = 1 << 24
+_EXECUTED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verified:
+    """A claim that has been proved.
+
+    Parameters
+    ----------
+    upper : float
+        No input of the region differs by more, in exact arithmetic: ``max |f_q − f| <= upper``, real units.
+    objectives : float64, shape (2·chosen,)
+        The same for ``f_q − f`` and then for ``f − f_q`` of each output.
+    problem : Problem
+        What was asked, rebuilt from the two models: region, domain, outputs.
+    target : str
+        Id of the inference target, empty where the model settles its rounding.
+    bounded, executed : int
+        Leaves of either kind.
+    time_s : float
+    """
+
+    upper: float
+    objectives: Float64Array
+    problem: Problem
+    target: str
+    bounded: int
+    executed: int
+    time_s: float
+
+
+def check(certificate: PathLike, float_network: FloatSource, quantized: QuantizedSource) -> Verified:
+    """Prove the claim of a certificate again.
+
+    Parameters
+    ----------
+    certificate : path
+    float_network : FloatNetwork or path
+        Not read where the certificate compares with the integer model's own dequantized weights.
+    quantized : QuantizedModel, IntegerNetwork, FloatNetwork or path
+
+    Raises
+    ------
+    UnprovenError
+        The certificate does not prove its claim; the leaf and the reason are named.
+    CertificateError
+        It is malformed, damaged, or about other networks.
+    MilpqError
+        A model cannot be read.
+
+    *Soundness:* trusts the readers of the model files, exact execution, the alignment of the two networks, and the
+    modules of ``milpq.certificate``.  No bound, solver or search is imported.
+    """
+    started = time.monotonic()
+    with CertificateFile(certificate) as file:
+        problem = _problem(file, float_network, quantized)
+        claim = file.array("upper")
+        if claim.shape != (2 * len(problem.outputs),):
+            raise file.error(f"claims {len(claim)} bounds for {len(problem.outputs)} outputs")
+        methods = {BOUND: Zonotope(problem), EXECUTED: Execution(problem, claim)}
+        at_once = {BOUND: methods[BOUND].leaves_in(_BATCH_BYTES), EXECUTED: _EXECUTED_AT_ONCE}
+        counts = {BOUND: 0, EXECUTED: 0}
+        try:
+            blocks = file.blocks("tree.node"), file.blocks("tree.cut")
+            for kind, number, cubes in leaves(Splitter(problem.domain), *blocks, at_once):
+                inhabited = cubes.select(np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1)))
+                counts[kind] += len(cubes)
+                _compare(methods[kind].upper(inhabited), claim, inhabited, problem, number)
+        except CertificateError as error:
+            raise file.error(str(error), type(error)) from None
+        upper = max(0.0, float(claim.max()))
+        target, spent = file.metadata["target"], time.monotonic() - started
+        return Verified(upper, claim, problem, target, counts[BOUND], counts[EXECUTED], spent)
+
+
+def _compare(upper: Float64Array, claim: Float64Array, cubes: Cubes, problem: Problem, number: int) -> None:
+    """Raise unless every leaf is within the claim; written so that NaN is not."""
+    wrong = np.argwhere(~(upper <= claim))
+    if len(wrong):
+        leaf, objective = (int(i) for i in wrong[0])
+        output = problem.outputs[objective % len(problem.outputs)]
+        sign = "f_q − f" if objective < len(problem.outputs) else "f − f_q"
+        where = ", ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(cubes.lower[leaf], cubes.upper[leaf], strict=True))
+        raise UnprovenError(
+            f"does not prove its claim: {sign} of output {output} is only shown to be at most "
+            f"{float(upper[leaf, objective])!r}, not {float(claim[objective])!r}, on a leaf among the first {number} "
+            f"({where:.200})"
+        )
+
+
+def _problem(file: CertificateFile, float_source: FloatSource, quantized_source: QuantizedSource) -> Problem:
+    """Rebuild the question from the models, and compare it with the one the certificate was made for."""
+    stated = file.metadata
+    box = Box(file.array("region.lower"), file.array("region.upper"))
+    outputs = file.array("outputs").tolist()
+    if stated["domain"] not in {"real", "continuous", "codes"} or stated["float_side"] not in {"file", "dequantized"}:
+        raise file.error(f"knows no domain {stated['domain']!r:.40} of a {stated['float_side']!r:.40} float side")
+    model = load_quantized(quantized_source) if isinstance(quantized_source, str | os.PathLike) else quantized_source
+    if stated["float_side"] == "dequantized":
+        if not isinstance(model, QuantizedModel):
+            raise file.error("compares with dequantized weights, but the quantized network is no integer model")
+        network = dequantized_twin(model)
+    else:
+        network = load_float(float_source) if isinstance(float_source, str | os.PathLike) else float_source
+    if isinstance(model, QuantizedModel):
+        model = model.on_target(get_target(stated["target"]) if stated["target"] else None)
+    try:
+        kind = None if isinstance(model, FloatNetwork) else stated["domain"]
+        problem = Problem.create(network, model, box, kind, outputs)
+    except UsageError as reason:
+        raise file.error(f"asks a question that these networks do not have: {reason}") from None
+    if problem.outputs.tolist() != outputs or problem.hash() != stated["problem"]:
+        raise file.error(
+            f"is about another problem: it was made for {stated['problem']!r:.20}, but these two models, on the target, "
+            f"region, domain and outputs that it states, are {problem.hash()[:16]}"
+        )
+    expected = step_tables(problem)
+    found = file.steps()
+    for name in sorted({*expected, *found}):
+        if name not in expected or name not in found or not np.array_equal(expected[name], found[name]):
+            raise file.error(f"its table {name!r:.40} is not how the target rounds there")
+    return problem
+
+
+def step_tables(problem: Problem) -> dict[str, np.ndarray]:
+    """Return the tables of all step functions by the names that a certificate gives them."""
+    tables: dict[str, np.ndarray] = {}
+    for index, node in enumerate(problem.merged.nodes):
+        if isinstance(node, MergedActivation) and node.step is not None:
+            tables[f"step.{index}.thresholds"] = node.step.thresholds
+            tables[f"step.{index}.values"] = node.step.values
+    return tables

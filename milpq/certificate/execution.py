@@ -1,0 +1,178 @@
+"""Leaves of few codes: every code vector of a leaf is executed, the float side enclosed around it.
+
+In the domain ``codes`` the float side reads a point, and the error bound of its evaluation settles the leaf; a value that
+this cannot tell from the claim is computed in fractions.  In a continuous domain a code vector stands for the box of the
+real inputs that are read as it, and affine forms bound the float side over that box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array
+from milpq.certificate.forms import ROUNDED, TINY, Ends, Form, Symbols, affine, clamp_band, clamped, diagonal, middle
+from milpq.errors import CertificateError
+from milpq.merge import Cubes, Problem
+from milpq.network.float_network import FloatNetwork
+from milpq.network.integer_network import IntegerNetwork
+from milpq.network.nodes import Affine
+
+MOST_CODES: Final = 10**10
+"""Code vectors that one leaf may hold; more would take hours to execute."""
+
+_AT_ONCE: Final = 1 << 13
+_SYMBOLS: Final = 1024
+_MOST_FRACTIONS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Execution:
+    """Executes the codes of leaves of one problem.
+
+    Parameters
+    ----------
+    claim : float64, shape (2·chosen,)
+        What is to be proved of ``f_q − f`` and then of ``f − f_q``.
+    """
+
+    problem: Problem
+    claim: Float64Array
+
+    def upper(self, leaves: Cubes) -> Float64Array:
+        """Return upper bounds on the objectives over each leaf; minus infinity where it has no inputs.
+
+        Returns
+        -------
+        float64, shape (leaves, 2·chosen)
+
+        Raises
+        ------
+        CertificateError
+            The networks have no codes to execute, or a leaf holds too many.
+        """
+        counts = count_codes(self.problem, leaves)
+        result = np.full((len(leaves), len(self.claim)), -np.inf)
+        ends = np.cumsum(counts)
+        total = int(counts.sum())
+        for start in range(0, total, _AT_ONCE):
+            number = np.arange(start, min(start + _AT_ONCE, total))
+            owner = np.searchsorted(ends, number, side="right")
+            levels = _code_vectors(leaves, owner, number - (ends - counts)[owner])
+            first = np.flatnonzero(np.diff(owner, prepend=-1))
+            largest = np.maximum.reduceat(self._execute(leaves, owner, levels), first, axis=0)
+            result[owner[first]] = np.maximum(result[owner[first]], largest)
+        return result
+
+    def _execute(self, leaves: Cubes, owner: Int64Array, levels: Int64Array) -> Float64Array:
+        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen)."""
+        network, quantized = self.problem.float_network, self.problem.quantized
+        assert isinstance(quantized, IntegerNetwork)
+        if self.problem.domain.kind == "codes":
+            executed = quantized.execute(levels)
+            value, error = network.evaluate_with_error(quantized.input.float_value(levels))
+            error = error + ROUNDED * np.abs(value)
+            return self._settled(executed, (value - error, value + error), levels)
+        assert quantized.input.quantizer is not None
+        cell_lower, cell_upper = quantized.input.quantizer.cell(levels)
+        lower = np.maximum(cell_lower, leaves.lower[owner])
+        upper = np.minimum(cell_upper, leaves.upper[owner])
+        # A code whose cell lies outside of the leaf is read from none of its inputs.
+        some = np.flatnonzero((lower <= upper).all(axis=1))
+        bounds = np.full((len(levels), len(self.claim)), -np.inf)
+        if len(some):
+            ends = float_ends(network, lower[some], upper[some])
+            bounds[some] = self._apart(quantized.execute(levels[some]), ends)[0]
+        return bounds
+
+    def _apart(self, executed: Float64Array, ends: Ends) -> tuple[Float64Array, Float64Array]:
+        """Return the most and the least that the objectives can be, given output levels and ends of the float side."""
+        chosen, quantized = self.problem.outputs, self.problem.quantized
+        assert isinstance(quantized, IntegerNetwork)
+        q = (executed * quantized.output_scale)[:, chosen]
+        lower, upper = ends[0][:, chosen], ends[1][:, chosen]
+        slack = np.tile(ROUNDED * (np.abs(q) + np.maximum(np.abs(lower), np.abs(upper))) + TINY, 2)
+        most = np.concatenate([q - lower, upper - q], axis=1) + slack
+        least = np.concatenate([q - upper, lower - q], axis=1) - slack
+        return most, least
+
+    def _settled(self, executed: Float64Array, ends: Ends, levels: Int64Array) -> Float64Array:
+        """Return the bounds, exact where the claim lies between what an objective may be and what it surely is."""
+        most, least = self._apart(executed, ends)
+        unclear = np.argwhere((most > self.claim) & (least <= self.claim))
+        if not 0 < len(unclear) <= _MOST_FRACTIONS:
+            return most
+        quantized, chosen = self.problem.quantized, self.problem.outputs
+        assert isinstance(quantized, IntegerNetwork)
+        known: dict[int, list[Fraction]] = {}
+        for row, objective in unclear.tolist():
+            if row not in known:
+                point = quantized.input.float_value(levels[row])
+                known[row] = self.problem.float_network.evaluate_exact(point)
+            output = int(chosen[objective % len(chosen)])
+            scale = Fraction(float(quantized.output_scale[output]))
+            difference = scale * int(executed[row, output]) - known[row][output]
+            most[row, objective] = _rounded_up(difference if objective < len(chosen) else -difference)
+        return most
+
+
+def count_codes(problem: Problem, leaves: Cubes) -> Int64Array:
+    """Return how many code vectors each leaf has, shape (leaves,).
+
+    Raises
+    ------
+    CertificateError
+        The networks have no codes, or a leaf holds more than can be executed.
+    """
+    if not isinstance(problem.quantized, IntegerNetwork):
+        raise CertificateError("a leaf is to be executed code by code, but both networks are real")
+    widths = leaves.level_upper - leaves.level_lower + 1
+    if (np.prod(widths.astype(np.float64), axis=1) > MOST_CODES).any():
+        raise CertificateError(f"a leaf is to be executed code by code, but holds more than {MOST_CODES:,} codes")
+    return np.prod(widths, axis=1)
+
+
+def _code_vectors(leaves: Cubes, owner: Int64Array, number: Int64Array) -> Int64Array:
+    """Return the code vectors with these numbers in their leaves; the last input changes fastest."""
+    levels = np.empty((len(owner), leaves.level_lower.shape[1]), dtype=np.int64)
+    for i in range(levels.shape[1] - 1, -1, -1):
+        number, digit = np.divmod(number, (leaves.level_upper[:, i] - leaves.level_lower[:, i] + 1)[owner])
+        levels[:, i] = leaves.level_lower[owner, i] + digit
+    return levels
+
+
+def float_ends(network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Ends:
+    """Return ends of the outputs of `f` over boxes, all of shape (boxes, inputs or outputs).
+
+    A value is an affine form with one symbol an input, and one for each clamp that is not settled on the box.
+    """
+    inputs = lower.shape[1]
+    symbols = Symbols(_SYMBOLS)
+    symbols.shared = 1 + inputs
+    box = diagonal(*middle(lower.T, upper.T))
+    values: list[Form | None] = [Form(box, box[:, :, :0], np.zeros(box.shape[:2]))]
+    for position, node in enumerate(network.nodes):
+        forms = [form for form in (values[source] for source in node.sources) if form is not None]
+        if isinstance(node, Affine):
+            terms = [(term.matrix, form, 0.0) for term, form in zip(node.terms, forms, strict=True)]
+            values.append(affine(terms, node.bias, np.zeros_like(node.bias), symbols))
+        else:
+            spread = forms[0].spread()
+            size = np.abs(forms[0].centre) + spread
+            band = clamp_band(forms[0].ends(spread), node.lower, node.upper)
+            values.append(clamped(forms[0], size, band, symbols)[0])
+        for source in node.sources:
+            if network.graph.last_use[source] == position:
+                values[source] = None
+    output = values[network.output]
+    assert output is not None
+    ends = output.ends(output.spread())
+    return ends[0].T, ends[1].T
+
+
+def _rounded_up(value: Fraction) -> float:
+    nearest = float(value)
+    return float(np.nextafter(nearest, np.inf)) if Fraction(nearest) < value else nearest

@@ -1,0 +1,158 @@
+"""The certificate file: safetensors, read lazily and believed in nothing.
+
+Metadata (strings): ``format``, ``problem`` (SHA-256 of the question), ``target`` (empty: the model settles its rounding),
+``domain``, ``float_side`` (``file`` or ``dequantized``), ``digest`` (SHA-256 of all else, against damage).
+
+Tensors:
+
+``region.lower``, ``region.upper``
+    float64 (inputs,): the region, real units.
+``outputs``
+    int64 (chosen,): indices of the outputs asked about.
+``upper``
+    float64 (2·chosen,): the claim, upper bounds on ``f_q − f`` and then on ``f − f_q`` of these outputs, real units.
+``tree.node``
+    int32 (nodes,): the tree in preorder; an input to split along, or ``BOUND`` or ``EXECUTED`` for a leaf.
+``tree.cut``
+    float64 (splits,): where each split cuts: the last level of the lower part, or a real number where there is only one.
+``step.K.thresholds``, ``step.K.values``
+    int64: the rounding of merged node K as the target does it, see ``milpq.rounding.step.StepFunction``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from milpq.errors import CertificateError
+from milpq.formats._files import PathLike
+
+FORMAT: Final = "milpq-certificate/1"
+BOUND: Final = -1
+"""A leaf that the checker bounds with its zonotope."""
+EXECUTED: Final = -2
+"""A leaf whose codes the checker executes, all of them."""
+
+FIELDS: Final = ("format", "problem", "target", "domain", "float_side")
+_TENSORS: Final = {
+    "region.lower": "F64", "region.upper": "F64", "outputs": "I64", "upper": "F64", "tree.node": "I32", "tree.cut": "F64"
+}  # fmt: skip
+_BLOCK: Final = 1 << 16
+_MOST_BYTES: Final = 1 << 28
+"""Tensors that are read whole may take no more."""
+
+
+class CertificateFile:
+    """A certificate file, open for reading; a context manager.
+
+    Parameters
+    ----------
+    path : path
+        Named in every error.
+
+    Raises
+    ------
+    CertificateError
+        The file cannot be read, is not a certificate, or is damaged.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self._path = path
+        try:
+            if not Path(path).is_file():
+                raise CertificateError(f"{path}: no such file; check the path")
+            self._file = safe_open(str(path), framework="numpy")
+            self._names = sorted(self._file.keys())
+        except (OSError, ValueError, SafetensorError) as reason:
+            if isinstance(reason, CertificateError):
+                raise
+            raise self.error(f"is not a readable safetensors file ({' '.join(str(reason).split())[:200]})") from None
+        self.metadata: dict[str, str] = self._file.metadata() or {}
+
+    def __enter__(self) -> CertificateFile:
+        """Check the frame: version, fields, names, types, digest."""
+        self._file.__enter__()
+        if self.metadata.get("format") != FORMAT:
+            raise self.error(f"is not a certificate of format {FORMAT}, but {self.metadata.get('format')!r:.80}")
+        if set(self.metadata) != {*FIELDS, "digest"}:
+            raise self.error(f"its metadata should be {', '.join(FIELDS)} and digest")
+        steps = [name for name in self._names if name.startswith("step.")]
+        if [name for name in self._names if name not in steps] != sorted(_TENSORS):
+            raise self.error(f"its tensors should be {', '.join(_TENSORS)} and step tables")
+        for name in self._names:
+            shape, dtype = self._shape(name), self._file.get_slice(name).get_dtype()
+            if dtype != _TENSORS.get(name, "I64") or len(shape) != (1 if name in _TENSORS else 2):
+                raise self.error(f"tensor {name!r:.80} is {dtype} of shape {shape}")
+        if digest(self.metadata, {name: self.blocks(name) for name in self._names}) != self.metadata["digest"]:
+            raise self.error("its content does not match its digest: it was damaged or altered")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._file.__exit__(kind, error, trace)
+
+    def error(self, message: str, kind: type[CertificateError] = CertificateError) -> CertificateError:
+        """Return an error that names the file."""
+        return kind(f"{self._path}: {message}")
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a whole tensor, if it is of a size to be read whole and finite."""
+        if int(np.prod(self._shape(name), dtype=np.float64)) * 8 > _MOST_BYTES:
+            raise self.error(f"tensor {name!r:.80} is too large")
+        array = self._file.get_tensor(name)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise self.error(f"tensor {name!r} holds NaN or infinity")
+        return array
+
+    def steps(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the step tables by name."""
+        return {name: self.array(name) for name in self._names if name.startswith("step.")}
+
+    def blocks(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
+        """Return a tensor piece by piece along its first axis."""
+        piece = self._file.get_slice(name)
+        length = self._shape(name)[0]
+        for start in range(0, length, _BLOCK):
+            yield piece[start : min(start + _BLOCK, length)]
+
+    def _shape(self, name: str) -> list[int]:
+        return self._file.get_slice(name).get_shape()
+
+
+def digest(metadata: Mapping[str, str], tensors: Mapping[str, Iterator[np.ndarray[Any, Any]]]) -> str:
+    """Return the SHA-256 of a certificate's content, the digest itself apart."""
+    result = hashlib.sha256()
+    for field in FIELDS:
+        result.update(f"{field}={metadata[field]!r}\n".encode())
+    for name in sorted(tensors):
+        result.update(f"{name}\n".encode())  # types are fixed, and shapes follow from lengths and the problem
+        for block in tensors[name]:
+            result.update(np.ascontiguousarray(block).tobytes())
+    return result.hexdigest()
+
+
+def write_certificate(
+    path: PathLike, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray[Any, Any]]
+) -> None:
+    """Write a certificate with its digest.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    signed = {**metadata, "digest": digest(metadata, {name: iter([array]) for name, array in arrays.items()})}
+    try:
+        save_file(arrays, str(path), metadata=signed)
+    except SafetensorError as reason:
+        raise OSError(f"{path}: {reason}") from reason

@@ -1,0 +1,207 @@
+"""Affine forms in rigorous float64 arithmetic: the numbers that the checker calculates with.
+
+A form states, for every neuron ``i`` and leaf ``b``, what a value can be:
+
+    ``x[i, b] = Σ_k shared[i, b, k]·ε_k + Σ_k own[i, b, k]·η_k + ρ[i, b]``
+
+with ``ε_0 = 1``, every other symbol anywhere in [−1, 1] and ``|ρ| <= error``.  A symbol means the same in all forms of
+one leaf; that is how differences cancel.  The float side uses the `shared` symbols only.  Every rounding of an
+operation is bounded beside it and goes into `error`, so a form is an exact statement whatever float64 did.
+
+References: J. Stolfi and L. de Figueiredo, *Self-Validated Numerical Methods and Applications*, chapter 3.  N. Higham,
+*Accuracy and Stability of Numerical Algorithms*, Lemma 3.1 (``γ_n``: n roundings, for any order of summation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, gamma
+from milpq.errors import CertificateError
+from milpq.network.nodes import absolute
+
+Ends: TypeAlias = tuple[Float64Array, Float64Array]
+"""Lower and upper ends of intervals."""
+
+TINY = 1e-290
+"""More than all underflows of one operation lose: fewer than 1e30 products of at most 2^−1074 each."""
+
+ROUNDED = 8 * UNIT_ROUNDOFF
+"""Relative error of up to six roundings, with room for the rounding of the error term itself."""
+
+_NEGLIGIBLE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """One value of a batch of leaves.
+
+    Parameters
+    ----------
+    shared : float64, shape (neurons, leaves, 1 + symbols)
+        The first column is the centre.
+    own : float64, shape (neurons, leaves, symbols)
+    error : float64, shape (neurons, leaves)
+    """
+
+    shared: Float64Array
+    own: Float64Array
+    error: Float64Array
+
+    @property
+    def centre(self) -> Float64Array:
+        """Coefficient of ``ε_0``, shape (neurons, leaves)."""
+        return self.shared[:, :, 0]
+
+    def spread(self) -> Float64Array:
+        """Return how far the value can be from its centre, rounded up, shape (neurons, leaves)."""
+        terms = np.abs(self.shared[:, :, 1:]).sum(axis=2) + np.abs(self.own).sum(axis=2) + self.error
+        return terms * (1 + 2 * gamma(self.shared.shape[2] + self.own.shape[2] + 4)) + TINY
+
+    def ends(self, spread: Float64Array) -> Ends:
+        """Return the interval that the value lies in, given its spread.
+
+        Raises
+        ------
+        CertificateError
+            Numbers overflow float64: nothing is claimed then.
+        """
+        lower = np.nextafter(self.centre - spread, -np.inf)
+        upper = np.nextafter(self.centre + spread, np.inf)
+        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+            raise CertificateError("bounds overflow float64; the weights or the region are too large to check")
+        return lower, upper
+
+
+class Symbols:
+    """How many symbols the leaves of a batch have; no more than `limit` are made, and none for negligible terms.
+
+    Symbols are numbered over the whole network, so one that a layer introduces means nothing else anywhere.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.shared = 1
+        self.own = 0
+        self._limit = limit
+
+    def add_shared(self, radius: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Return ``(columns, error)``: terms of these radii on new shared symbols; the small ones as errors."""
+        columns, error = self._columns(radius, self.shared)
+        self.shared += columns.shape[2]
+        return columns, error
+
+    def add_own(self, radius: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Return the same for symbols of the difference alone."""
+        columns, error = self._columns(radius, self.own)
+        self.own += columns.shape[2]
+        return columns, error
+
+    def _columns(self, radius: Float64Array, present: int) -> tuple[Float64Array, Float64Array]:
+        # Each leaf numbers its nonzero radii from 0: a column serves one neuron in one leaf, another in the next.
+        used = radius > _NEGLIGIBLE * radius.max(axis=0, initial=0.0)
+        count = int(used.sum(axis=0).max(initial=0))
+        if present + count > self._limit:
+            return np.zeros((*radius.shape, 0)), radius
+        columns = np.zeros((*radius.shape, count))
+        neuron, leaf = np.nonzero(used)
+        rank = np.cumsum(used, axis=0)[neuron, leaf] - 1
+        columns[neuron, leaf, rank] = radius[neuron, leaf]
+        return columns, np.where(used, 0.0, radius)
+
+
+def padded(array: Float64Array, width: int) -> Float64Array:
+    """Return the coefficients with zeros for the symbols made since."""
+    missing = width - array.shape[2]
+    return array if not missing else np.concatenate([array, np.zeros((*array.shape[:2], missing))], axis=2)
+
+
+def affine(
+    terms: Sequence[tuple[Matrix, Form, float]],
+    bias: Float64Array,
+    bias_error: Float64Array,
+    symbols: Symbols,
+) -> Form:
+    """Return ``Σ matrix·x + bias``; a term is (matrix, x, relative error of the entries of the matrix).
+
+    *Soundness:* column ``k`` of the result is a sum of N products and T + 1 parts, so it is off by at most
+    ``γ_{N+T+1} Σ|M||x_k|``; summed over the columns, by ``γ Σ|M|·(|centre| + spread)``.
+    """
+    width = sum(matrix.shape[1] for matrix, _, _ in terms) + len(terms) + 1
+    leaves = terms[0][1].error.shape[1]
+    shared = np.zeros((len(bias), leaves, symbols.shared))
+    own = np.zeros((len(bias), leaves, symbols.own))
+    error: Float64Array = gamma(width) * np.abs(bias)[:, None] + bias_error[:, None]
+    for matrix, x, entry_error in terms:
+        for total, part in ((shared, x.shared), (own, x.own)):
+            if part.shape[2]:
+                product = matrix @ part.reshape(len(part), -1)
+                total[:, :, : part.shape[2]] += product.reshape(len(bias), leaves, -1)
+        magnitude = np.abs(x.centre) + x.spread()
+        error = error + absolute(matrix) @ (x.error + (gamma(width) + entry_error) * magnitude)
+    shared[:, :, 0] += bias[:, None]
+    # `error` is a sum of nonnegative products: its own roundings are relative.
+    return Form(shared, own, error * (1 + 2 * gamma(width + 8)) + TINY)
+
+
+def clamp_band(argument: Ends, low: float | Float64Array, high: float | Float64Array) -> tuple[Float64Array, ...]:
+    """Return slope, centre and radius with ``|clamp(x) − slope·x − centre| <= radius`` on the argument's interval.
+
+    *Soundness:* ``clamp(x) − slope·x`` is piecewise linear with kinks at `low` and `high` only, so its extremes
+    over the interval lie at the ends and at the kinks inside.  Any slope will do; this is the secant's.
+    """
+    lower, upper = argument
+    inside = (lower >= low) & (upper <= high)
+    width = upper - lower
+    rise = np.clip(upper, low, high) - np.clip(lower, low, high)
+    slope = np.divide(rise, width, out=np.zeros_like(width), where=width > 0)
+    slope = np.where(inside, 1.0, np.clip(slope, 0.0, 1.0))
+    top, bottom, slack = np.full_like(width, -np.inf), np.full_like(width, np.inf), np.zeros_like(width)
+    for point in (lower, upper, np.clip(low, lower, upper), np.clip(high, lower, upper)):
+        clamped, line = np.clip(point, low, high), slope * point
+        top, bottom = np.maximum(top, clamped - line), np.minimum(bottom, clamped - line)
+        slack = np.maximum(slack, ROUNDED * (np.abs(clamped) + np.abs(line)))
+    centre, radius = middle(bottom - slack, top + slack)
+    return slope, np.where(inside, 0.0, centre), np.where(inside, 0.0, radius)
+
+
+def middle(lower: Float64Array, upper: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return a centre and a radius, rounded up, that cover the intervals; a single point has radius zero."""
+    centre = 0.5 * lower + 0.5 * upper
+    return centre, np.maximum(upper - centre, centre - lower) * (1 + ROUNDED)
+
+
+def clamped(
+    form: Form, size: Float64Array, band: tuple[Float64Array, ...], symbols: Symbols
+) -> tuple[Form, Float64Array, Float64Array]:
+    """Return ``slope·x + centre ± radius``, the radius on new shared symbols; these columns, and radii left as errors.
+
+    Parameters
+    ----------
+    form : Form
+        Of the float side: without `own` symbols.
+    size : float64, shape (neurons, leaves)
+        ``|centre| + spread`` of the form.
+    band : slope, centre, radius
+        As `clamp_band` returns.
+    """
+    slope, centre, radius = band
+    coefficients = slope[:, :, None] * padded(form.shared, symbols.shared)
+    coefficients[:, :, 0] += centre
+    columns, lost = symbols.add_shared(radius)
+    error = slope * form.error + lost + ROUNDED * (slope * size + np.abs(centre))
+    shared = np.concatenate([coefficients, columns], axis=2)
+    return Form(shared, np.zeros((*centre.shape, 0)), error * (1 + ROUNDED) + TINY), columns, lost
+
+
+def diagonal(centre: Float64Array, radius: Float64Array) -> Float64Array:
+    """Return coefficients with the centre first and the radius of input ``i`` on symbol ``1 + i``."""
+    inputs, leaves = centre.shape
+    result = np.zeros((inputs, leaves, 1 + inputs))
+    result[:, :, 0] = centre
+    index = np.arange(inputs)
+    result[index, :, 1 + index] = radius
+    return result
