@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from milpq.certificate import check
     from milpq.formats import load, load_quantized, save
     from milpq.quantization import quantize, quantize_fixed_point
     from milpq.region.box import Box
@@ -24,6 +25,7 @@ __all__ = [
     "Result",
     "__version__",
     "bound",
+    "check",
     "compute_guaranteed_error",
     "load",
     "load_quantized",
@@ -37,6 +39,7 @@ _HOMES: Final = {
     "MergedNetwork": "milpq.torch_face",
     "Result": "milpq.verify",
     "bound": "milpq.verify",
+    "check": "milpq.certificate",
     "compute_guaranteed_error": "milpq.torch_face",
     "load": "milpq.formats",
     "load_quantized": "milpq.formats",

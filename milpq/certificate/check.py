@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, EXECUTED, CertificateFile
 from milpq.certificate.tree import Splitter, leaves
 from milpq.certificate.zonotope import Zonotope
-from milpq.errors import CertificateError, UnprovenError, UsageError
+from milpq.errors import CertificateError, MilpqError, UnprovenError
 from milpq.formats import load_float, load_quantized
 from milpq.formats._files import PathLike
-from milpq.merge import Cubes, MergedActivation, Problem, QuantizedNetwork
+from milpq.merge import Cubes, DomainKind, MergedActivation, Problem, QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.pairing import dequantized_twin
 from milpq.network.quantized_model import QuantizedModel
@@ -87,15 +87,16 @@ def check(certificate: PathLike, float_network: FloatSource, quantized: Quantize
         claim = file.array("upper")
         if claim.shape != (2 * len(problem.outputs),):
             raise file.error(f"claims {len(claim)} bounds for {len(problem.outputs)} outputs")
-        methods = {BOUND: Zonotope(problem), EXECUTED: Execution(problem, claim)}
-        at_once = {BOUND: methods[BOUND].leaves_in(_BATCH_BYTES), EXECUTED: _EXECUTED_AT_ONCE}
+        zonotope = Zonotope(problem)
+        upper_of = {BOUND: zonotope.upper, EXECUTED: Execution(problem, claim).upper}
+        at_once = {BOUND: zonotope.leaves_in(_BATCH_BYTES), EXECUTED: _EXECUTED_AT_ONCE}
         counts = {BOUND: 0, EXECUTED: 0}
         try:
             blocks = file.blocks("tree.node"), file.blocks("tree.cut")
             for kind, number, cubes in leaves(Splitter(problem.domain), *blocks, at_once):
                 inhabited = cubes.select(np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1)))
                 counts[kind] += len(cubes)
-                _compare(methods[kind].upper(inhabited), claim, inhabited, problem, number)
+                _compare(upper_of[kind](inhabited), claim, inhabited, problem, number)
         except CertificateError as error:
             raise file.error(str(error), type(error)) from None
         upper = max(0.0, float(claim.max()))
@@ -110,7 +111,9 @@ def _compare(upper: Float64Array, claim: Float64Array, cubes: Cubes, problem: Pr
         leaf, objective = (int(i) for i in wrong[0])
         output = problem.outputs[objective % len(problem.outputs)]
         sign = "f_q − f" if objective < len(problem.outputs) else "f − f_q"
-        where = ", ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(cubes.lower[leaf], cubes.upper[leaf], strict=True))
+        where = ", ".join(
+            f"[{a:.6g}, {b:.6g}]" for a, b in zip(cubes.lower[leaf], cubes.upper[leaf], strict=True)
+        )
         raise UnprovenError(
             f"does not prove its claim: {sign} of output {output} is only shown to be at most "
             f"{float(upper[leaf, objective])!r}, not {float(claim[objective])!r}, on a leaf among the first {number} "
@@ -123,26 +126,37 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
     stated = file.metadata
     box = Box(file.array("region.lower"), file.array("region.upper"))
     outputs = file.array("outputs").tolist()
-    if stated["domain"] not in {"real", "continuous", "codes"} or stated["float_side"] not in {"file", "dequantized"}:
-        raise file.error(f"knows no domain {stated['domain']!r:.40} of a {stated['float_side']!r:.40} float side")
-    model = load_quantized(quantized_source) if isinstance(quantized_source, str | os.PathLike) else quantized_source
+    if stated["domain"] not in {"real", "continuous", "codes"} or stated["float_side"] not in {
+        "file",
+        "dequantized",
+    }:
+        raise file.error(
+            f"knows no domain {stated['domain']!r:.40} of a {stated['float_side']!r:.40} float side"
+        )
+    model = (
+        load_quantized(quantized_source)
+        if isinstance(quantized_source, str | os.PathLike)
+        else quantized_source
+    )
     if stated["float_side"] == "dequantized":
         if not isinstance(model, QuantizedModel):
-            raise file.error("compares with dequantized weights, but the quantized network is no integer model")
+            raise file.error(
+                "compares with dequantized weights, but the quantized network is no integer model"
+            )
         network = dequantized_twin(model)
     else:
         network = load_float(float_source) if isinstance(float_source, str | os.PathLike) else float_source
     if isinstance(model, QuantizedModel):
         model = model.on_target(get_target(stated["target"]) if stated["target"] else None)
     try:
-        kind = None if isinstance(model, FloatNetwork) else stated["domain"]
+        kind = None if isinstance(model, FloatNetwork) else cast("DomainKind", stated["domain"])
         problem = Problem.create(network, model, box, kind, outputs)
-    except UsageError as reason:
-        raise file.error(f"asks a question that these networks do not have: {reason}") from None
+    except MilpqError as reason:
+        raise file.error(f"asks a question that these networks do not answer: {reason}") from None
     if problem.outputs.tolist() != outputs or problem.hash() != stated["problem"]:
         raise file.error(
-            f"is about another problem: it was made for {stated['problem']!r:.20}, but these two models, on the target, "
-            f"region, domain and outputs that it states, are {problem.hash()[:16]}"
+            f"is about another problem: it was made for {stated['problem'][:16]!r}, but these two models, on the "
+            f"target, region, domain and outputs that it states, are {problem.hash()[:16]!r}"
         )
     expected = step_tables(problem)
     found = file.steps()

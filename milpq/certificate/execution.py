@@ -1,8 +1,8 @@
 """Leaves of few codes: every code vector of a leaf is executed, the float side enclosed around it.
 
-In the domain ``codes`` the float side reads a point, and the error bound of its evaluation settles the leaf; a value that
-this cannot tell from the claim is computed in fractions.  In a continuous domain a code vector stands for the box of the
-real inputs that are read as it, and affine forms bound the float side over that box.
+In the domain ``codes`` the float side reads a point, and the error bound of its evaluation settles the leaf; a value
+that this cannot tell from the claim is computed in fractions.  In a continuous domain a code vector stands for the box
+of the real inputs that are read as it, and affine forms bound the float side over that box.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from typing import Final
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.certificate.forms import ROUNDED, TINY, Ends, Form, Symbols, affine, clamp_band, clamped, diagonal, middle
+from milpq.certificate.forms import (
+    ROUNDED,
+    TINY,
+    Ends,
+    Form,
+    Symbols,
+    affine,
+    clamp_band,
+    clamped,
+    diagonal,
+    middle,
+)
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Problem
 from milpq.network.float_network import FloatNetwork
@@ -131,7 +142,9 @@ def count_codes(problem: Problem, leaves: Cubes) -> Int64Array:
         raise CertificateError("a leaf is to be executed code by code, but both networks are real")
     widths = leaves.level_upper - leaves.level_lower + 1
     if (np.prod(widths.astype(np.float64), axis=1) > MOST_CODES).any():
-        raise CertificateError(f"a leaf is to be executed code by code, but holds more than {MOST_CODES:,} codes")
+        raise CertificateError(
+            f"a leaf is to be executed code by code, but holds more than {MOST_CODES:,} codes"
+        )
     return np.prod(widths, axis=1)
 
 

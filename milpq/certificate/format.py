@@ -1,7 +1,7 @@
 """The certificate file: safetensors, read lazily and believed in nothing.
 
-Metadata (strings): ``format``, ``problem`` (SHA-256 of the question), ``target`` (empty: the model settles its rounding),
-``domain``, ``float_side`` (``file`` or ``dequantized``), ``digest`` (SHA-256 of all else, against damage).
+Metadata (strings): ``format``, ``problem`` (SHA-256 of the question), ``target`` (empty: the model settles its
+rounding), ``domain``, ``float_side`` (``file`` or ``dequantized``), ``digest`` (SHA-256 of all else, against damage).
 
 Tensors:
 
@@ -14,7 +14,7 @@ Tensors:
 ``tree.node``
     int32 (nodes,): the tree in preorder; an input to split along, or ``BOUND`` or ``EXECUTED`` for a leaf.
 ``tree.cut``
-    float64 (splits,): where each split cuts: the last level of the lower part, or a real number where there is only one.
+    float64 (splits,): where each split cuts: the last level of the lower part, or a number where there is only one.
 ``step.K.thresholds``, ``step.K.values``
     int64: the rounding of merged node K as the target does it, see ``milpq.rounding.step.StepFunction``.
 """
@@ -25,11 +25,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from milpq.errors import CertificateError
 from milpq.formats._files import PathLike
@@ -42,8 +42,13 @@ EXECUTED: Final = -2
 
 FIELDS: Final = ("format", "problem", "target", "domain", "float_side")
 _TENSORS: Final = {
-    "region.lower": "F64", "region.upper": "F64", "outputs": "I64", "upper": "F64", "tree.node": "I32", "tree.cut": "F64"
-}  # fmt: skip
+    "outputs": "I64",
+    "region.lower": "F64",
+    "region.upper": "F64",
+    "tree.cut": "F64",
+    "tree.node": "I32",
+    "upper": "F64",
+}
 _BLOCK: Final = 1 << 16
 _MOST_BYTES: Final = 1 << 28
 """Tensors that are read whole may take no more."""
@@ -68,29 +73,36 @@ class CertificateFile:
         try:
             if not Path(path).is_file():
                 raise CertificateError(f"{path}: no such file; check the path")
-            self._file = safe_open(str(path), framework="numpy")
-            self._names = sorted(self._file.keys())
+            self._file: Any = safe_open(str(path), framework="numpy")
+            self._names: list[str] = sorted(self._file.keys())
         except (OSError, ValueError, SafetensorError) as reason:
             if isinstance(reason, CertificateError):
                 raise
-            raise self.error(f"is not a readable safetensors file ({' '.join(str(reason).split())[:200]})") from None
+            raise self.error(
+                f"is not a readable safetensors file ({' '.join(str(reason).split())[:200]})"
+            ) from None
         self.metadata: dict[str, str] = self._file.metadata() or {}
 
-    def __enter__(self) -> CertificateFile:
+    def __enter__(self) -> Self:
         """Check the frame: version, fields, names, types, digest."""
         self._file.__enter__()
         if self.metadata.get("format") != FORMAT:
-            raise self.error(f"is not a certificate of format {FORMAT}, but {self.metadata.get('format')!r:.80}")
+            raise self.error(
+                f"is not a certificate of format {FORMAT}, but {self.metadata.get('format')!r:.80}"
+            )
         if set(self.metadata) != {*FIELDS, "digest"}:
             raise self.error(f"its metadata should be {', '.join(FIELDS)} and digest")
         steps = [name for name in self._names if name.startswith("step.")]
-        if [name for name in self._names if name not in steps] != sorted(_TENSORS):
+        if [name for name in self._names if name not in steps] != list(_TENSORS):
             raise self.error(f"its tensors should be {', '.join(_TENSORS)} and step tables")
         for name in self._names:
             shape, dtype = self._shape(name), self._file.get_slice(name).get_dtype()
             if dtype != _TENSORS.get(name, "I64") or len(shape) != (1 if name in _TENSORS else 2):
                 raise self.error(f"tensor {name!r:.80} is {dtype} of shape {shape}")
-        if digest(self.metadata, {name: self.blocks(name) for name in self._names}) != self.metadata["digest"]:
+        if (
+            digest(self.metadata, {name: self.blocks(name) for name in self._names})
+            != self.metadata["digest"]
+        ):
             raise self.error("its content does not match its digest: it was damaged or altered")
         return self
 
@@ -119,13 +131,13 @@ class CertificateFile:
 
     def blocks(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
         """Return a tensor piece by piece along its first axis."""
-        piece = self._file.get_slice(name)
+        piece: Any = self._file.get_slice(name)
         length = self._shape(name)[0]
         for start in range(0, length, _BLOCK):
             yield piece[start : min(start + _BLOCK, length)]
 
     def _shape(self, name: str) -> list[int]:
-        return self._file.get_slice(name).get_shape()
+        return list(self._file.get_slice(name).get_shape())
 
 
 def digest(metadata: Mapping[str, str], tensors: Mapping[str, Iterator[np.ndarray[Any, Any]]]) -> str:
@@ -152,7 +164,4 @@ def write_certificate(
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     signed = {**metadata, "digest": digest(metadata, {name: iter([array]) for name, array in arrays.items()})}
-    try:
-        save_file(arrays, str(path), metadata=signed)
-    except SafetensorError as reason:
-        raise OSError(f"{path}: {reason}") from reason
+    Path(path).write_bytes(save(arrays, metadata=signed))

@@ -73,7 +73,9 @@ class Form:
         lower = np.nextafter(self.centre - spread, -np.inf)
         upper = np.nextafter(self.centre + spread, np.inf)
         if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-            raise CertificateError("bounds overflow float64; the weights or the region are too large to check")
+            raise CertificateError(
+                "bounds overflow float64; the weights or the region are too large to check"
+            )
         return lower, upper
 
 
@@ -147,7 +149,9 @@ def affine(
     return Form(shared, own, error * (1 + 2 * gamma(width + 8)) + TINY)
 
 
-def clamp_band(argument: Ends, low: float | Float64Array, high: float | Float64Array) -> tuple[Float64Array, ...]:
+def clamp_band(
+    argument: Ends, low: float | Float64Array, high: float | Float64Array
+) -> tuple[Float64Array, ...]:
     """Return slope, centre and radius with ``|clamp(x) − slope·x − centre| <= radius`` on the argument's interval.
 
     *Soundness:* ``clamp(x) − slope·x`` is piecewise linear with kinks at `low` and `high` only, so its extremes
@@ -202,6 +206,6 @@ def diagonal(centre: Float64Array, radius: Float64Array) -> Float64Array:
     inputs, leaves = centre.shape
     result = np.zeros((inputs, leaves, 1 + inputs))
     result[:, :, 0] = centre
-    index = np.arange(inputs)
+    index = np.arange(inputs, dtype=np.int64)
     result[index, :, 1 + index] = radius
     return result

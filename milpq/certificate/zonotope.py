@@ -4,9 +4,9 @@ Forms of the float side ``a`` and of the difference ``d = v − a`` go through t
 quantized side is their sum.  ``a' = W·h + b`` and ``d' = Ŵ·δ + (Ŵ − W)·h + (b̂ − b)`` are exact in forms.  An activation
 takes ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)`` into bands along ``a`` and ``d``, each of its noises a new symbol.
 
-References: the shared symbols and the band along ``d`` are those of VeryDiff (S. Teuber, P. Kern, M. Janzen, B. Beckert,
-*Revisiting Differential Verification*, TACAS 2025, section 4); the steps of an integer side, the rounding errors and the
-choice between bands are this project's.
+References: the shared symbols and the band along ``d`` are those of VeryDiff (S. Teuber, P. Kern, M. Janzen,
+B. Beckert, *Revisiting Differential Verification*, TACAS 2025, section 4); the steps of an integer side, the rounding
+errors and the choice between bands are this project's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array
-from milpq.certificate.forms import TINY, ROUNDED, Ends, Form, Symbols, affine, clamp_band, clamped, diagonal, middle, padded
+from milpq.certificate.forms import (
+    ROUNDED,
+    TINY,
+    Ends,
+    Form,
+    Symbols,
+    affine,
+    clamp_band,
+    clamped,
+    diagonal,
+    middle,
+    padded,
+)
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain, MergedActivation, MergedAffine, Problem
 from milpq.rounding.step import NEVER, StepFunction
@@ -50,7 +62,8 @@ class Staircase:
         step, unit, scale = node.step, node.scale_in, node.scale_out
         if step is None or unit is None or scale is None:
             return None
-        rows, column = np.arange(len(step.values)), np.arange(step.values.shape[1])
+        rows = np.arange(len(step.values), dtype=np.int64)
+        column = np.arange(step.values.shape[1], dtype=np.int64)
         # Plateaus before a threshold at −∞ and after one at +∞ are never taken.
         first = (step.thresholds == -NEVER).sum(axis=1)
         last = step.values.shape[1] - 1 - (step.thresholds == NEVER).sum(axis=1)
@@ -101,7 +114,7 @@ class Zonotope:
         self._stairs: list[Staircase | None] = []
         self._last_use = [0] * (len(problem.merged.nodes) + 1)
         for index, node in enumerate(problem.merged.nodes):
-            if not isinstance(node, MergedAffine | MergedActivation):
+            if type(node) not in {MergedAffine, MergedActivation}:
                 raise CertificateError(f"layer {node.name!r}: certificates do not cover this kind of layer")
             self._stairs.append(Staircase.of(node) if isinstance(node, MergedActivation) else None)
             for source in node.sources:
@@ -141,13 +154,13 @@ class Zonotope:
         return np.concatenate([upper[chosen], -lower[chosen]]).T
 
 
-def _affine_pair(
-    node: MergedAffine, sources: list[tuple[Form, Form]], symbols: Symbols
-) -> tuple[Form, Form]:
+def _affine_pair(node: MergedAffine, sources: list[tuple[Form, Form]], symbols: Symbols) -> tuple[Form, Form]:
     on_float = [(term.float_matrix, a, 0.0) for term, (a, _) in zip(node.terms, sources, strict=True)]
     on_both = [(term.quantized_matrix, d, 0.0) for term, (_, d) in zip(node.terms, sources, strict=True)]
     # ``Ŵ − W`` is stored rounded once: within 2u of its stored entries.
-    mixed = [(t.difference_matrix, a, 2 * UNIT_ROUNDOFF) for t, (a, _) in zip(node.terms, sources, strict=True)]
+    mixed = [
+        (t.difference_matrix, a, 2 * UNIT_ROUNDOFF) for t, (a, _) in zip(node.terms, sources, strict=True)
+    ]
     none = np.zeros_like(node.float_bias)
     return (
         affine(on_float, node.float_bias, none, symbols),
@@ -163,7 +176,7 @@ def _activation(
     ``h = λ·a + c ± m`` is the clamp's band.  For ``δ`` each neuron takes the band of least noise among
 
     apart
-        ``φ_q(v) = λ_q·v + c_q ± m_q`` less the form of ``h``, with ``v = a + d``: the noise of ``h`` is the *same* symbol;
+        ``φ_q(v) = λ_q·v + c_q ± m_q``, with ``v = a + d``, less the form of ``h``, whose noise is the *same* symbol;
     together
         ``φ(v) − φ(a)`` lies between 0 and ``d``, as ``φ`` is nondecreasing and 1-Lipschitz, so within ``|d|/2`` of
         ``d/2``; rounding and saturation ``φ_q(v) − φ(v)`` are added as an interval;
@@ -195,7 +208,9 @@ def _activation(
     along_a = np.where(apart, slope_q - slope, 0.0)
     along_d = np.where(apart, slope_q, np.where(together, 0.5, 0.0))
     offset = np.where(apart, centre_q - centre, np.where(together, centre_cut, constant))
-    own_noise = np.where(apart, noise_q, np.where(together, reach_d + noise_cut, noise_constant + constant_slack))
+    own_noise = np.where(
+        apart, noise_q, np.where(together, reach_d + noise_cut, noise_constant + constant_slack)
+    )
 
     h, columns, lost = clamped(a, size_a, (slope, centre, noise), symbols)
     own_columns, own_lost = symbols.add_own(own_noise * (1 + ROUNDED))
@@ -227,7 +242,10 @@ def _quantized_band(
         return clamp_band(value, node.lower, node.upper), (lower, upper), (nothing, nothing)
     slope, centre, noise = clamp_band(value, stairs.bottom, stairs.top)
     rounding_centre, rounding = middle(stairs.low, stairs.high)
-    centre, noise = centre + rounding_centre, noise + rounding + ROUNDED * (np.abs(centre) + np.abs(rounding_centre))
+    centre, noise = (
+        centre + rounding_centre,
+        noise + rounding + ROUNDED * (np.abs(centre) + np.abs(rounding_centre)),
+    )
     image = stairs.image(value)
     plateau_centre, plateau = middle(*image)
     flat = plateau <= noise
@@ -282,7 +300,7 @@ def _code_errors(domain: Domain) -> Ends:
     assert integer is not None and integer.quantizer is not None
     low, high = np.full((2, integer.size, 1), np.inf) * np.array([1.0, -1.0])[:, None, None]
     for i in range(integer.size):
-        levels = np.arange(root.level_lower[0, i], root.level_upper[0, i])
+        levels = np.arange(root.level_lower[0, i], root.level_upper[0, i], dtype=np.int64)
         boundary = integer.quantizer.thresholds[i, levels - integer.quantizer.level_lower]
         if len(levels):
             low[i] = (integer.scale[i] * levels - boundary).min()

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from milpq.cli.bound import bound
+from milpq.cli.check import check
 from milpq.cli.demo import demo
 from milpq.cli.lists import solvers, targets
 from milpq.cli.quantize import quantize
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (bound, quantize, simulate, targets, solvers, demo):
+for _command in (bound, check, quantize, simulate, targets, solvers, demo):
     app.command()(_command)
 
 

@@ -51,6 +51,10 @@ def bound(
             metavar="PATH", help="Write a report, .json, .csv, .html or .xml (JUnit); may be given again."
         ),
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write a proof of the upper end that `milpq check` verifies."),
+    ] = None,
     progress_mode: Annotated[
         str, typer.Option("--progress", metavar="auto|json|none", help="Progress on stderr.")
     ] = "auto",
@@ -90,6 +94,7 @@ def bound(
             seed=seed,
             on_progress=listener,
             float_twin=float_twin,
+            certificate=certificate,
         )
     for path in report or ():
         write_report(result, path)

@@ -50,6 +50,10 @@ def _parts(result: Result) -> Iterator[RenderableType]:
         f"the upper end is {upward(result.certificate.checked_upper)}",
     }
     facts.add_row("trust", trust[result.certificate.trust])
+    if result.certificate.path is not None and result.certificate.proved_upper is not None:
+        proved = result.certificate.proved_upper
+        short = "" if proved <= result.upper * (1 + 1e-8) else " only: time was short"
+        facts.add_row("certificate", f"{result.certificate.path}, proves {upward(proved)}{short}")
     facts.add_row("float", asked.float_origin)
     facts.add_row("quantized", asked.quantized_origin + (f" on {asked.target}" if asked.target else ""))
     facts.add_row("region", f"{asked.region_origin}, {len(asked.lower)} inputs, domain {asked.input_domain}")

@@ -8,22 +8,26 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from milpq._arrays import Float64Array, Int64Array
+from milpq._arrays import Float64Array
 from milpq.bounds import interval
 from milpq.certificate.check import step_tables
 from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, EXECUTED, FORMAT, write_certificate
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
+from milpq.formats._files import PathLike
 from milpq.merge import Cubes, Problem
 from milpq.search.budget import Budget
 from milpq.search.codes import count_codes
 from milpq.search.halves import choose
 from milpq.search.slopes import influence
+
+Int32Array: TypeAlias = npt.NDArray[np.int32]
 
 _FORM_BYTES: Final = 1 << 21
 _FEW_CODES: Final = 1024
@@ -51,7 +55,7 @@ class Certification:
     """
 
     upper: Float64Array
-    nodes: Int64Array
+    nodes: Int32Array
     cuts: Float64Array
     leaves: int
     complete: bool
@@ -66,14 +70,16 @@ class _Tree:
         self.upper: list[Float64Array] = [np.full(objectives, np.inf)]
         self.splits: dict[int, tuple[int, float, int]] = {}
 
-    def split(self, number: int, dimension: int, cut: float, halves: tuple[Float64Array, Float64Array]) -> None:
+    def split(
+        self, number: int, dimension: int, cut: float, halves: tuple[Float64Array, Float64Array]
+    ) -> None:
         self.splits[number] = dimension, cut, len(self.parts)
         self.parts[number] = None
         self.parts += halves
         self.kind += [BOUND, BOUND]
         self.upper += [self.upper[number]] * 2
 
-    def preorder(self) -> tuple[Int64Array, Float64Array]:
+    def preorder(self) -> tuple[Int32Array, Float64Array]:
         """Return the nodes and cuts as a certificate holds them."""
         nodes: list[int] = []
         cuts: list[float] = []
@@ -96,53 +102,65 @@ class Certifier:
     Parameters
     ----------
     problem : Problem
-    goal : float
-        Upper bound on the largest ``|f_q − f|`` that is to be proved.
-    budget : Budget
-        When to stop; the certificate then proves less.
-    on_progress : callable, optional
-        Given what is proved so far, the open leaves, and the closed ones.
 
     Raises
     ------
     CertificateError
-        The problem has layers that certificates do not cover, or its numbers overflow.
+        The problem has layers that certificates do not cover.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        goal: float,
-        budget: Budget,
-        on_progress: Callable[[float, int, int], None] | None = None,
-    ) -> None:
+    def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._budget = budget
-        self._on_progress = on_progress
-        objectives = 2 * len(problem.outputs)
-        self._goal: Float64Array = np.full(objectives, goal * (1 + _LOOSE))
+        self._goal: Float64Array = np.full(2 * len(problem.outputs), np.inf)
         self._zonotope = Zonotope(problem)
         self._execution = Execution(problem, self._goal)
         self._splitter = Splitter(problem.domain)
-        self._tree = _Tree(self._splitter.root(), objectives)
+        self._tree = _Tree(self._splitter.root(), len(self._goal))
         self._few = {"codes": _FEW_CODES, "continuous": _FEW_CELLS, "real": 0}[problem.domain.kind]
         self._open: list[tuple[float, int]] = []
         self._batch = self._zonotope.leaves_in(_FORM_BYTES)
 
-    def run(self) -> Certification:
-        """Split until the goal is reached or the budget spent; also after ``KeyboardInterrupt``."""
+    def run(
+        self, goal: float, budget: Budget, on_progress: Callable[[float, int, int], None] | None = None
+    ) -> Certification:
+        """Split until the goal is reached or the budget spent.
+
+        Parameters
+        ----------
+        goal : float
+            Upper bound on the largest ``|f_q − f|`` that is to be proved.
+        budget : Budget
+            When to stop; the certificate then proves less.
+        on_progress : callable, optional
+            Given what is proved so far, and the numbers of open and of closed leaves.
+
+        Returns
+        -------
+        Certification
+            Also after ``KeyboardInterrupt``.
+
+        Raises
+        ------
+        CertificateError
+            Bounds overflow float64.
+        """
+        self._goal = np.full(len(self._goal), goal * (1 + _LOOSE))
+        self._execution = Execution(self._problem, self._goal)
         try:
             self._bound([0])
-            while self._open and not self._budget.spent:
+            while self._open and not budget.spent:
                 worst = [heapq.heappop(self._open)[1] for _ in range(min(self._batch, len(self._open)))]
                 self._bound(self._halve(worst))
-                self._tell()
+                if on_progress is not None:
+                    proved = -self._open[0][0] if self._open else goal
+                    leaves = len(self._tree.parts) - len(self._tree.splits)
+                    on_progress(proved, len(self._open), leaves - len(self._open))
         except KeyboardInterrupt:
             pass
         tree = self._tree
         leaves = [number for number, part in enumerate(tree.parts) if part is not None]
         upper = np.max([tree.upper[number] for number in leaves], axis=0)
-        return Certification(upper, *tree.preorder(), len(leaves), not self._open)
+        return Certification(upper, *tree.preorder(), len(leaves), bool((upper <= self._goal).all()))
 
     def _bound(self, numbers: list[int]) -> None:
         """Bound leaves by what suits each, and keep those open that miss the goal and can be split."""
@@ -194,15 +212,9 @@ class Certifier:
             return cubes
         return self._problem.domain.cubes_of_levels(cubes.level_lower, cubes.level_upper)
 
-    def _tell(self) -> None:
-        if self._on_progress is not None:
-            count = len(self._tree.parts) - len(self._tree.splits)
-            proved = -self._open[0][0] if self._open else float(self._goal.max())
-            self._on_progress(proved, len(self._open), count - len(self._open))
-
 
 def write(
-    path: str, problem: Problem, found: Certification, target: str | None, *, dequantized: bool
+    path: PathLike, problem: Problem, found: Certification, target: str | None, *, dequantized: bool
 ) -> None:
     """Write the certificate of what has been found.
 

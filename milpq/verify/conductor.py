@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from milpq.formats._files import PathLike
 from milpq.merge import Problem
 from milpq.network.integer_network import IntegerNetwork
 from milpq.search.budget import Budget
+from milpq.search.certifier import Certifier
 from milpq.verify import stages
 from milpq.verify.bracket import Bracket, Progress
+from milpq.verify.certify import SEARCH_SHARE, certify, check_certificate_path
 from milpq.verify.describe import environment, execute_witness, memory
 from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
 from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver
@@ -37,6 +40,7 @@ def bound(
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     float_twin: str | None = None,
+    certificate: PathLike | None = None,
 ) -> Result:
     """Bound the largest difference between a float network and its quantized version over a region.
 
@@ -73,6 +77,9 @@ def bound(
     float_twin : "file" or "dequantized", optional
         With ``dequantized`` the float side is the integer model's own weights in real arithmetic, and
         `float_network` is not read.
+    certificate : path, optional
+        Where to write a proof of the upper end that ``milpq.check`` verifies.  Three tenths of the time limit are
+        kept for it; where they do not suffice, it proves a larger number, which ``certificate.proved_upper`` says.
 
     Returns
     -------
@@ -93,19 +100,26 @@ def bound(
     options = Options(tolerance, checked_method(method), solver, gap, time_limit, jobs, seed, on_progress)
     domain, twin = checked_domain(input_domain), checked_twin(float_twin)
     check_solver(options)
+    if certificate is not None:
+        check_certificate_path(certificate)
     loading = Stopwatch()
     box, region_origin = load_box(region)
     pair = load_pair(float_network, quantized, target, twin)
     problem = Problem.create(
         pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
     )
+    certifier = None if certificate is None else Certifier(problem)
     load_s = loading.elapsed_s
-    run = Run(problem, options, Bracket(problem), Budget(time_limit))
+    share = 1.0 if certificate is None else SEARCH_SHARE
+    run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
     interrupted = False
     try:
         _answer(run)
     except KeyboardInterrupt:
         interrupted = True
+    if certifier is not None and certificate is not None:
+        left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
+        certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")
     return _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
 
 
@@ -191,7 +205,7 @@ def _result(
         tuple(bracket.methods.values()),
         run.sampled,
         memory(problem),
-        CertificateNote(bracket.trust, bracket.checked_upper),
+        CertificateNote(bracket.trust, bracket.checked_upper, run.certificate_path, run.proved_upper),
         _question(run, region_origin, (*notes, *bracket.notes)),
         Times(load_s, run.time_s["bound"], run.time_s["search"], load_s + time.monotonic() - run.started),
         environment(run.solver, options.jobs, options.seed),

@@ -104,11 +104,16 @@ class CertificateNote:
     ----------
     checked_upper : float
         The upper end without what rests on a solver's claim, real units.
+    path : str or None
+        The certificate file.
+    proved_upper : float or None
+        What that file proves; above the upper end where time was short.
     """
 
     trust: Trust
     checked_upper: float
     path: str | None = None
+    proved_upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +294,7 @@ class Result:
                 "trust": self.certificate.trust,
                 "path": self.certificate.path,
                 "checked_upper": _number(self.certificate.checked_upper),
+                "proved_upper": self.certificate.proved_upper,
             },
             "problem": {
                 "hash": asked.hash,

@@ -28,6 +28,8 @@ class Run:
     bracket : Bracket
     budget : Budget
         Time left for the whole run.
+    certificate_path, proved_upper : str and float, optional
+        The certificate file that was written, and the upper end that it proves.
     """
 
     problem: Problem
@@ -39,6 +41,8 @@ class Run:
     sampled: Sampled | None = None
     solver: str | None = None
     encoder: Encoder | None = None
+    certificate_path: str | None = None
+    proved_upper: float | None = None
     time_s: dict[str, float] = field(default_factory=lambda: {"bound": 0.0, "search": 0.0})
 
     @property

@@ -1,0 +1,65 @@
+"""The stage that writes a certificate: the bracket's upper end, proved by the methods of its checker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from milpq.errors import CertificateError, UsageError
+from milpq.formats._files import PathLike
+from milpq.search.budget import Budget
+from milpq.search.certifier import Certifier, write
+from milpq.verify.run import Run
+
+SEARCH_SHARE: Final = 0.7
+"""Of the time limit, for everything before the certificate."""
+
+_UNLIMITED_S: Final = 60.0
+_TIMES_THE_SEARCH: Final = 10.0
+
+
+def check_certificate_path(path: PathLike) -> None:
+    """Raise UsageError unless a file can be written there, as far as its folder tells."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UsageError(f"{path}: there is no folder {folder} to write the certificate to")
+
+
+def certify(
+    run: Run,
+    certifier: Certifier,
+    path: PathLike,
+    target: str | None,
+    left_s: float | None,
+    *,
+    dequantized: bool,
+) -> None:
+    """Prove the upper end of the bracket again, as well as time allows, and write the proof.
+
+    Parameters
+    ----------
+    target : str, optional
+        As given for the quantized side.
+    left_s : float, optional
+        Seconds left; None for a multiple of what the run has taken so far.
+    dequantized : bool
+        Whether the float side is the integer model's own weights.
+
+    *Soundness:* what is proved is a bound like any other: it enters the bracket, where executions check it.
+    """
+    run.tell("certificate")
+
+    def listen(proved: float, open_leaves: int, closed_leaves: int) -> None:
+        run.tell("certificate", f"{proved:.6g} proved, {open_leaves:,} open leaves, {closed_leaves:,} closed")
+
+    with run.timed("search") as watch:
+        if left_s is None:
+            left_s = max(_UNLIMITED_S, _TIMES_THE_SEARCH * run.budget.elapsed_s)
+        try:
+            found = certifier.run(run.bracket.upper, Budget(left_s), listen)
+        except CertificateError as error:
+            run.bracket.notes.append(f"no certificate was written: {error}")
+            return
+        write(path, run.problem, found, target, dequantized=dequantized)
+    run.certificate_path, run.proved_upper = str(path), max(0.0, float(found.upper.max()))
+    run.commit("certificate", found.upper, watch.elapsed_s, nodes=found.leaves)

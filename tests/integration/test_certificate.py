@@ -1,0 +1,110 @@
+"""``milpq bound --certificate`` and ``milpq check`` on the bundled pairs."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import Milpq
+
+import milpq as package
+
+ModelPath = Callable[[str], Path]
+
+CASES = {
+    "controller, continuous": ("controller", "controller_small", ()),
+    "controller, codes": ("controller", "controller_small", ("--input-domain", "codes")),
+    "controller, one output": (
+        "controller",
+        "controller_small",
+        ("--output", "0", "--float-twin", "dequantized"),
+    ),
+    "digits": ("digits", "digits", ("--method", "differential")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_bound_writes_is_proved_by_check(
+    name: str, milpq: Milpq, model_path: ModelPath, tmp_path: Path
+) -> None:
+    model, region, options = CASES[name]
+    files = [str(model_path(f"{model}.onnx")), str(model_path(f"{model}_int8.tflite"))]
+    proof, report = tmp_path / "proof.milpq", tmp_path / "report.json"
+    outcome = milpq(
+        "bound", *files, "--region", model_path(f"{region}.toml"), "--target", "tflm",
+        "--certificate", proof, "--report", report, *options,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    result = json.loads(report.read_text())
+    assert result["certificate"]["path"] == str(proof)
+    assert result["certificate"]["trust"] == "checked"
+    proved = result["certificate"]["proved_upper"]
+    assert result["lower"] <= proved
+    assert result["upper"] <= proved <= result["upper"] * (1 + 1e-6)
+    checked = milpq("check", proof, "--float", files[0], "--quantized", files[1])
+    assert checked.code == 0, checked.err
+    assert f"PROVED: no input of the region differs by more than {proved!r}" in checked.out
+
+
+def test_check_in_python(model_path: ModelPath, tmp_path: Path) -> None:
+    pair = model_path("controller.onnx"), model_path("controller_int8.tflite")
+    region, proof = package.Box([-0.05] * 3, [0.05] * 3), tmp_path / "proof.milpq"
+    result = package.bound(*pair, region, target="tflm", certificate=proof)
+    verified = package.check(proof, *pair)
+    assert verified.upper == result.certificate.proved_upper
+    assert verified.upper >= result.lower
+    assert verified.problem.hash() == result.problem.hash
+    assert verified.problem.domain.box.upper.tolist() == [0.05] * 3
+
+
+def test_a_certificate_for_which_time_was_short_proves_less_and_says_so(
+    milpq: Milpq, model_path: ModelPath, tmp_path: Path
+) -> None:
+    files = [str(model_path("controller.onnx")), str(model_path("controller_int8.tflite"))]
+    proof = tmp_path / "proof.milpq"
+    outcome = milpq(
+        "bound", *files, "--region", model_path("controller.toml"), "--target", "tflm", "--time-limit", "0.3",
+        "--certificate", proof,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert milpq("check", proof, "--float", files[0], "--quantized", files[1]).code == 0
+
+
+def test_other_models_are_rejected(milpq: Milpq, model_path: ModelPath, tmp_path: Path) -> None:
+    pair = model_path("controller.onnx"), model_path("controller_int8.tflite")
+    proof = tmp_path / "proof.milpq"
+    package.bound(*pair, package.Box([-0.05] * 3, [0.05] * 3), target="tflm", certificate=proof)
+    others = model_path("digits.onnx"), model_path("digits_int8.tflite")
+    outcome = milpq("check", proof, "--float", others[0], "--quantized", others[1])
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "proof.milpq: asks a question that these networks do not answer" in outcome.err
+
+
+def test_a_folder_that_is_missing_is_said_before_the_search(
+    milpq: Milpq, model_path: ModelPath, tmp_path: Path
+) -> None:
+    outcome = milpq(
+        "bound", model_path("controller.onnx"), model_path("controller_int8.tflite"),
+        "--region", model_path("controller_small.toml"), "--target", "tflm",
+        "--certificate", tmp_path / "none" / "proof.milpq",
+    )  # fmt: skip
+    assert outcome.code == 2
+    assert "there is no folder" in outcome.err
+
+
+def test_check_loads_no_bound_search_or_solver(model_path: ModelPath, tmp_path: Path) -> None:
+    pair = model_path("controller.onnx"), model_path("controller_int8.tflite")
+    proof = tmp_path / "proof.milpq"
+    package.bound(*pair, package.Box([-0.05] * 3, [0.05] * 3), target="tflm", certificate=proof)
+    program = (
+        "import sys; from milpq.cli.app import run; "
+        f"code = run(['check', {str(proof)!r}, '--float', {str(pair[0])!r}, '--quantized', {str(pair[1])!r}]); "
+        "rooms = ('milpq.bounds', 'milpq.milp', 'milpq.search', 'milpq.verify', 'highspy', 'gurobipy', 'pulp'); "
+        "loaded = [name for name in sys.modules if name.startswith(rooms)]; "
+        "sys.exit(code or ', '.join(loaded) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

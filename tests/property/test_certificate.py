@@ -1,0 +1,133 @@
+"""The checker's own bounds: they hold every executed input, and are of the order of the prover's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_pairs import box, perturbed, residual_pair, sample, some_pair
+
+from milpq.bounds import differential
+from milpq.certificate.execution import Execution
+from milpq.certificate.tree import Splitter
+from milpq.certificate.zonotope import Zonotope
+from milpq.merge import Cubes, Problem
+from milpq.search.halves import halve
+
+
+def executed(problem: Problem, points: np.ndarray) -> np.ndarray:
+    """Return what the objectives surely are at some points."""
+    difference, error = problem.differences(points)
+    return np.concatenate([difference - error, -difference - error], axis=1)
+
+
+def inside(problem: Problem, cubes: Cubes, row: int, points: np.ndarray) -> np.ndarray:
+    """Return the points that a cube holds, read as the levels that the cube holds."""
+    held = (points >= cubes.lower[row]) & (points <= cubes.upper[row])
+    if problem.domain.integer is not None:
+        levels = problem.quantized_levels(points)
+        held &= (levels >= cubes.level_lower[row]) & (levels <= cubes.level_upper[row])
+    return points[held.all(axis=1)]
+
+
+def halved(problem: Problem, rng: np.random.Generator, times: int) -> Cubes:
+    """Return the parts of a domain after a few rounds of splitting along random inputs."""
+    cubes = problem.domain.root
+    for _ in range(times):
+        cubes = halve(problem.domain, cubes, rng.integers(cubes.lower.shape[1], size=len(cubes)))
+        cubes = cubes.select(np.flatnonzero((cubes.level_lower <= cubes.level_upper).all(axis=1)))
+    return cubes
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), times=st.integers(0, 4))
+def test_no_executed_input_leaves_a_bound(seed: int, times: int) -> None:
+    problem, rng = some_pair(seed), np.random.default_rng(seed)
+    cubes = halved(problem, rng, times)
+    upper = Zonotope(problem).upper(cubes)
+    points = sample(rng, problem, 500)
+    for row in range(len(cubes)):
+        values = executed(problem, inside(problem, cubes, row, points))
+        assert (values <= upper[row]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_executing_the_codes_of_a_leaf_holds_every_executed_input(seed: int) -> None:
+    problem, rng = some_pair(seed, sizes=[2, 4, 2]), np.random.default_rng(seed)
+    if problem.domain.kind == "real":
+        return
+    cubes = halved(problem, rng, 4)
+    upper = Execution(problem, np.zeros(4)).upper(cubes)
+    points = sample(rng, problem, 500)
+    for row in range(len(cubes)):
+        values = executed(problem, inside(problem, cubes, row, points))
+        assert (values <= upper[row]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_both_sides_of_a_split_hold_every_input(seed: int) -> None:
+    problem, rng = some_pair(seed), np.random.default_rng(seed)
+    splitter = Splitter(problem.domain)
+    parts = [splitter.root()]
+    points = sample(rng, problem, 300)
+    for _ in range(12):
+        part = parts.pop(int(rng.integers(len(parts))))
+        inputs = len(part) // 4
+        d = int(rng.integers(inputs))
+        first, last = part[2 * inputs + d], part[3 * inputs + d]
+        if problem.domain.kind == "codes" and first == last:
+            parts.append(part)
+            continue
+        several = last > first
+        cut = float(rng.integers(first, last)) if several else float(rng.uniform(part[d], part[inputs + d]))
+        parts += splitter.split(part, d, cut)
+    cubes = splitter.cubes(parts)
+    if problem.domain.kind == "codes":
+        cubes = problem.domain.cubes_of_levels(cubes.level_lower, cubes.level_upper)
+    held = sum(len(inside(problem, cubes, row, points[[k]])) for k in range(300) for row in range(len(cubes)))
+    assert held >= 300
+    assert all(
+        any(len(inside(problem, cubes, row, points[[k]])) for row in range(len(cubes))) for k in range(300)
+    )
+
+
+def test_a_graph_whose_branches_meet_again_is_bounded() -> None:
+    rng = np.random.default_rng(3)
+    problem = Problem.create(*residual_pair(rng), box(-0.4, 0.5, 3))
+    upper = Zonotope(problem).upper(problem.domain.root)[0]
+    values = executed(problem, sample(rng, problem, 20_000)).max(axis=0)
+    assert (values <= upper).all()
+    assert upper.max() <= 3 * values.max()
+
+
+def test_a_batch_does_not_change_a_bound() -> None:
+    problem = some_pair(8, sizes=[3, 4, 1])
+    cubes = halved(problem, np.random.default_rng(0), 5)
+    together = Zonotope(problem).upper(cubes)
+    for row in range(len(cubes)):
+        alone = Zonotope(problem).upper(cubes.select(slice(row, row + 1)))[0]
+        assert together[row] == pytest.approx(alone, rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["real", "codes", "continuous"])
+def test_the_bounds_are_of_the_order_of_the_prover_s(kind: str) -> None:
+    ratios = []
+    for seed in range(60):
+        problem = some_pair(seed)
+        if problem.domain.kind != kind:
+            continue
+        difference, chosen = differential(problem, problem.domain.root).difference, problem.outputs
+        other = max(difference.upper[0, chosen].max(), -difference.lower[0, chosen].min())
+        ratios.append(Zonotope(problem).upper(problem.domain.root).max() / other)
+    assert np.median(ratios) < 2
+    assert np.max(ratios) < 5
+
+
+def test_equal_networks_differ_by_rounding_errors_only() -> None:
+    rng = np.random.default_rng(5)
+    network, _ = residual_pair(rng)
+    problem = Problem.create(network, perturbed(rng, network, 0.0), box(-1, 1, 3))
+    assert Zonotope(problem).upper(problem.domain.root).max() < 1e-12
