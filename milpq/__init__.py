@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from milpq.quantization import quantize, quantize_fixed_point
     from milpq.region.box import Box
     from milpq.torch_face import MergedNetwork, compute_guaranteed_error
-    from milpq.verify import Result, bound
+    from milpq.verify import Explanation, Result, bound, explain
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Box",
+    "Explanation",
     "MergedNetwork",
     "Result",
     "__version__",
     "bound",
     "check",
     "compute_guaranteed_error",
+    "explain",
     "load",
     "load_quantized",
     "quantize",
@@ -36,11 +38,13 @@ __all__ = [
 
 _HOMES: Final = {
     "Box": "milpq.region.box",
+    "Explanation": "milpq.verify",
     "MergedNetwork": "milpq.torch_face",
     "Result": "milpq.verify",
     "bound": "milpq.verify",
     "check": "milpq.certificate",
     "compute_guaranteed_error": "milpq.torch_face",
+    "explain": "milpq.verify",
     "load": "milpq.formats",
     "load_quantized": "milpq.formats",
     "quantize": "milpq.quantization",

@@ -11,6 +11,8 @@ Functions* (CROWN), for one network; the substitution of ``(h, δ)`` pairs is th
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, gamma
@@ -84,7 +86,8 @@ class Functionals:
             if coefficients is None:
                 continue
             size = np.abs(coefficients)
-            new_float = _plus(new_float, _tilted(coefficients, size, band.slope_a, band.slope_a_radius))
+            if band.slope_a.any() or band.slope_a_radius.any():
+                new_float = _plus(new_float, _tilted(coefficients, size, band.slope_a, band.slope_a_radius))
             if has_difference:
                 new_difference = _tilted(coefficients, size, band.slope_d, band.slope_d_radius)
             self._bend(coefficients, size, band)
@@ -96,9 +99,19 @@ class Functionals:
         error = _BAND_SLACK + gamma(2 * coefficients.shape[-1])
         self._slack = self._slack + error * _dot(size, band.weight) + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
 
-    def upper(self, source: ValueBounds) -> Float64Array:
-        """Return the upper bounds, all coefficients being on the input by now."""
-        on_float, on_difference = self._on.pop(0, (None, None))
+    def forget_differences(self, kept: Container[int]) -> None:
+        """Drop coefficients on differences of all but the kept values, for differences that are zero."""
+        for value, (on_float, on_difference) in list(self._on.items()):
+            if on_difference is None or value in kept:
+                continue
+            if on_float is None:
+                del self._on[value]
+            else:
+                self._on[value] = on_float, None
+
+    def upper(self, source: ValueBounds, value: int = 0) -> Float64Array:
+        """Return the upper bounds, all coefficients being on one value by now, by default the input."""
+        on_float, on_difference = self._on.pop(value, (None, None))
         for coefficients, interval in ((on_float, source.float_side), (on_difference, source.difference)):
             if coefficients is None:
                 continue

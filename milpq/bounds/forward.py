@@ -45,9 +45,9 @@ def input_bounds(problem: Problem, cubes: Cubes) -> ValueBounds:
 
 def affine_bounds(node: MergedAffine, sizes: tuple[Sizes, ...], values: list[ValueBounds]) -> ValueBounds:
     """Return the interval image of a merged affine node; the difference both as itself and as ``v − a``."""
-    float_side = _Sum(node.float_bias)
-    quantized = _Sum(node.quantized_bias, node.quantized_bias_error)
-    difference = _Sum(node.difference_bias, node.difference_bias_error)
+    float_side = AffineSum(node.float_bias)
+    quantized = AffineSum(node.quantized_bias, node.quantized_bias_error)
+    difference = AffineSum(node.difference_bias, node.difference_bias_error)
     for term, size in zip(node.terms, sizes, strict=True):
         source = values[term.source]
         float_side.add(term.float_matrix, size.float_matrix, source.float_side)
@@ -100,7 +100,7 @@ def activation_bounds(node: MergedActivation, band: ResidueBand | None, source: 
     difference = Interval(np.maximum(lower, apart_lower), np.minimum(upper, apart_upper))
     if band is None:
         return ValueBounds(float_side, clamped, difference)
-    cut = _saturation(band, clamped)
+    cut = saturation(band, clamped)
     difference = Interval(
         down(difference.lower + cut.lower + band.residue.lower, 3)
         - 4 * UNIT_ROUNDOFF * largest(difference.lower, cut.lower),
@@ -113,7 +113,7 @@ def activation_bounds(node: MergedActivation, band: ResidueBand | None, source: 
     )
 
 
-def _saturation(band: ResidueBand, clamped: Interval) -> Interval:
+def saturation(band: ResidueBand, clamped: Interval) -> Interval:
     """Return bounds on ``base(v) − φ(v)``: what the code range cuts off, nonincreasing in ``φ(v)``."""
     low, high = band.saturation_lower, band.saturation_upper
     at_upper = np.clip(clamped.upper, low, high) - clamped.upper
@@ -121,7 +121,7 @@ def _saturation(band: ResidueBand, clamped: Interval) -> Interval:
     return Interval(down(at_upper), up(at_lower))
 
 
-class _Sum:
+class AffineSum:
     """Collects centre and radius of a sum of affine images and a bias."""
 
     def __init__(self, bias: Float64Array, error: Float64Array | float = 0.0) -> None:
@@ -129,11 +129,13 @@ class _Sum:
         self._radius: Float64Array = np.zeros((1, len(bias))) + error
 
     def add(self, matrix: Matrix, size: Matrix, source: Interval) -> None:
+        """Add the image of an interval under a matrix, of which `size` holds the absolute values."""
         product, spread = affine_image(matrix, size, source.lower, source.upper)
         self._parts.append(product)
         self._radius = self._radius + spread
 
     def interval(self) -> Interval:
+        """Return the sum, rounded outwards."""
         total = sum(self._parts[1:], self._parts[0])
         magnitude = sum((np.abs(part) for part in self._parts), np.zeros((1, 1)))
         radius = up(self._radius + gamma(len(self._parts) + 2) * magnitude, 2 * len(self._parts) + 2)

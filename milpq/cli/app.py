@@ -11,6 +11,7 @@ import typer
 from milpq.cli.bound import bound
 from milpq.cli.check import check
 from milpq.cli.demo import demo
+from milpq.cli.explain import explain
 from milpq.cli.lists import solvers, targets
 from milpq.cli.quantize import quantize
 from milpq.cli.simulate import simulate
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (bound, check, quantize, simulate, targets, solvers, demo):
+for _command in (bound, explain, check, quantize, simulate, targets, solvers, demo):
     app.command()(_command)
 
 

@@ -95,6 +95,7 @@ def bound(
             on_progress=listener,
             float_twin=float_twin,
             certificate=certificate,
+            explain=any(path.suffix.lower() == ".html" for path in report or ()),
         )
     for path in report or ():
         write_report(result, path)

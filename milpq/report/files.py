@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from milpq.errors import UsageError
-from milpq.report.html import check_html, html_text
+from milpq.report.explanation import explanation_csv, explanation_json
+from milpq.report.html import check_html, explanation_html, html_text
 from milpq.report.junit import junit_text
-from milpq.verify import Result
+from milpq.verify import Explanation, Result
 
 _CSV_COLUMNS: Final = (
     "output", "max_lower", "max_upper", "min_lower", "min_upper", "lsb",
@@ -60,11 +61,18 @@ FORMATS: Final[Mapping[str, Callable[[Result], str]]] = {
 }
 """What writes the text of each file ending."""
 
+EXPLANATION_FORMATS: Final[Mapping[str, Callable[[Explanation], str]]] = {
+    ".json": explanation_json,
+    ".csv": explanation_csv,
+    ".html": explanation_html,
+}
+"""The same for what each layer contributes."""
 
-def check_report_path(path: Path) -> None:
+
+def check_report_path(path: Path, formats: Mapping[str, object] = FORMATS) -> None:
     """Raise before a long run what would fail after it: an unknown ending, a missing folder or package."""
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"--report {path}: unknown ending {path.suffix!r}; use one of {', '.join(FORMATS)}")
+    if path.suffix.lower() not in formats:
+        raise UsageError(f"--report {path}: unknown ending {path.suffix!r}; use one of {', '.join(formats)}")
     if path.suffix.lower() == ".html":
         check_html()
     if path.is_dir():
@@ -86,7 +94,16 @@ def write_report(result: Result, path: Path) -> None:
         Writing failed.
     """
     check_report_path(path)
-    text = FORMATS[path.suffix.lower()](result)
+    _write(path, FORMATS[path.suffix.lower()](result))
+
+
+def write_explanation(found: Explanation, path: Path) -> None:
+    """Write what each layer contributes, like `write_report`."""
+    check_report_path(path, EXPLANATION_FORMATS)
+    _write(path, EXPLANATION_FORMATS[path.suffix.lower()](found))
+
+
+def _write(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:

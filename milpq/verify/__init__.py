@@ -2,6 +2,8 @@
 
 from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.conductor import bound
+from milpq.verify.explanation import Explanation, Share
+from milpq.verify.layers import explain
 from milpq.verify.result import (
     EXIT_CODES,
     SCHEMA,
@@ -23,6 +25,7 @@ __all__ = [
     "CertificateNote",
     "Environment",
     "ExecutedWitness",
+    "Explanation",
     "Memory",
     "MethodRecord",
     "OutputBracket",
@@ -30,8 +33,10 @@ __all__ = [
     "Question",
     "Result",
     "Sampled",
+    "Share",
     "Status",
     "Times",
     "Trust",
     "bound",
+    "explain",
 ]

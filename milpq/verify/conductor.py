@@ -16,6 +16,7 @@ from milpq.verify import stages
 from milpq.verify.bracket import Bracket, Progress
 from milpq.verify.certify import SEARCH_SHARE, certify, check_certificate_path
 from milpq.verify.describe import environment, execute_witness, memory
+from milpq.verify.layers import add_explanation
 from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
 from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver
 from milpq.verify.options import Options, checked_domain, checked_method, checked_twin
@@ -41,6 +42,7 @@ def bound(
     on_progress: Callable[[Progress], None] | None = None,
     float_twin: str | None = None,
     certificate: PathLike | None = None,
+    explain: bool = False,
 ) -> Result:
     """Bound the largest difference between a float network and its quantized version over a region.
 
@@ -80,6 +82,9 @@ def bound(
     certificate : path, optional
         Where to write a proof of the upper end that ``milpq.check`` verifies.  Three tenths of the time limit are
         kept for it; where they do not suffice, it proves a larger number, which ``certificate.proved_upper`` says.
+    explain : bool
+        Say afterwards what each layer contributes, as `milpq.explain` does, in ``result.explanation``; networks
+        that cannot be explained get a note instead.
 
     Returns
     -------
@@ -120,7 +125,8 @@ def bound(
     if certifier is not None and certificate is not None:
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")
-    return _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
+    result = _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
+    return add_explanation(result, problem, seed) if explain and not interrupted else result
 
 
 def _answer(run: Run) -> None:

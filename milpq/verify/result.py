@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 from milpq._arrays import Float64Array, Int64Array
 from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.card import html_card
+from milpq.verify.explanation import Explanation
 from milpq.verify.numbers import downward, upward
 from milpq.verify.sampling import Sampled
 
@@ -195,6 +196,8 @@ class Result:
         None only if interrupted before the first execution.
     history : tuple of Progress
         How the bracket moved during the run.
+    explanation : Explanation or None
+        What each layer contributes, if that was asked for.
     """
 
     status: Status
@@ -210,6 +213,7 @@ class Result:
     time_s: Times
     environment: Environment
     history: tuple[Progress, ...] = ()
+    explanation: Explanation | None = None
 
     @property
     def exit_code(self) -> int:

@@ -1,0 +1,73 @@
+"""``milpq explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milpq.cli.console import plain_console
+
+
+def explain(
+    float_file: Annotated[
+        Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite, .nnet.")
+    ],
+    quantized_file: Annotated[
+        Path,
+        typer.Argument(metavar="QUANTIZED", help="int8 .tflite, .json, or a second float network."),
+    ],
+    region: Annotated[Path, typer.Option(metavar="REGION", help="Input box: .toml, .npz or .vnnlib.")],
+    target: Annotated[
+        str | None, typer.Option(metavar="ID", help="Runtime whose rounding is meant; see `milpq targets`.")
+    ] = None,
+    input_domain: Annotated[
+        str | None,
+        typer.Option(metavar="continuous|codes", help="Every real input, or only inputs that are codes."),
+    ] = None,
+    output: Annotated[
+        list[int] | None, typer.Option(metavar="J", help="Ask about output J only; may be given again.")
+    ] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Cut the region into about N parts: tighter bounds, more time."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random inputs.")] = 0,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Write a report, .json, .csv or .html; may be given again."),
+    ] = None,
+    float_twin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="file|dequantized",
+            help="Compare with FLOAT, or (not reading FLOAT) with the integer weights in real arithmetic.",
+        ),
+    ] = None,
+) -> None:
+    """Say how much each layer contributes to the error, certified beside sampled, and what to give more bits.
+
+    The contributions of weights, input rounding, activation rounding and saturation add up to the difference at
+    every input; each certified share bounds one of them over the whole region.
+    """
+    from milpq.report import EXPLANATION_FORMATS, check_report_path, write_explanation
+    from milpq.report.explanation import explanation_table
+    from milpq.verify import explain as answer
+
+    for path in report or ():
+        check_report_path(path, EXPLANATION_FORMATS)
+    found = answer(
+        float_file,
+        quantized_file,
+        region,
+        target=target,
+        input_domain=input_domain,
+        outputs=output or None,
+        parts=parts,
+        seed=seed,
+        float_twin=float_twin,
+    )
+    for path in report or ():
+        write_explanation(found, path)
+    plain_console().print(explanation_table(found))
