@@ -32,7 +32,6 @@ from milpq.bounds.planes import Plane, PlanePair
 from milpq.bounds.prepared import Sizes, prepared
 from milpq.bounds.relaxation import Band, Relaxation, relax
 from milpq.bounds.values import Bounds, Interval, ValueBounds
-from milpq.errors import UnsupportedModelError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine, MergedNode
 from milpq.merge.problem import Problem
 from milpq.network.nodes import entries
@@ -72,27 +71,17 @@ class Contribution:
 
 
 def list_sources(merged: Merged, *, integer_input: bool) -> tuple[Source, ...]:
-    """Return the sources of a merged network, in the order of its values.
-
-    Raises
-    ------
-    UnsupportedModelError
-        A node is of a kind whose error has no such parts.
-    """
+    """Return the sources of a merged network, in the order of its values."""
     sources = [Source("input", "input", 0)] if integer_input else []
     for index, node in enumerate(merged.nodes):
         value = index + 1
         if isinstance(node, MergedAffine):
             sources.append(Source("weights", node.name, value))
-        elif isinstance(node, MergedActivation):
+        else:
             before = merged.nodes[node.source - 1] if node.source else node
             layer = before.name if isinstance(before, MergedAffine) else node.name
             if node.step is not None:
                 sources += [Source("rounding", layer, value), Source("saturation", layer, value)]
-        else:
-            raise UnsupportedModelError(
-                f"layer {node.name!r}: explain knows affine layers and clamps; use `milpq bound` for the whole"
-            )
     return tuple(sources)
 
 

@@ -83,8 +83,7 @@ def bound(
         Where to write a proof of the upper end that ``milpq.check`` verifies.  Three tenths of the time limit are
         kept for it; where they do not suffice, it proves a larger number, which ``certificate.proved_upper`` says.
     explain : bool
-        Say afterwards what each layer contributes, as `milpq.explain` does, in ``result.explanation``; networks
-        that cannot be explained get a note instead.
+        Say afterwards what each layer contributes, as `milpq.explain` does, in ``result.explanation``.
 
     Returns
     -------

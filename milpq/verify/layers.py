@@ -12,7 +12,7 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval
 from milpq.bounds.attribution import Source, attribute
-from milpq.errors import SoundnessError, UnsupportedModelError, UsageError
+from milpq.errors import SoundnessError, UsageError
 from milpq.merge import Cubes, Problem
 from milpq.network.integer_network import IntegerNetwork
 from milpq.search.halves import choose, halve
@@ -133,12 +133,11 @@ def explain_problem(
 
 
 def add_explanation(result: Result, problem: Problem, seed: int) -> Result:
-    """Return the result with what each layer contributes, or with a note why that cannot be said."""
-    try:
-        found = explain_problem(problem, result.problem.region_origin, seed=seed, notes=result.problem.notes)
-    except UnsupportedModelError as error:
-        return replace(result, problem=replace(result.problem, notes=(*result.problem.notes, str(error))))
-    return replace(result, explanation=found)
+    """Return the result with what each layer contributes."""
+    notes = result.problem.notes
+    return replace(
+        result, explanation=explain_problem(problem, result.problem.region_origin, seed=seed, notes=notes)
+    )
 
 
 def cut(problem: Problem, parts: int) -> Cubes:
