@@ -19,7 +19,7 @@ ModelPath = Callable[[str], Path]
 def test_help_is_quick_and_lists_what_is_built(milpq_process: Milpq) -> None:
     outcome = milpq_process("--help")
     assert outcome.code == 0
-    for command in ("bound", "simulate", "targets", "solvers", "demo"):
+    for command in ("bound", "explain", "simulate", "targets", "solvers", "demo"):
         assert command in outcome.out
 
 
