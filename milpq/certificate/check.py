@@ -124,7 +124,6 @@ def _compare(upper: Float64Array, claim: Float64Array, cubes: Cubes, problem: Pr
 def _problem(file: CertificateFile, float_source: FloatSource, quantized_source: QuantizedSource) -> Problem:
     """Rebuild the question from the models, and compare it with the one the certificate was made for."""
     stated = file.metadata
-    box = Box(file.array("region.lower"), file.array("region.upper"))
     outputs = file.array("outputs").tolist()
     if stated["domain"] not in {"real", "continuous", "codes"} or stated["float_side"] not in {
         "file",
@@ -149,6 +148,7 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
     if isinstance(model, QuantizedModel):
         model = model.on_target(get_target(stated["target"]) if stated["target"] else None)
     try:
+        box = Box(file.array("region.lower"), file.array("region.upper"))
         kind = None if isinstance(model, FloatNetwork) else cast("DomainKind", stated["domain"])
         problem = Problem.create(network, model, box, kind, outputs)
     except MilpqError as reason:

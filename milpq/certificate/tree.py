@@ -13,7 +13,8 @@ from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain
 
-_STACK_BYTES: Final = 1 << 29
+_STACK_BYTES: Final = 1 << 27
+_OVERHEAD: Final = 128  # of an array object
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +87,7 @@ def leaves(
         The tree stops before it covers the region, goes on after, or is malformed.
     """
     stack = [splitter.root()]
-    deepest = _STACK_BYTES // stack[0].nbytes
+    deepest = _STACK_BYTES // (stack[0].nbytes + _OVERHEAD)
     waiting: dict[int, list[Float64Array]] = {kind: [] for kind in batch}
     places = chain.from_iterable(block.tolist() for block in cuts)
     count = 0

@@ -144,7 +144,9 @@ class Certifier:
         CertificateError
             Bounds overflow float64.
         """
-        self._goal = np.full(len(self._goal), goal * (1 + _LOOSE))
+        # Where codes are executed, what is attained can be proved to the last bit.
+        loose = 0.0 if self._problem.domain.kind == "codes" else _LOOSE
+        self._goal = np.full(len(self._goal), goal * (1 + loose))
         self._execution = Execution(self._problem, self._goal)
         try:
             self._bound([0])

@@ -1,0 +1,83 @@
+"""Certificates to tamper with: small problems, their proofs, and what is true of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from random_pairs import all_codes, box, float_network, perturbed, quantized
+from safetensors import safe_open
+
+from milpq.certificate.format import write_certificate
+from milpq.merge import Problem
+from milpq.search.budget import Budget
+from milpq.search.certifier import Certifier, write
+from milpq.search.enumerate import enumerate_codes
+
+
+@dataclass
+class Proof:
+    """The content of a certificate, to be changed at will and signed again."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Proof:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = {key: value for key, value in file.metadata().items() if key != "digest"}
+            return cls(metadata, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+    def copy(self) -> Proof:
+        return Proof(dict(self.metadata), {name: array.copy() for name, array in self.tensors.items()})
+
+    def write(self, path: Path) -> Path:
+        write_certificate(path, self.metadata, self.tensors)
+        return path
+
+
+def codes_problem(seed: int = 0, outputs: list[int] | None = None) -> Problem:
+    """Return a problem on codes whose proof is a tree with leaves of both kinds."""
+    rng = np.random.default_rng(seed)
+    network = float_network(rng, [2, 5, 2], (0.0, np.inf))
+    other = quantized(rng, network, "tflm", input_codes=(-64, 63))
+    return Problem.create(network, other, box(-3.0, 3.0, 2), "codes", outputs)
+
+
+def real_problem() -> Problem:
+    """Return a problem between two real networks whose proof is a tree of bounded leaves."""
+    rng = np.random.default_rng(4)
+    network = float_network(rng, [2, 6, 1], (0.0, np.inf))
+    return Problem.create(network, perturbed(rng, network, 0.02), box(-1.0, 1.0, 2))
+
+
+def prove(problem: Problem, goal: float, path: Path) -> Path:
+    """Write the certificate of a goal that can be reached."""
+    found = Certifier(problem).run(goal, Budget(60.0))
+    assert found.complete
+    write(path, problem, found, None, dequantized=False)
+    return path
+
+
+def exact_maximum(problem: Problem) -> float:
+    """Return the largest difference over the codes, as the search settles it in fractions."""
+    return float(enumerate_codes(problem).upper.max())
+
+
+def exact_objectives(problem: Problem) -> list[Fraction]:
+    """Return the largest ``f_q − f`` and then ``f − f_q`` of each output, all codes executed in fractions."""
+    points = all_codes(problem)
+    levels = problem.quantized.execute(problem.quantized_levels(points))
+    scale = [Fraction(float(value)) for value in problem.quantized.output_scale]
+    best: list[Fraction] = []
+    rows = [
+        [scale[j] * int(level[j]) - exact[j] for j in problem.outputs.tolist()]
+        for level, exact in zip(
+            levels, (problem.float_network.evaluate_exact(x) for x in points), strict=True
+        )
+    ]
+    for sign in (1, -1):
+        best += [max(sign * row[j] for row in rows) for j in range(len(problem.outputs))]
+    return best
