@@ -56,6 +56,10 @@ class SolverUnavailableError(MilpqError, RuntimeError):
     """A solver is not installed, has no licence, or refuses the size of the problem."""
 
 
+class WorkersLostError(MilpqError, RuntimeError):
+    """Worker processes died again and again, most often for want of memory."""
+
+
 class CertificateError(MilpqError, ValueError):
     """A certificate is malformed, damaged, or about other networks."""
 

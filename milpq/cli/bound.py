@@ -44,6 +44,9 @@ def bound(
     gap: Annotated[float, typer.Option(metavar="REL", help="Stop at this relative gap.")] = 1e-4,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the whole run.")] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Processes, or threads of the solver.")] = 1,
+    executor: Annotated[
+        str, typer.Option(metavar="local|dask|dask://ADDRESS", help="Where batches of a search run.")
+    ] = "local",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
     report: Annotated[
         list[Path] | None,
@@ -91,6 +94,7 @@ def bound(
             gap=gap,
             time_limit=time_limit,
             jobs=jobs,
+            executor=executor,
             seed=seed,
             on_progress=listener,
             float_twin=float_twin,

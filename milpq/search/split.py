@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen
-from milpq.errors import SoundnessError, UsageError
+from milpq.errors import SoundnessError, UsageError, WorkersLostError
 from milpq.merge import Cubes, Problem
 from milpq.search.branch import Batch, Bound, Branching, Worked
 from milpq.search.budget import Budget
@@ -24,9 +24,12 @@ from milpq.search.halves import Score
 from milpq.search.pool import WitnessPool
 from milpq.search.witness import WitnessOptions, search_witnesses
 
-SplitStatus: TypeAlias = Literal["closed", "certified", "violated", "exhausted", "limit", "interrupted"]
+SplitStatus: TypeAlias = Literal[
+    "closed", "certified", "violated", "exhausted", "limit", "interrupted", "lost"
+]
 """``closed``: the gap is reached.  ``certified``/``violated``: the tolerance is decided.  ``exhausted``: no
-cube is left that splitting could improve, yet the gap is not reached.  ``limit``: time or cubes ran out."""
+cube is left that splitting could improve, yet the gap is not reached.  ``limit``: time or cubes ran out.
+``lost``: memory ran out, here or in the workers."""
 
 Progress: TypeAlias = Callable[[float, float, int, int], None]
 """Given the lower and upper bound on the largest ``|f_q − f|``, and the numbers of open and of closed
@@ -161,7 +164,7 @@ def split_search(
     Returns
     -------
     SplitResult
-        Also after ``KeyboardInterrupt``, with the bracket of the last round.
+        Also after ``KeyboardInterrupt``, or when memory runs out, with the bracket of the last round.
 
     Raises
     ------
@@ -193,6 +196,8 @@ def split_search(
         status = search.run()
     except KeyboardInterrupt:
         status = "interrupted"
+    except (MemoryError, WorkersLostError):
+        status = "lost"
     return search.result(status)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from milpq.errors import WorkersLostError
 from milpq.formats._files import PathLike
 from milpq.merge import Problem
 from milpq.network.integer_network import IntegerNetwork
@@ -38,6 +40,7 @@ def bound(
     gap: float = 1e-4,
     time_limit: float | None = None,
     jobs: int = 1,
+    executor: str = "local",
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     float_twin: str | None = None,
@@ -72,6 +75,8 @@ def bound(
         Seconds for the whole run, the loading of files apart.
     jobs : int
         Processes, or threads of the solver.
+    executor : str
+        Where batches of a search run: ``local``, ``dask``, or ``dask://HOST:PORT`` for a running cluster.
     seed : int
         Of everything random.
     on_progress : callable, optional
@@ -101,7 +106,9 @@ def bound(
     method it comes from, and checked against 10,000 random executions (fewer only where the time limit cuts
     them); ``certificate.trust`` says whether it rests on a solver's claim.
     """
-    options = Options(tolerance, checked_method(method), solver, gap, time_limit, jobs, seed, on_progress)
+    options = Options(
+        tolerance, checked_method(method), solver, gap, time_limit, jobs, seed, on_progress, executor
+    )
     domain, twin = checked_domain(input_domain), checked_twin(float_twin)
     check_solver(options)
     if certificate is not None:
@@ -121,6 +128,10 @@ def bound(
         _answer(run)
     except KeyboardInterrupt:
         interrupted = True
+    except (MemoryError, WorkersLostError) as error:
+        if not math.isfinite(run.bracket.upper):
+            raise
+        run.bracket.notes.append(f"stopped early: {error or 'out of memory'}")
     if certifier is not None and certificate is not None:
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")

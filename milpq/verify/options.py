@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 from milpq.errors import UsageError
 from milpq.merge import DomainKind
+from milpq.search.executor import check_executor
 from milpq.verify.bracket import Progress
 
 Method: TypeAlias = Literal["auto", "interval", "symbolic", "differential", "lp", "milp"]
@@ -38,6 +39,8 @@ class Options:
         Seconds for the whole run.
     jobs : int
         Processes, or threads of the solver.
+    executor : str
+        Where batches of a search run: ``local``, ``dask`` or ``dask://HOST:PORT``.
     seed : int
     on_progress : callable or None
         Given the bracket whenever it may have changed.
@@ -56,6 +59,7 @@ class Options:
     jobs: int = 1
     seed: int = 0
     on_progress: Callable[[Progress], None] | None = None
+    executor: str = "local"
 
     def __post_init__(self) -> None:
         if self.method not in ("auto", *LADDER):
@@ -68,6 +72,7 @@ class Options:
             raise UsageError(f"the time limit must be a positive number of seconds, not {self.time_limit}")
         if self.jobs < 1:
             raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
+        check_executor(self.executor)
         if not 0 <= self.seed < 2**31:
             raise UsageError(f"the seed must be from 0 to 2147483647, not {self.seed}")
 

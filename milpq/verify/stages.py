@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Generator
-from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Final
 
@@ -13,11 +11,10 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval, symbolic
 from milpq.bounds.values import Bounds
-from milpq.errors import UsageError
 from milpq.network.nodes import Affine
 from milpq.search.branch import Bound
 from milpq.search.enumerate import count_codes, enumerate_codes
-from milpq.search.executor import Executor, ProcessExecutor, SerialExecutor
+from milpq.search.executor import Executor, open_executor
 from milpq.search.inputs import FeedableInputs
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
@@ -36,10 +33,6 @@ PROPAGATIONS: Final[dict[str, Bound]] = {
 FEW_INPUTS: Final = 8
 """Up to so many inputs, splitting the region beats a mixed-integer program."""
 
-_NO_GUARD: Final = (
-    "the worker processes could not start; with more than one job, a script must make its calls under "
-    "`if __name__ == '__main__':`"
-)
 _FEW_CODES: Final = 100_000_000
 _WITNESS_OPERATIONS: Final = 4e10
 
@@ -142,24 +135,15 @@ def split(run: Run, share: float = 1.0) -> None:
     run.commit("split", found.upper, watch.elapsed_s, nodes=found.bounded_cubes)
     if found.status == "interrupted":
         raise KeyboardInterrupt
+    if found.status == "lost":
+        run.bracket.notes.append("memory ran out while splitting; the bracket is what was known by then")
 
 
 @contextmanager
 def executor(run: Run) -> Generator[Executor]:
-    """Give the workers that `jobs` asks for.
-
-    Raises
-    ------
-    UsageError
-        Worker processes cannot start, as in a script that calls milpq when imported: each worker imports it.
-    """
-    if run.options.jobs == 1:
-        yield SerialExecutor()
-        return
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise UsageError(_NO_GUARD)
+    """Give the workers that `executor` and `jobs` ask for."""
+    workers = open_executor(run.options.executor, run.options.jobs)
     try:
-        with ProcessExecutor(run.options.jobs) as workers:
-            yield workers
-    except BrokenExecutor as error:
-        raise UsageError(_NO_GUARD) from error
+        yield workers
+    finally:
+        workers.close()

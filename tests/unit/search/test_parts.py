@@ -1,6 +1,3 @@
-import multiprocessing
-import os
-
 import numpy as np
 import pytest
 from random_pairs import interval_bounds, sample
@@ -8,7 +5,6 @@ from search_problems import problem_of
 
 from milpq.merge import Cubes
 from milpq.search.execution import Execution
-from milpq.search.executor import ProcessExecutor, SerialExecutor
 from milpq.search.frontier import Frontier
 from milpq.search.halves import choose, halve, splittable
 from milpq.search.slopes import float_slopes, influence, mean_value_bound
@@ -124,28 +120,3 @@ def test_mean_value_bounds_hold_and_are_tight_on_small_cells():
     assert (best <= upper).all()
     # Exact wherever no activation switches inside the cell.
     assert np.mean(upper - best < 1e-10) > 0.1
-
-
-def triple(number):
-    return 3 * number
-
-
-def die_at_five_elsewhere(number):
-    if number == 5 and multiprocessing.parent_process() is not None:
-        os._exit(1)
-    return number
-
-
-def test_executors_keep_the_order_of_jobs():
-    jobs = list(range(40))
-    assert list(SerialExecutor().map(triple, jobs)) == [3 * job for job in jobs]
-    with ProcessExecutor(2) as executor:
-        assert list(executor.map(triple, jobs)) == [3 * job for job in jobs]
-        assert list(executor.map(triple, iter(range(3)))) == [0, 3, 6]
-    SerialExecutor().close()
-
-
-def test_the_jobs_of_a_dead_worker_run_again():
-    with ProcessExecutor(1) as executor:
-        assert list(executor.map(die_at_five_elsewhere, range(12))) == list(range(12))
-        assert list(executor.map(die_at_five_elsewhere, range(3))) == [0, 1, 2]
