@@ -77,3 +77,11 @@ class SoundnessError(MilpqError, AssertionError):
     """
 
     exit_code: ClassVar[int] = 4
+
+
+class DisjointBoundsError(SoundnessError):
+    """Two bounds on one quantity do not meet.
+
+    Where both bound the same set of points, one of them is wrong.  Where one is an assumption, as in a node of
+    a branch and bound, no point satisfies it: that is a proof, and the node is done.
+    """

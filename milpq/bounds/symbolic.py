@@ -54,6 +54,24 @@ def differential(problem: Problem, cubes: Cubes) -> Bounds:
     return _batched(problem, cubes, carry_difference=True)
 
 
+def differential_within(problem: Problem, cubes: Cubes, assumed: Bounds) -> Bounds:
+    """Bound ``(a, v, d)`` on the points of some cubes that satisfy further bounds, such as decided phases.
+
+    Parameters
+    ----------
+    assumed : Bounds
+        Taken into account at every value, before its consumers are bounded.
+
+    Raises
+    ------
+    DisjointBoundsError
+        No point of some cube satisfies them.
+
+    *Soundness:* as `differential`; every bound holds at the points of the cubes that satisfy `assumed`.
+    """
+    return _Sweep(problem, cubes, carry_difference=True, assumed=assumed).run()
+
+
 def _batched(problem: Problem, cubes: Cubes, *, carry_difference: bool) -> Bounds:
     widest = max([problem.merged.input_size] + [node.size for node in problem.merged.nodes])
     batch = max(1, _BATCH_BYTES // (16 * widest * min(widest, 64)))
@@ -67,11 +85,14 @@ def _batched(problem: Problem, cubes: Cubes, *, carry_difference: bool) -> Bound
 class _Sweep:
     """One forward sweep over the layers of a batch of cubes, each layer refined by backward substitution."""
 
-    def __init__(self, problem: Problem, cubes: Cubes, *, carry_difference: bool) -> None:
+    def __init__(
+        self, problem: Problem, cubes: Cubes, *, carry_difference: bool, assumed: Bounds | None = None
+    ) -> None:
+        self._assumed = assumed
         self._merged: Merged = problem.merged
         self._ready: Prepared = prepared(problem.merged)
         self._carry = carry_difference
-        self._values: list[ValueBounds] = [input_bounds(problem, cubes)]
+        self._values: list[ValueBounds] = [self._within(0, input_bounds(problem, cubes))]
         self._relaxations: dict[int, Relaxation] = {}
         self._cubes = len(cubes)
         self._consumers = _consumers(problem.merged)
@@ -81,7 +102,7 @@ class _Sweep:
         for index, node in enumerate(self._merged.nodes):
             value = index + 1
             if isinstance(node, MergedAffine):
-                bounds = affine_bounds(node, self._ready.sizes[index], self._values)
+                bounds = self._within(value, affine_bounds(node, self._ready.sizes[index], self._values))
                 # Below the first activation interval bounds are exact but for the input difference.
                 if self._relaxations:
                     bounds = self._refine(value, node, bounds)
@@ -90,7 +111,7 @@ class _Sweep:
                 source = self._values[node.source]
                 residue = self._ready.residues[index]
                 band = None if residue is None else residue_band(residue, source)
-                self._values.append(activation_bounds(node, band, source))
+                self._values.append(self._within(value, activation_bounds(node, band, source)))
                 self._relaxations[value] = relax(node, band, source, carry_difference=self._carry)
         output = self._merged.output
         everything = np.arange(self._merged.output_size, dtype=np.int64)
@@ -102,6 +123,13 @@ class _Sweep:
             known.float_side, known.quantized_side, known.difference.intersect(difference, what)
         )
         return Bounds(tuple(self._values), output)
+
+    def _within(self, value: int, bounds: ValueBounds) -> ValueBounds:
+        """Return the bounds of a value intersected with those assumed of it."""
+        if self._assumed is None:
+            return bounds
+        what = f"value {value}"
+        return closed(bounds.intersect(self._assumed.values[value], what), what)
 
     def _refine(self, value: int, node: MergedAffine, bounds: ValueBounds) -> ValueBounds:
         """Tighten the neurons of an affine node whose activation is not settled by interval bounds.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import Float64Array
-from milpq.errors import InvalidNetworkError, SoundnessError
+from milpq.errors import DisjointBoundsError, InvalidNetworkError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +27,8 @@ class Interval:
 
         Raises
         ------
-        SoundnessError
-            The two do not meet, so one of them is not a bound.
+        DisjointBoundsError
+            The two do not meet, so one of them is not a bound, or is an assumption that no point satisfies.
         InvalidNetworkError
             A bound is NaN, because numbers of the network overflow float64.
         """
@@ -40,7 +40,7 @@ class Interval:
                     f"bounds on {what} overflow float64: the weights or the region are too large"
                 )
             cube, neuron = (int(i) for i in np.argwhere(~(lower <= upper))[0])
-            raise SoundnessError(
+            raise DisjointBoundsError(
                 f"bounds on {what}, neuron {neuron}, do not meet: [{self.lower[cube, neuron]!r}, "
                 f"{self.upper[cube, neuron]!r}] and [{other.lower[cube, neuron]!r}, "
                 f"{other.upper[cube, neuron]!r}]"
@@ -102,7 +102,7 @@ class Bounds:
 
         Raises
         ------
-        SoundnessError
+        DisjointBoundsError
             Two bounds of one quantity do not meet.
         """
         pairs = zip(self.values, other.values, strict=True)

@@ -50,6 +50,8 @@ class Encoding:
         The columns of every merged value, the input first.
     parts : tuple
         How every column follows from the input, in order.
+    values : tuple of int
+        The merged value each part belongs to.
 
     Notes
     -----
@@ -65,6 +67,7 @@ class Encoding:
     solver_model: LinearModel
     faces: tuple[Faces, ...]
     parts: tuple[Part, ...]
+    values: tuple[int, ...]
 
     @property
     def inputs(self) -> Int64Array:
@@ -180,6 +183,7 @@ class Encoder:
                 need_difference=self._need_input_difference,
             )
         ]
+        values = [0] * len(parts)
         for index, node in enumerate(self.problem.merged.nodes):
             value = bounds.values[index + 1]
             if isinstance(node, MergedAffine):
@@ -191,8 +195,11 @@ class Encoder:
                         builder, parts, node, self._slopes[index], faces[node.source], value, cuts=cuts
                     )
                 )
+            values.extend([index + 1] * (len(parts) - len(values)))
         model = builder.build()
-        return Encoding(self.problem, cubes, model, _with_equations(model), tuple(faces), tuple(parts))
+        return Encoding(
+            self.problem, cubes, model, _with_equations(model), tuple(faces), tuple(parts), tuple(values)
+        )
 
 
 def _with_equations(model: LinearModel) -> LinearModel:

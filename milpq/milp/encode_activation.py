@@ -30,11 +30,11 @@ def encode_activation(
     float_known = bounds.float_side.lower[0], bounds.float_side.upper[0]
     known = bounds.quantized_side.lower[0], bounds.quantized_side.upper[0]
     float_side, float_kinks = add_clamp(
-        builder, parts, f"{node.name}/float", source.float_side, node.lower, node.upper, float_known
+        builder, parts, node.name, "float", source.float_side, node.lower, node.upper, float_known
     )
     if node.step is None:
         quantized, kinks = add_clamp(
-            builder, parts, f"{node.name}/quantized", source.quantized, node.lower, node.upper, known
+            builder, parts, node.name, "quantized", source.quantized, node.lower, node.upper, known
         )
         difference = _real_pair(builder, parts, node, source, float_kinks, kinks, bounds, cuts=cuts)
         return Faces(float_side, quantized, None, difference)
@@ -77,10 +77,13 @@ def _real_pair(
         if last:
             face = bounds.difference
             known = np.maximum(known[0], face.lower[0]), np.minimum(known[1], face.upper[0])
-        result = _difference_of_kinks(builder, parts, node.name, first, second, difference, known)
+        name = node.name if last else f"{node.name}/kink{index}"
+        result = _difference_of_kinks(builder, parts, name, first, second, difference, known)
         both = np.flatnonzero(first.unstable & second.unstable)
         if len(both):
             pair = Pair(
+                f"{node.name}/kink{index}",
+                both,
                 first.kink,
                 first.sign,
                 first.source.at(both),
@@ -118,6 +121,7 @@ def _difference_of_kinks(
             second.result.at(fresh),
             None,
             (lower[fresh], upper[fresh]),
+            neurons=fresh,
         )
         columns[fresh] = added.columns
         lower, upper = lower.copy(), upper.copy()
@@ -143,7 +147,7 @@ def _integer_pair(
     if before is None:
         return
     open_kinks = np.sum([kink.unstable for kink in float_kinks], axis=0) if float_kinks else None
-    for kink in float_kinks:
+    for index, kink in enumerate(float_kinks):
         assert open_kinks is not None
         phases = step.above_lowest if kink.sign > 0 else step.below_highest
         passed = np.all([other.active for other in float_kinks if other is not kink], axis=0)
@@ -154,6 +158,8 @@ def _integer_pair(
         real = source.quantized_real()
         rounding = rounding_at_kink(node, both, accumulators, kink.kink, kink.sign)
         pair = Pair(
+            f"{node.name}/kink{index}",
+            both,
             kink.kink,
             kink.sign,
             kink.source.at(both),

@@ -16,7 +16,7 @@ from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.bounds.outward import TINY
 from milpq.bounds.values import ValueBounds
 from milpq.merge.nodes import MergedAffine
-from milpq.milp.faces import Faces, Part, Side, add_difference, distinct_columns, meet
+from milpq.milp.faces import Faces, Part, Side, add_difference, distinct_columns, meet, narrow_to
 from milpq.milp.model import ModelBuilder
 from milpq.network.nodes import IntegerAffine, apply_matrix
 
@@ -25,12 +25,19 @@ _QUOTIENT_SLACK = 2.0**-50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffinePart:
-    """Fills ``Σ matrix @ source + bias``."""
+    """Fills ``Σ matrix @ source + bias``.
+
+    Parameters
+    ----------
+    sizes : tuple of matrix, or None
+        The absolute values of the matrices where all quantities are integers.
+    """
 
     matrices: tuple[Matrix, ...]
     sources: tuple[Int64Array, ...]
     bias: Float64Array
     columns: Int64Array
+    sizes: tuple[Matrix, ...] | None
 
     def fill(self, point: Float64Array) -> None:
         """Multiply; exact for integers below 2^53."""
@@ -38,6 +45,18 @@ class AffinePart:
         for matrix, source in zip(self.matrices, self.sources, strict=True):
             total += _product(matrix, point[source])
         point[self.columns] = total
+
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Bound accumulators by the levels they sum, exactly (see `accumulator_reach`)."""
+        if self.sizes is None:
+            return
+        low, high = self.bias.copy(), self.bias.copy()
+        for matrix, size, source in zip(self.matrices, self.sizes, self.sources, strict=True):
+            middle = _product(matrix, lower[source] + upper[source])
+            radius = _product(size, upper[source] - lower[source])
+            low += 0.5 * (middle - radius)
+            high += 0.5 * (middle + radius)
+        narrow_to(lower, upper, self.columns, low, high)
 
 
 def accumulator_reach(
@@ -99,7 +118,9 @@ def encode_affine(
     of the two networks; the only rounded coefficient is `scale`, see `add_difference`.
     """
     name = node.name
-    float_sources = distinct_columns(builder, parts, [source.float_side for source in sources])
+    float_sources = distinct_columns(
+        builder, parts, f"{name}/float", [source.float_side for source in sources]
+    )
     known = bounds.float_side
     float_side = _linear(
         builder,
@@ -109,9 +130,12 @@ def encode_affine(
         float_sources,
         node.float_bias,
         (known.lower[0], known.upper[0]),
+        None,
     )
     known = bounds.quantized_side
-    quantized_sources = distinct_columns(builder, parts, [source.quantized for source in sources])
+    quantized_sources = distinct_columns(
+        builder, parts, f"{name}/quantized", [source.quantized for source in sources]
+    )
     if node.integer is None:
         matrices = tuple(term.quantized_matrix for term in node.terms)
         bias, reach = node.quantized_bias, (known.lower[0], known.upper[0])
@@ -124,7 +148,16 @@ def encode_affine(
             accumulator_reach(node.integer, sizes, [source.quantized for source in sources]),
             whole_numbers_inside(known.lower[0], known.upper[0], node.scale),
         )
-    quantized = _linear(builder, parts, f"{name}/quantized", matrices, quantized_sources, bias, reach)
+    quantized = _linear(
+        builder,
+        parts,
+        f"{name}/quantized",
+        matrices,
+        quantized_sources,
+        bias,
+        reach,
+        None if node.integer is None else sizes,
+    )
     known = bounds.difference
     difference = add_difference(
         builder,
@@ -147,10 +180,11 @@ def _linear(
     sources: list[Int64Array],
     bias: Float64Array,
     reach: tuple[Float64Array, Float64Array],
+    sizes: tuple[Matrix, ...] | None,
 ) -> Side:
     columns = builder.add_columns(*reach, count=len(bias), name=name)
     terms: list[tuple[Int64Array, Matrix | float]] = [(columns, -1.0)]
     terms.extend(zip(sources, matrices, strict=True))
-    builder.add_rows(terms, -bias, -bias)
-    parts.append(AffinePart(matrices, tuple(sources), bias, columns))
+    builder.add_rows(terms, -bias, -bias, name=name)
+    parts.append(AffinePart(matrices, tuple(sources), bias, columns, sizes))
     return Side(columns, *reach)

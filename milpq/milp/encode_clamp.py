@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.outward import down, up
-from milpq.milp.faces import Part, Side, meet
+from milpq.milp.faces import Part, Side, meet, narrow_to
 from milpq.milp.model import ModelBuilder
+
+Face: TypeAlias = Literal["float", "quantized"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +27,8 @@ class Kink:
         The binary column that is 1 on the sloped part; −1 where the phase is known.
     active : bool, shape (neurons,)
         Only the sloped part is reachable.
+    face : Face
+        Which side of the merged value it is on.
     """
 
     kink: float
@@ -32,6 +37,7 @@ class Kink:
     result: Side
     phase: Int64Array
     active: BoolArray
+    face: Face
 
     @property
     def unstable(self) -> BoolArray:
@@ -46,6 +52,24 @@ class Kink:
         )
         open_ = np.flatnonzero(self.unstable)
         point[self.phase[open_]] = self.sign * (value[open_] - self.kink) > 0
+
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Clamp the bounds; on either side of the kink, the phase is known."""
+        source, clamp = self.source.columns, np.maximum if self.sign > 0 else np.minimum
+        narrow_to(
+            lower,
+            upper,
+            self.result.columns,
+            clamp(lower[source], self.kink),
+            clamp(upper[source], self.kink),
+        )
+        open_ = np.flatnonzero(self.unstable)
+        source = source[open_]
+        sloped, flat = lower[source] >= self.kink, upper[source] <= self.kink
+        if self.sign < 0:
+            sloped, flat = flat, sloped
+        # At the kink itself both phases are points of the model.
+        narrow_to(lower, upper, self.phase[open_], sloped, ~flat | sloped)
 
 
 def tilted(
@@ -63,6 +87,7 @@ def add_kink(
     builder: ModelBuilder,
     parts: list[Part],
     name: str,
+    face: Face,
     source: Side,
     kink: float,
     sign: int,
@@ -94,10 +119,13 @@ def add_kink(
         phase[open_] = builder.add_columns(0.0, 1.0, count=len(open_), integer=True, name=f"{name}/phase")
         low, high = tilted(sign, kink, source.lower[open_], source.upper[open_])
         x, y, p = source.columns[open_], columns[open_], phase[open_]
-        builder.add_rows([(y, sign), (x, -sign)], 0.0, np.inf)
-        builder.add_rows([(y, sign), (x, -sign), (p, -low)], -np.inf, -low)
-        builder.add_rows([(y, sign), (p, -high)], -np.inf, sign * kink)
-    result = Kink(kink, sign, source, Side(columns, lower, upper), phase, active)
+        for kind, terms, row_lower, row_upper in (
+            ("above", [(y, sign), (x, -sign)], 0.0, np.inf),
+            ("sloped", [(y, sign), (x, -sign), (p, -low)], -np.inf, -low),
+            ("flat", [(y, sign), (p, -high)], -np.inf, sign * kink),
+        ):
+            builder.add_rows(terms, row_lower, row_upper, name=f"{name}/{kind}", neurons=open_)
+    result = Kink(kink, sign, source, Side(columns, lower, upper), phase, active, face)
     parts.append(result)
     return result
 
@@ -106,6 +134,7 @@ def add_clamp(
     builder: ModelBuilder,
     parts: list[Part],
     name: str,
+    face: Face,
     source: Side,
     lower: float,
     upper: float,
@@ -124,7 +153,9 @@ def add_clamp(
     for index, (end, sign) in enumerate(ends):
         last = index == len(ends) - 1
         kinks.append(
-            add_kink(builder, parts, f"{name}/kink{index}", side, end, sign, known if last else None)
+            add_kink(
+                builder, parts, f"{name}/{face}/kink{index}", face, side, end, sign, known if last else None
+            )
         )
         side = kinks[-1].result
     return side, kinks

@@ -10,7 +10,7 @@ from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array
 from milpq.bounds.outward import TINY, largest
 from milpq.bounds.values import ValueBounds
 from milpq.merge.domain import Cubes, Domain
-from milpq.milp.faces import Faces, Part, Side, add_difference, meet, scattered
+from milpq.milp.faces import Faces, Part, Side, add_difference, meet, narrow_to, scattered
 from milpq.milp.model import ModelBuilder
 
 
@@ -39,6 +39,16 @@ class InputPart:
         ):
             some = columns >= 0
             point[columns[some]] = truth[some]
+
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Look at the ends of the levels."""
+        low, high = lower[self.levels], upper[self.levels]
+        for columns, yes, possible in (
+            (self.above_lowest, low > self.first, high > self.first),
+            (self.below_highest, high < self.last, low < self.last),
+        ):
+            some = columns >= 0
+            narrow_to(lower, upper, columns[some], yes[some], possible[some])
 
 
 def encode_input(
@@ -80,7 +90,7 @@ def encode_input(
     if domain.kind == "codes":
         scale = integer.float_scale
         slack = 1.01 * UNIT_ROUNDOFF * scale * largest(first, last) + TINY
-        builder.add_rows([(x.columns, 1.0), (levels.columns, -scale)], -slack, slack)
+        builder.add_rows([(x.columns, 1.0), (levels.columns, -scale)], -slack, slack, name="input/code")
         parts.append(InputPart(levels.columns, first, last, none, none))
     else:
         parts.append(_add_quantizer(builder, domain, x, levels))
@@ -96,6 +106,9 @@ class _Zero:
 
     def fill(self, point: Float64Array) -> None:
         point[self.columns] = 0.0
+
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Do nothing: the columns are fixed."""
 
 
 def _add_quantizer(builder: ModelBuilder, domain: Domain, x: Side, levels: Side) -> InputPart:
@@ -140,10 +153,15 @@ def _add_quantizer(builder: ModelBuilder, domain: Domain, x: Side, levels: Side)
         phases.append(some)
     terms = [(x.columns[open_], np.ones(len(open_))), (levels.columns[open_], -scale)]
     lift, drop = np.where(clamped_low, lift, 0.0), np.where(clamped_high, drop, 0.0)
-    builder.add_rows([*terms, scattered(above[open_], phases[0], -lift)], low - lift - slack, np.inf)
-    builder.add_rows([*terms, scattered(below[open_], phases[1], drop)], -np.inf, high + drop + slack)
+    for kind, term, row_lower, row_upper in (
+        ("lower", scattered(above[open_], phases[0], -lift), low - lift - slack, np.inf),
+        ("upper", scattered(below[open_], phases[1], drop), -np.inf, high + drop + slack),
+    ):
+        builder.add_rows([*terms, term], row_lower, row_upper, name=f"input/cell/{kind}", neurons=open_)
     width = last - first
     for some, columns, sign, end in ((phases[0], above, -1.0, first), (phases[1], below, 1.0, last)):
         rows = [(levels.columns[open_[some]], 1.0), (columns[open_[some]], sign * width[some])]
-        builder.add_rows(rows, *((-np.inf, end[some]) if sign < 0 else (end[some], np.inf)))
+        sides = (-np.inf, end[some]) if sign < 0 else (end[some], np.inf)
+        kind = "low" if sign < 0 else "high"
+        builder.add_rows(rows, *sides, name=f"input/{kind}", neurons=open_[some])
     return part

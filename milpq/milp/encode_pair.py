@@ -87,6 +87,9 @@ class Pair:
 
     Parameters
     ----------
+    name : str
+    neurons : int64
+        Of the merged value.
     float_side, difference, result_difference : Side
         ``a``, ``d`` and ``δ`` (not tilted).
     quantized_lower, quantized_upper : float64
@@ -95,6 +98,8 @@ class Pair:
         Columns of ``p`` and ``c``.
     """
 
+    name: str
+    neurons: Int64Array
     kink: float
     sign: int
     float_side: Side
@@ -117,13 +122,14 @@ def add_pair_rows(builder: ModelBuilder, pair: Pair, rounding: Rounding) -> None
     low, high = rounding.rest_lower, rounding.rest_upper
     apart = [(delta, sign), (d, -sign)]
     slope = up(rounding.most_active + dl - low, 2)
-    builder.add_rows([*apart, (c, -slope)], -np.inf, up(high - dl))
+    name, neurons = pair.name, pair.neurons
+    builder.add_rows([*apart, (c, -slope)], -np.inf, up(high - dl), name=f"{name}/A", neurons=neurons)
     slope = down(rounding.least + du - high, 2)
-    builder.add_rows([*apart, (p, -slope)], down(low - du), np.inf)
+    builder.add_rows([*apart, (p, -slope)], down(low - du), np.inf, name=f"{name}/B", neurons=neurons)
     slope = up(du + rounding.most_active - low, 2)
-    builder.add_rows([(delta, sign), (c, -slope)], -np.inf, high)
+    builder.add_rows([(delta, sign), (c, -slope)], -np.inf, high, name=f"{name}/C", neurons=neurons)
     slope = down(dl + rounding.least - high, 2)
-    builder.add_rows([(delta, sign), (p, -slope)], low, np.inf)
+    builder.add_rows([(delta, sign), (p, -slope)], low, np.inf, name=f"{name}/D", neurons=neurons)
 
 
 def add_cuts(builder: ModelBuilder, pair: Pair, rounding: Rounding) -> None:
@@ -187,13 +193,25 @@ def _add_chords(
         up(np.maximum(dl, 0.0) - upper_slope * dl, 2), up(np.maximum(du, 0.0) - upper_slope * du, 2)
     )
     side = up(offset + rounding.band_upper)
-    builder.add_rows([(delta, sign), (d, -sign * upper_slope)], -np.inf, side + _rest(dl, du))
+    builder.add_rows(
+        [(delta, sign), (d, -sign * upper_slope)],
+        -np.inf,
+        side + _rest(dl, du),
+        name=f"{pair.name}/U1",
+        neurons=pair.neurons,
+    )
     lower_slope = np.clip(-dl / width, 0.0, 1.0)
     offset = np.minimum(
         down(np.minimum(dl, 0.0) - lower_slope * dl, 2), down(np.minimum(du, 0.0) - lower_slope * du, 2)
     )
     side = down(offset + rounding.band_lower)
-    builder.add_rows([(delta, sign), (d, -sign * lower_slope)], side - _rest(dl, du), np.inf)
+    builder.add_rows(
+        [(delta, sign), (d, -sign * lower_slope)],
+        side - _rest(dl, du),
+        np.inf,
+        name=f"{pair.name}/L1",
+        neurons=pair.neurons,
+    )
 
 
 def _rest(dl: Float64Array, du: Float64Array) -> Float64Array:
@@ -236,4 +254,6 @@ def _add_cut(
         [(delta, -sign if lower else sign), (d, -sign * weight), (a, -sign * slope)],
         -np.inf,
         offset + band - shift + slack,
+        name=f"{pair.name}/{'L' if lower else 'U'}{2 if abs(whole) == 1.0 else 3}",
+        neurons=pair.neurons[at],
     )

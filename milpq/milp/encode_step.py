@@ -11,7 +11,7 @@ from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array
 from milpq.bounds.outward import TINY
 from milpq.merge.nodes import MergedActivation
 from milpq.milp.encode_pair import Rounding
-from milpq.milp.faces import Part, Side, meet, scattered
+from milpq.milp.faces import Part, Side, meet, narrow_to, scattered
 from milpq.milp.model import ModelBuilder
 from milpq.milp.staircase import Lines, Slopes, Window, best_lines
 from milpq.rounding.step import StepFunction
@@ -58,6 +58,25 @@ class StepPart:
             some = columns >= 0
             point[columns[some]] = truth[some]
         point[self.stairs] = point[self.stair_owners] >= self.stair_thresholds
+
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Execute the step on the ends of the accumulators, and the other way round; then the binaries."""
+        x, y = self.accumulators, self.levels
+        ends = (np.ceil(lower[x]).astype(np.int64), np.floor(upper[x]).astype(np.int64))
+        narrow_to(lower, upper, y, *(level.astype(np.float64) for level in self.step.image(*ends)))
+        levels = np.ceil(lower[y]).astype(np.int64), np.floor(upper[y]).astype(np.int64)
+        first, last = (end.astype(np.float64) for end in self.step.preimage(*levels))
+        narrow_to(lower, upper, x, first, last)
+        level, accumulator = (lower[y], upper[y]), (lower[x], upper[x])
+        for columns, yes, possible in (
+            (self.above_lowest, level[0] > self.first, level[1] > self.first),
+            (self.below_highest, level[1] < self.last, level[0] < self.last),
+            (self.non_negative, accumulator[0] >= 0.0, accumulator[1] >= 0.0),
+        ):
+            some = columns >= 0
+            narrow_to(lower, upper, columns[some], yes[some], possible[some])
+        owners, thresholds = self.stair_owners, self.stair_thresholds
+        narrow_to(lower, upper, self.stairs, lower[owners] >= thresholds, upper[owners] >= thresholds)
 
 
 def encode_step(
@@ -108,10 +127,10 @@ def encode_step(
     none = np.full(size, -1, dtype=np.int64)
     above, below, sign = none.copy(), none.copy(), none.copy()
     above[on_line], below[on_line], sign[on_line] = _add_lines(
-        builder, node.name, window.at(on_line), lines, source.columns[on_line], levels[on_line]
+        builder, node.name, window.at(on_line), lines, on_line, source.columns[on_line], levels[on_line]
     )
     stairs, owners, thresholds, lowest = _add_stairs(
-        builder, node.name, window.at(climbing), source.columns[climbing], levels[climbing]
+        builder, node.name, window.at(climbing), climbing, source.columns[climbing], levels[climbing]
     )
     above[climbing] = lowest
     part = StepPart(
@@ -136,6 +155,7 @@ def _add_lines(
     name: str,
     window: Window,
     lines: Lines,
+    neurons: Int64Array,
     accumulators: Int64Array,
     levels: Int64Array,
 ) -> tuple[Int64Array, Int64Array, Int64Array]:
@@ -162,8 +182,21 @@ def _add_lines(
     jump = offset[1] - offset[0]
     if len(split):
         x, side = accumulators[split], w[split]
-        builder.add_rows([(x, 1.0), (side, window.lower[split])], window.lower[split], np.inf)
-        builder.add_rows([(x, 1.0), (side, -window.upper[split] - 1.0)], -np.inf, -1.0)
+        owners = neurons[split]
+        builder.add_rows(
+            [(x, 1.0), (side, window.lower[split])],
+            window.lower[split],
+            np.inf,
+            name=f"{name}/sign/lower",
+            neurons=owners,
+        )
+        builder.add_rows(
+            [(x, 1.0), (side, -window.upper[split] - 1.0)],
+            -np.inf,
+            -1.0,
+            name=f"{name}/sign/upper",
+            neurons=owners,
+        )
     lift = np.zeros(size)
     lift[low] = np.maximum(
         offset.max(axis=0)[low] - (window.lower[low] - slope[low] * window.first[low]) + _SLACK, 0.0
@@ -172,6 +205,8 @@ def _add_lines(
         [(accumulators, 1.0), (levels, -slope), scattered(c, low, -lift), scattered(w, split, -jump)],
         offset[0] - lift,
         np.inf,
+        name=f"{name}/line/lower",
+        neurons=neurons,
     )
     drop = np.zeros(size)
     drop[high] = np.maximum(
@@ -182,18 +217,37 @@ def _add_lines(
         [(accumulators, 1.0), (levels, -slope), scattered(g, high, drop), scattered(w, split, -jump)],
         -np.inf,
         offset[0] + slope + drop,
+        name=f"{name}/line/upper",
+        neurons=neurons,
     )
     if len(low):
         reach = window.last[low] - window.first[low]
-        builder.add_rows([(levels[low], 1.0), (c[low], -reach)], -np.inf, window.first[low])
+        builder.add_rows(
+            [(levels[low], 1.0), (c[low], -reach)],
+            -np.inf,
+            window.first[low],
+            name=f"{name}/low",
+            neurons=neurons[low],
+        )
     if len(high):
         reach = window.last[high] - window.first[high]
-        builder.add_rows([(levels[high], 1.0), (g[high], reach)], window.last[high], np.inf)
+        builder.add_rows(
+            [(levels[high], 1.0), (g[high], reach)],
+            window.last[high],
+            np.inf,
+            name=f"{name}/high",
+            neurons=neurons[high],
+        )
     return c, g, w
 
 
 def _add_stairs(
-    builder: ModelBuilder, name: str, window: Window, accumulators: Int64Array, levels: Int64Array
+    builder: ModelBuilder,
+    name: str,
+    window: Window,
+    neurons: Int64Array,
+    accumulators: Int64Array,
+    levels: Int64Array,
 ) -> tuple[Int64Array, Int64Array, Float64Array, Int64Array]:
     """Add one binary ``y_j = [acc ≥ T_j]`` per threshold, in order.
 
@@ -229,14 +283,23 @@ def _add_stairs(
     def spread(values: Float64Array) -> tuple[Int64Array, sp.csr_array]:
         return stairs, sp.csr_array((values, (neuron, np.arange(count))), shape=(size, count))
 
-    builder.add_rows([(levels, 1.0), spread(-rise)], window.first, window.first)
-    builder.add_rows([(accumulators, 1.0), spread(previous - thresholds)], window.lower, np.inf)
-    builder.add_rows(
-        [(accumulators, 1.0), spread(thresholds - following)], -np.inf, thresholds[~follows] - 1.0
-    )
+    for kind, column, coefficients, low, high in (
+        ("sum", levels, -rise, window.first, window.first),
+        ("lower", accumulators, previous - thresholds, window.lower, np.inf),
+        ("upper", accumulators, thresholds - following, -np.inf, thresholds[~follows] - 1.0),
+    ):
+        builder.add_rows(
+            [(column, 1.0), spread(coefficients)], low, high, name=f"{name}/stairs/{kind}", neurons=neurons
+        )
     later = np.flatnonzero(follows)
     if len(later):
-        builder.add_rows([(stairs[later - 1], 1.0), (stairs[later], -1.0)], 0.0, np.inf)
+        builder.add_rows(
+            [(stairs[later - 1], 1.0), (stairs[later], -1.0)],
+            0.0,
+            np.inf,
+            name=f"{name}/stairs/order",
+            neurons=neurons[neuron[later]],
+        )
     return stairs, accumulators[neuron], thresholds, stairs[~follows]
 
 

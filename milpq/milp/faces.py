@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array
+from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Int64Array
 from milpq.bounds.outward import TINY, down, largest, up
-from milpq.errors import SoundnessError
+from milpq.errors import DisjointBoundsError
 from milpq.milp.model import ModelBuilder
 
 
@@ -77,6 +77,13 @@ class Part(Protocol):
         """Write the columns of this part into `point`, reading those of earlier parts."""
         ...
 
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Tighten column bounds in place by what this part implies, given those of earlier parts.
+
+        Every point of the model within the bounds given, that an input leads to, stays within them.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copies:
@@ -88,6 +95,10 @@ class Copies:
     def fill(self, point: Float64Array) -> None:
         """Copy the values."""
         point[self.columns] = point[self.originals]
+
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Copy the bounds."""
+        narrow_to(lower, upper, self.columns, lower[self.originals], upper[self.originals])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +114,21 @@ class Difference:
         """Subtract."""
         point[self.columns] = self.unit * point[self.quantized_columns] - point[self.float_columns]
 
+    def narrow(self, lower: Float64Array, upper: Float64Array) -> None:
+        """Do nothing: the rows of the difference imply all there is."""
+
+
+def narrow_to(
+    lower: Float64Array,
+    upper: Float64Array,
+    columns: Int64Array,
+    low: Float64Array | BoolArray | float,
+    high: Float64Array | BoolArray | float,
+) -> None:
+    """Intersect the bounds of some columns with others, in place."""
+    lower[columns] = np.maximum(lower[columns], low)
+    upper[columns] = np.minimum(upper[columns], high)
+
 
 def meet(
     what: str, first: tuple[Float64Array, Float64Array], *others: tuple[Float64Array, Float64Array]
@@ -111,15 +137,15 @@ def meet(
 
     Raises
     ------
-    SoundnessError
-        It is empty, so one of them is not valid.
+    DisjointBoundsError
+        It is empty: one of them is not valid, or an assumption that no point satisfies.
     """
     lower, upper = first
     for low, high in others:
         lower, upper = np.maximum(lower, low), np.minimum(upper, high)
     wrong = np.flatnonzero(~(lower <= upper))
     if len(wrong):
-        raise SoundnessError(
+        raise DisjointBoundsError(
             f"bounds on {what}, neuron {wrong[0]}, do not meet: [{lower[wrong[0]]!r}, {upper[wrong[0]]!r}]"
         )
     return lower, upper
@@ -135,6 +161,7 @@ def add_difference(
     known: tuple[Float64Array, Float64Array],
     *,
     unit_is_exact: bool = True,
+    neurons: Int64Array | None = None,
 ) -> Side:
     """Add the difference columns of a value and the rows ``unit·q − a − d = 0``.
 
@@ -144,6 +171,8 @@ def add_difference(
         Bounds on the difference.
     unit_is_exact : bool
         Otherwise `unit` is within one float64 rounding of the factor meant.
+    neurons : int64, shape (neurons,), optional
+        Which neurons of the value these are; by default all of them.
 
     *Soundness:* a rounded unit moves ``unit·q`` by at most ``u·unit·|q|``; the sides of the row give that
     much.
@@ -157,26 +186,34 @@ def add_difference(
     if unit is not None and not unit_is_exact:
         slack = 1.01 * UNIT_ROUNDOFF * unit * largest(quantized.lower, quantized.upper) + TINY
     builder.add_rows(
-        [(quantized.columns, factor), (float_side.columns, -1.0), (columns, -1.0)], -slack, slack
+        [(quantized.columns, factor), (float_side.columns, -1.0), (columns, -1.0)],
+        -slack,
+        slack,
+        name=f"{name}/difference",
+        neurons=neurons,
     )
     parts.append(Difference(float_side.columns, quantized.columns, factor, columns))
     return Side(columns, lower, upper)
 
 
-def distinct_columns(builder: ModelBuilder, parts: list[Part], sides: Sequence[Side]) -> list[Int64Array]:
+def distinct_columns(
+    builder: ModelBuilder, parts: list[Part], name: str, sides: Sequence[Side]
+) -> list[Int64Array]:
     """Return the columns of the sides, with copies in place of columns that an earlier side has too.
 
     The sides of one affine node may overlap where a connection skips an activation that is always active.
     """
     result: list[Int64Array] = []
     seen = np.zeros(0, dtype=np.int64)
-    for side in sides:
+    for index, side in enumerate(sides):
         columns = side.columns
         repeated = np.flatnonzero(np.isin(columns, seen)) if len(seen) else seen
         if len(repeated):
             originals = columns[repeated]
             copies = builder.add_columns(side.lower[repeated], side.upper[repeated], count=len(repeated))
-            builder.add_rows([(originals, 1.0), (copies, -1.0)], 0.0, 0.0)
+            builder.add_rows(
+                [(originals, 1.0), (copies, -1.0)], 0.0, 0.0, name=f"{name}/copy{index}", neurons=repeated
+            )
             parts.append(Copies(originals, copies))
             columns = columns.copy()
             columns[repeated] = copies

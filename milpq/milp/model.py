@@ -36,6 +36,23 @@ class ColumnBlock:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RowBlock:
+    """A named run of rows, ``start ≤ row < stop``, of one kind, and the neuron each belongs to.
+
+    Name and neuron identify a row whatever else is in the model: they are what a proof refers to.
+
+    Parameters
+    ----------
+    neurons : int64, shape (stop − start,)
+    """
+
+    name: str
+    start: int
+    stop: int
+    neurons: Int64Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LinearModel:
     """The set ``{x : row_lower ≤ A x ≤ row_upper, lower ≤ x ≤ upper, x_j integer where integer[j]}``.
 
@@ -54,6 +71,8 @@ class LinearModel:
     values : float64 array of shape ``(nonzeros,)``
     blocks : tuple of ColumnBlock
         The named runs of columns.
+    row_blocks : tuple of RowBlock
+        The named runs of rows, in order.
 
     Notes
     -----
@@ -70,6 +89,7 @@ class LinearModel:
     indices: Int64Array
     values: Float64Array
     blocks: tuple[ColumnBlock, ...] = ()
+    row_blocks: tuple[RowBlock, ...] = ()
 
     def __post_init__(self) -> None:
         _check_box(self.lower, self.upper, self.integer.shape)
@@ -108,6 +128,13 @@ class LinearModel:
             if block.name == name:
                 return block.columns
         raise KeyError(name)
+
+    def row_key(self, row: int) -> tuple[str, int]:
+        """Return the name and the neuron of a row; raise `KeyError` when it has none."""
+        for block in self.row_blocks:
+            if block.start <= row < block.stop:
+                return block.name, int(block.neurons[row - block.start])
+        raise KeyError(row)
 
     def objective(self, columns: Int64Array | int, coefficients: Float64Array | float = 1.0) -> Float64Array:
         """Return a dense objective of shape ``(columns,)``, zero but for the given (distinct) columns."""
@@ -169,6 +196,7 @@ class ModelBuilder:
     _indices: list[Int64Array] = field(default_factory=list[Int64Array])
     _values: list[Float64Array] = field(default_factory=list[Float64Array])
     _blocks: list[ColumnBlock] = field(default_factory=list[ColumnBlock])
+    _row_blocks: list[RowBlock] = field(default_factory=list[RowBlock])
     _columns: int = 0
     _rows: int = 0
 
@@ -228,6 +256,9 @@ class ModelBuilder:
         terms: Sequence[tuple[Int64Array, Coefficients]],
         lower: Float64Array | float,
         upper: Float64Array | float,
+        *,
+        name: str = "",
+        neurons: Int64Array | None = None,
     ) -> Int64Array:
         """Add the rows ``lower ≤ Σ_t C_t x[columns_t] ≤ upper`` and return their indices, int64.
 
@@ -238,6 +269,10 @@ class ModelBuilder:
             ``(rows, k)``, or a vector of shape ``(k,)`` or a number: a diagonal, with ``k == rows``.
         lower, upper : number or float64 array of shape ``(rows,)``
             ``−inf`` and ``+inf`` for an absent side.
+        name : str
+            Name of the block; not recorded when empty.
+        neurons : int64 array of shape ``(rows,)``, optional
+            The neuron each row belongs to; by default they are numbered.
 
         Raises
         ------
@@ -271,6 +306,9 @@ class ModelBuilder:
         self._indices.append(columns)
         self._values.append(values)
         start, self._rows = self._rows, self._rows + count
+        if name and count:
+            owners = np.arange(count, dtype=np.int64) if neurons is None else neurons
+            self._row_blocks.append(RowBlock(name, start, self._rows, owners))
         return np.arange(start, self._rows, dtype=np.int64)
 
     def build(self) -> LinearModel:
@@ -288,6 +326,7 @@ class ModelBuilder:
             indices=frozen(_joined(self._indices, np.int64)),
             values=frozen(_joined(self._values, np.float64)),
             blocks=tuple(self._blocks),
+            row_blocks=tuple(self._row_blocks),
         )
 
 

@@ -47,6 +47,8 @@ class StepFunction:
     _bottom: Float64Array = field(init=False, repr=False)
     _top: Float64Array = field(init=False, repr=False)
     _keys: Int64Array = field(init=False, repr=False)
+    _value_keys: Int64Array = field(init=False, repr=False)
+    _starts: Int64Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         thresholds = frozen(np.ascontiguousarray(self.thresholds, dtype=np.int64))
@@ -65,7 +67,10 @@ class StepFunction:
         bottom, top = _ends(thresholds, values)
         slope, offset, affine = _fit_staircase(thresholds, values, bottom, top)
         # A single sorted array answers every row's search at once: row r lives around r·4·NEVER.
-        keys = thresholds + np.arange(len(thresholds), dtype=np.int64)[:, None] * (4 * NEVER)
+        shift = np.arange(len(thresholds), dtype=np.int64)[:, None] * (4 * NEVER)
+        keys = thresholds + shift
+        border = np.full((len(thresholds), 1), NEVER)
+        starts = np.concatenate([-border, thresholds, border], axis=1)
         for name, value in (
             ("thresholds", thresholds),
             ("values", values),
@@ -76,6 +81,8 @@ class StepFunction:
             ("_bottom", frozen(bottom)),
             ("_top", frozen(top)),
             ("_keys", frozen(keys.ravel())),
+            ("_value_keys", frozen((values + shift).ravel())),
+            ("_starts", frozen(starts)),
         ):
             object.__setattr__(self, name, value)
 
@@ -200,13 +207,16 @@ class StepFunction:
         Shapes (neurons,).  The ends are ``∓NEVER`` where the interval is unbounded; the interval is empty
         (its lower end above its upper) where no accumulator has such a level.
         """
-        first = np.empty(self.size, dtype=np.int64)
-        last = np.empty(self.size, dtype=np.int64)
-        for row in range(len(self.values)):
-            neurons = np.flatnonzero(self.rows == row)
-            padded = np.concatenate(([-NEVER], self.thresholds[row], [NEVER]))
-            first[neurons] = padded[np.searchsorted(self.values[row], lower[neurons], side="left")]
-            last[neurons] = padded[np.searchsorted(self.values[row], upper[neurons], side="right")] - 1
+        rows = self.rows
+        width = self.values.shape[1]
+        shift = rows * (4 * NEVER)
+        ends = np.concatenate([np.asarray(lower, dtype=np.int64), np.asarray(upper, dtype=np.int64) + 1])
+        # The first level from an end on; levels beyond the ends of all rows must not leave their row.
+        ends = np.clip(ends, self.value_lower - 1, self.value_upper + 1) + np.concatenate([shift, shift])
+        found = np.searchsorted(self._value_keys, ends, side="left")
+        found = found.reshape(2, -1) - rows * width
+        first, last = self._starts[rows, found]
+        last = last - 1
         return first, last
 
     def select(self, neurons: Int64Array) -> StepFunction:

@@ -37,6 +37,11 @@ class Budget:
         return time.monotonic() - self.started
 
     @property
+    def deadline(self) -> float | None:
+        """When the time limit passes, in seconds of `time.monotonic`, which all processes share; or None."""
+        return None if self.time_limit_s is None else self.started + self.time_limit_s
+
+    @property
     def out_of_time(self) -> bool:
         """Tell whether the time limit has passed."""
         return self.time_limit_s is not None and self.elapsed_s >= self.time_limit_s

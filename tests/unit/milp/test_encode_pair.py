@@ -35,7 +35,7 @@ def model_of(a_range, v_range, d_range, *, sign=1, kink=0.0, cuts=True):
     p = builder.add_columns(0.0, 1.0, count=1, integer=True)
     c = builder.add_columns(0.0, 1.0, count=1, integer=True)
     v_low, v_high = untilted(v_range, kink)
-    pair = Pair(kink, sign, sides[0], v_low, v_high, sides[1], sides[2], p, c)
+    pair = Pair("pair", np.arange(len(p)), kink, sign, sides[0], v_low, v_high, sides[1], sides[2], p, c)
     if cuts:
         add_cuts(builder, pair, Rounding.none(1))
     else:

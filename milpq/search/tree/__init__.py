@@ -1,0 +1,16 @@
+"""Branch and bound over the linear relaxation, every leaf with evidence that needs no solver."""
+
+from milpq.search.tree.leaf import Decision, Evidence, EvidenceKind, Leaf, Node
+from milpq.search.tree.search import TreeOptions, TreeResult, TreeStatus, tree_search
+
+__all__ = [
+    "Decision",
+    "Evidence",
+    "EvidenceKind",
+    "Leaf",
+    "Node",
+    "TreeOptions",
+    "TreeResult",
+    "TreeStatus",
+    "tree_search",
+]

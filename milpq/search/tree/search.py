@@ -1,0 +1,329 @@
+"""Anytime branch and bound over phases, steps, codes and inputs, best first.
+
+The open nodes of all objectives share one queue and one incumbent.  A round takes the nodes with the highest
+bounds; each becomes a job (`milpq.search.tree.work`) that makes a relaxation of its own and searches below it for a
+while.  At any moment the highest bound of an open node or a leaf is an upper bound on the answer, and the best
+executed input a lower one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from milpq._arrays import Float64Array, frozen
+from milpq.bounds.values import Bounds
+from milpq.errors import SoundnessError, UsageError
+from milpq.merge import Problem
+from milpq.milp.backends.protocol import Backend
+from milpq.search.budget import Budget
+from milpq.search.executor import Executor, SerialExecutor
+from milpq.search.pool import WitnessPool
+from milpq.search.tree.branching import Gains
+from milpq.search.tree.leaf import Evidence, Node
+from milpq.search.tree.work import DEFAULT_EFFORT, Done, Effort, Job, TreeWork
+from milpq.search.witness import WitnessOptions, search_witnesses
+
+TreeStatus: TypeAlias = Literal["closed", "certified", "violated", "exhausted", "limit", "interrupted"]
+"""``closed``: the gap is reached.  ``certified``/``violated``: the tolerance is decided.  ``exhausted``: no node
+is left that branching could improve, yet the gap is not reached.  ``limit``: time or programs ran out."""
+
+Progress: TypeAlias = Callable[[float, float, int, int], None]
+"""Given the lower and upper bound on the largest ``|f_q − f|``, and the numbers of open nodes and of linear
+programs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeOptions:
+    """How to search.
+
+    Parameters
+    ----------
+    gap : float
+        Stop at ``upper − lower <= gap·upper``.
+    tolerance : float or None
+        Stop once the largest ``|f_q − f|`` is known to be at most, or above, this.
+    each : bool
+        Close the gap of every objective by itself instead of that of the largest difference of all.
+    max_programs : int or None
+        Stop after so many linear programs.
+    jobs_per_round : int
+        Nodes worked on between two looks at the queue; more than one where an executor has processes.
+    effort : Effort
+    witness_evaluations : int
+        Executions of each local witness search, run after rounds 1, 2, 4, 8 and so on; 0 for none.
+    seed : int
+    """
+
+    gap: float = 1e-4
+    tolerance: float | None = None
+    each: bool = False
+    max_programs: int | None = None
+    jobs_per_round: int = 1
+    effort: Effort = DEFAULT_EFFORT
+    witness_evaluations: int = 20_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.gap < 1.0:
+            raise UsageError("the gap must be at least 0 and below 1")
+        if self.jobs_per_round < 1:
+            raise UsageError("branch and bound: counts must be positive")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeResult:
+    """A bracket on every objective, valid whenever the search stopped.
+
+    Parameters
+    ----------
+    status : TreeStatus
+    upper : float64, shape (objectives,)
+        Upper bounds; those of objectives that did not matter for the question asked may be loose.
+    pool : WitnessPool
+        Lower bounds with their witnesses.
+    open : tuple of Node
+        Nodes left, the highest bound first.
+    leaves, programs, rounds : int
+        Leaves, linear programs solved, and rounds.
+    time_s : float
+    """
+
+    status: TreeStatus
+    upper: Float64Array
+    pool: WitnessPool
+    open: tuple[Node, ...]
+    leaves: int
+    programs: int
+    rounds: int
+    time_s: float
+
+    @property
+    def bracket(self) -> tuple[float, float]:
+        """Bounds on the largest ``|f_q − f|`` over the domain and the chosen outputs."""
+        return self.pool.largest, max(0.0, float(self.upper.max()))
+
+
+def tree_search(
+    problem: Problem,
+    bounds: Bounds,
+    backend: Backend,
+    options: TreeOptions | None = None,
+    *,
+    pool: WitnessPool | None = None,
+    upper: Float64Array | None = None,
+    executor: Executor | None = None,
+    budget: Budget | None = None,
+    on_progress: Progress | None = None,
+    on_done: Callable[[Done], None] | None = None,
+) -> TreeResult:
+    """Search by branch and bound.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        Valid on the root cube; the tighter, the better the relaxations.
+    backend : Backend
+        Solves the linear programs.  Its answers are hints.
+    pool : WitnessPool, optional
+        Known witnesses.
+    upper : float64, shape (objectives,), optional
+        Known upper bounds.
+    executor : Executor, optional
+        Where jobs run.
+    budget : Budget, optional
+        Time limit and cancel flag.
+    on_progress : callable, optional
+    on_done : callable, optional
+        Given every job done, before its leaves are forgotten.  These and the open nodes of the result cover the
+        domain for each objective whose bound was not good enough from the start.
+
+    Returns
+    -------
+    TreeResult
+        Also after ``KeyboardInterrupt``, with the bracket so far.
+
+    Raises
+    ------
+    SoundnessError
+        An executed input exceeds an upper bound.
+
+    *Soundness:* a node is only ever replaced by nodes that cover it, and leaves the queue only with its bound
+    entered into the upper bound reported.  No bound rests on what the backend claims.
+    """
+    options = options or TreeOptions()
+    effort = replace(options.effort, gap=options.gap, tolerance=options.tolerance, each=options.each)
+    search = _Tree(
+        problem,
+        TreeWork(problem, bounds, backend, effort),
+        options,
+        pool or WitnessPool.empty(problem),
+        executor or SerialExecutor(),
+        budget or Budget(),
+        (on_progress, on_done),
+    )
+    search.begin(bounds, upper)
+    try:
+        status = search.run()
+    except KeyboardInterrupt:
+        status = "interrupted"
+    return search.result(status)
+
+
+class _Tree:
+    """State of one search."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        work: TreeWork,
+        options: TreeOptions,
+        pool: WitnessPool,
+        executor: Executor,
+        budget: Budget,
+        listeners: tuple[Progress | None, Callable[[Done], None] | None],
+    ) -> None:
+        self._problem, self._work, self._options = problem, work, options
+        self._executor, self._budget = executor, budget
+        self._on_progress, self._on_done = listeners
+        self._pool = pool
+        self._gains = Gains()
+        self._queue: list[tuple[float, int, Node]] = []
+        self._working: list[Node] = []
+        self._closed: Float64Array = np.full(2 * len(problem.outputs), -np.inf)
+        self._leaves = self._programs = self._rounds = self._count = 0
+
+    def begin(self, bounds: Bounds, upper: Float64Array | None) -> None:
+        """Queue the root of every objective."""
+        difference, outputs = bounds.difference, self._problem.outputs
+        known = np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
+        known = known if upper is None else np.minimum(known, upper)
+        for objective, bound in enumerate(known.tolist()):
+            self._push(Node(objective, (), bound, Evidence("root", 0)))
+
+    def run(self) -> TreeStatus:
+        """Work until something says stop."""
+        while True:
+            status = self._status()
+            if status is not None:
+                return status
+            nodes = self._select()
+            if not nodes:
+                continue
+            self._working = nodes
+            jobs = [Job(node, self._pool, self._gains, self._budget.deadline) for node in nodes]
+            done = list(self._executor.map(self._work, jobs, self._budget))
+            self._commit(nodes, done)
+            self._rounds += 1
+            if self._rounds & (self._rounds - 1) == 0:
+                self._local_search(done)
+
+    def result(self, status: TreeStatus) -> TreeResult:
+        """Return the bracket as of now."""
+        nodes = sorted([entry[2] for entry in self._queue] + self._working, key=lambda node: -node.upper)
+        return TreeResult(
+            status,
+            frozen(self._upper()),
+            self._pool,
+            tuple(nodes),
+            self._leaves,
+            self._programs,
+            self._rounds,
+            self._budget.elapsed_s,
+        )
+
+    def _upper(self) -> Float64Array:
+        """Return the upper bounds on the objectives."""
+        result = self._closed.copy()
+        for node in (*(entry[2] for entry in self._queue), *self._working):
+            result[node.objective] = max(result[node.objective], node.upper)
+        return result
+
+    def _push(self, node: Node) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (-node.upper, self._count, node))
+
+    def _threshold(self, objective: int) -> float:
+        return self._work.effort.threshold(self._pool, objective)
+
+    def _select(self) -> list[Node]:
+        """Take the nodes with the highest bounds from the queue; close those that need no more work."""
+        nodes: list[Node] = []
+        while self._queue and len(nodes) < self._options.jobs_per_round:
+            node = self._queue[0][2]
+            if node.upper > self._threshold(node.objective):
+                nodes.append(node)
+                self._working = nodes
+            else:
+                self._close(node)
+            heapq.heappop(self._queue)
+        return nodes
+
+    def _close(self, node: Node) -> None:
+        self._closed[node.objective] = max(self._closed[node.objective], node.upper)
+        self._leaves += 1
+
+    def _commit(self, nodes: list[Node], done: list[Done]) -> None:
+        """Replace nodes by what became of them; interrupted anywhere, every point stays covered."""
+        for part in done:
+            self._pool = self._pool.join(part.pool)
+            self._programs += part.programs
+            self._gains = part.gains
+            for node in part.open:
+                self._push(node)
+            for leaf in part.leaves:
+                self._close(leaf)
+            if self._on_done is not None:
+                self._on_done(part)
+        for node in nodes[len(done) :]:
+            self._push(node)
+        self._working = []
+        upper = self._upper()
+        wrong = np.flatnonzero(self._pool.lower > upper)
+        if len(wrong):
+            k = int(wrong[0])
+            raise SoundnessError(
+                f"a witness shows {float(self._pool.lower[k])!r} for objective {k}, above its upper bound "
+                f"{float(upper[k])!r}"
+            )
+        if self._on_progress is not None:
+            self._on_progress(
+                self._pool.largest, max(0.0, float(upper.max())), len(self._queue), self._programs
+            )
+
+    def _status(self) -> TreeStatus | None:
+        """Return why to stop, or None."""
+        tolerance, options = self._options.tolerance, self._options
+        upper = self._upper()
+        if tolerance is not None:
+            if self._pool.largest > tolerance:
+                return "violated"
+            if upper.max() <= tolerance:
+                return "certified"
+        objectives = range(len(upper))
+        if all(upper[k] <= self._threshold(k) for k in objectives):
+            return "closed"
+        if not self._queue:
+            return "exhausted"
+        if options.max_programs is not None and self._programs >= options.max_programs:
+            return "limit"
+        if self._budget.spent:
+            return "interrupted" if self._budget.cancelled() else "limit"
+        return None
+
+    def _local_search(self, done: list[Done]) -> None:
+        """Search for better witnesses from the inputs of relaxations."""
+        evaluations = self._options.witness_evaluations
+        if not evaluations or not done:
+            return
+        options = WitnessOptions(
+            evaluations=evaluations, seed=self._options.seed + self._rounds, each=self._options.each
+        )
+        starts = np.concatenate([part.points for part in done])
+        self._pool = search_witnesses(
+            self._problem, options, pool=self._pool, starts=starts, budget=self._budget.part(evaluations)
+        )

@@ -1,0 +1,406 @@
+"""One job of the tree: a node, its own relaxation, and a small branch and bound below it.
+
+The job is a pure function of what it is given, so that it can run in any process.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from milpq._arrays import Float64Array, frozen
+from milpq.bounds.values import Bounds
+from milpq.errors import DisjointBoundsError
+from milpq.merge import Cubes, Problem
+from milpq.milp.backends.protocol import Backend, Session, Solution, SolveOptions
+from milpq.milp.encode import Encoder, Encoding
+from milpq.milp.model import RowBlock
+from milpq.milp.safe import safe_infeasible, safe_upper_bound
+from milpq.milp.scaling import ScaledSession
+from milpq.search.cells import bound_cells
+from milpq.search.codes import count_codes
+from milpq.search.enumerate import enumerate_cubes
+from milpq.search.execution import Execution, signed
+from milpq.search.inputs import FeedableInputs
+from milpq.search.pool import WitnessPool
+from milpq.search.slopes import float_slopes
+from milpq.search.tree.branching import Branching, Gains, branchings
+from milpq.search.tree.leaf import Evidence, EvidenceKind, Leaf, Node
+from milpq.search.tree.region import Box, anchor_encoding, assume, input_cubes, restrict
+
+_STARTS = 16
+"""Points handed back as starts for a witness search."""
+
+_SETTLED = 1e-10
+"""A bound this close, relatively, to what an input of the node attains cannot be improved in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How a job spends its time.
+
+    Parameters
+    ----------
+    programs : int
+        Linear programs after which the nodes still open are handed back.
+    candidates : int
+        Branchings that are tried out at a node, as far as they have not been tried `reliable` times.
+    reliable : int
+    enumerate_codes, enumerate_cells : int
+        Nodes with at most so many code vectors (cells) are executed.
+    gap : float
+        Relative gap that is good enough.
+    tolerance : float or None
+        Bounds below this are good enough.
+    each : bool
+        The gap is meant for each objective, not only for the largest.
+    safe : bool
+        Evaluate bounds safely.  Without, solver's claims are taken: only to measure what safety costs.
+    """
+
+    programs: int = 200
+    candidates: int = 6
+    reliable: int = 2
+    enumerate_codes: int = 4096
+    enumerate_cells: int = 512
+    gap: float = 1e-4
+    tolerance: float | None = None
+    each: bool = False
+    safe: bool = True
+
+    def threshold(self, pool: WitnessPool, objective: int) -> float:
+        """Return the bound at which an objective needs no more work."""
+        base = float(pool.lower[objective]) if self.each else pool.largest
+        result = base
+        if base > 0.0:
+            # Closed at upper − lower ≤ gap·upper; a little earlier, for the roundings of that comparison.
+            result = max(base, base / (1.0 - self.gap) * (1.0 - 1e-12))
+        return result if self.tolerance is None else max(result, self.tolerance)
+
+
+DEFAULT_EFFORT = Effort()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A node to work on, with what is known so far, and when to stop (seconds of `time.monotonic`)."""
+
+    node: Node
+    pool: WitnessPool
+    gains: Gains
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """What became of a node.
+
+    Parameters
+    ----------
+    open : list of Node
+        Nodes that stay open.
+    leaves : list of Leaf
+        Nodes that need no more work; together with the open ones they cover the node.
+    row_blocks : tuple of RowBlock
+        Names of the rows that the evidence found here refers to.
+    pool : WitnessPool
+    gains : Gains
+    programs : int
+        Linear programs solved.
+    points : float64, shape (points, inputs)
+        Inputs of the best relaxations: starts for a witness search.
+    """
+
+    open: list[Node]
+    leaves: list[Leaf]
+    row_blocks: tuple[RowBlock, ...]
+    pool: WitnessPool
+    gains: Gains
+    programs: int
+    points: Float64Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeWork:
+    """The job as a callable.
+
+    Parameters
+    ----------
+    problem : Problem
+    bounds : Bounds
+        Valid on the root cube.
+    backend : Backend
+    effort : Effort
+    """
+
+    problem: Problem
+    bounds: Bounds
+    backend: Backend
+    effort: Effort
+    _encoder: Encoder = field(init=False, repr=False)
+    _execution: Execution = field(init=False, repr=False)
+    _inputs: FeedableInputs = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_encoder", Encoder(self.problem))
+        object.__setattr__(self, "_execution", Execution(self.problem))
+        object.__setattr__(self, "_inputs", FeedableInputs(self.problem))
+
+    @property
+    def execution(self) -> Execution:
+        """Both networks, ready to run."""
+        return self._execution
+
+    @property
+    def inputs(self) -> FeedableInputs:
+        """The inputs that can be fed."""
+        return self._inputs
+
+    def __call__(self, job: Job) -> Done:
+        """Work on a node.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Ctrl-C, when the solver has stopped.
+        """
+        node = job.node
+        found = anchor_encoding(self._encoder, self.bounds, node.decisions)
+        depth = len(node.decisions)
+        if found is None:
+            empty = Node(node.objective, node.decisions, -math.inf, Evidence("propagation", depth))
+            return Done([], [empty], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
+        encoding, bounds = found
+        with ScaledSession(self.backend, encoding.solver_model.relaxed()) as session:
+            return _Subtree(self, job, encoding, bounds, session).run()
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An evaluated node of the subtree."""
+
+    node: Node
+    box: Box
+    branchings: list[Branching]
+    basis: object | None
+
+
+class _Subtree:
+    """A branch and bound below one node, on one relaxation: dives from the best node, over and over."""
+
+    def __init__(
+        self, work: TreeWork, job: Job, encoding: Encoding, bounds: Bounds, session: Session
+    ) -> None:
+        self._work, self._effort = work, work.effort
+        self._encoding, self._bounds, self._session = encoding, bounds, session
+        self._model = encoding.model
+        self._anchor = len(job.node.decisions)
+        self._root = job.node
+        self._k = job.node.objective
+        chosen = len(work.problem.outputs)
+        self._output = int(work.problem.outputs[self._k % chosen])
+        self._sign = 1 if self._k < chosen else -1
+        self._objective = encoding.objective(self._k % chosen, self._sign)
+        self._column = int(encoding.differences[self._k % chosen])
+        self._session_box = Box(encoding.solver_model.lower, encoding.solver_model.upper)
+        self._heap: list[tuple[float, int, _Open]] = []
+        self._leaves: list[Leaf] = []
+        self._points: list[tuple[float, Float64Array]] = []
+        self._count = 0
+        self._noise = 4.0 * float(work.execution.error[self._k % chosen])
+        self._deadline = job.deadline
+        self.pool = job.pool
+        self.gains = Gains(dict(job.gains.sums))
+        self.programs = 0
+
+    def run(self) -> Done:
+        """Work until nothing is open or the effort is spent."""
+        self._push(self._evaluate(self._root, Box(self._model.lower, self._model.upper), None))
+        current = self._pop()
+        while current is not None:
+            if self.programs >= self._effort.programs or self._out_of_time():
+                self._push(current)
+                break
+            best = self._branch(current)
+            current = best if best is not None and self._is_open(best) else self._pop()
+        self._points.sort(key=lambda pair: -pair[0])
+        inputs = self._work.inputs.size
+        points = np.array([x for _, x in self._points[:_STARTS]]).reshape(-1, inputs)
+        nodes = [entry.node for _, _, entry in self._heap]
+        return Done(nodes, self._leaves, self._model.row_blocks, self.pool, self.gains, self.programs, points)
+
+    def _threshold(self) -> float:
+        return self._effort.threshold(self.pool, self._k)
+
+    def _left_s(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def _out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _is_open(self, entry: _Open) -> bool:
+        """Tell whether a node needs more work; close it otherwise."""
+        if entry.node.upper > self._threshold():
+            return True
+        self._leaves.append(entry.node)
+        return False
+
+    def _push(self, entry: _Open | None) -> None:
+        if entry is not None and self._is_open(entry):
+            self._count += 1
+            heapq.heappush(self._heap, (-entry.node.upper, self._count, entry))
+
+    def _pop(self) -> _Open | None:
+        while self._heap:
+            entry = heapq.heappop(self._heap)[2]
+            if self._is_open(entry):
+                return entry
+        return None
+
+    def _branch(self, entry: _Open) -> _Open | None:
+        """Replace a node by two; return the one to go on with, the other is kept."""
+        entry = self._settled(entry)
+        if not self._is_open(entry):
+            return None
+        if not entry.branchings:
+            self._leaves.append(entry.node)
+            return None
+        children = [child for child in self._choose(entry) if self._is_open(child)]
+        children.sort(key=lambda child: child.node.upper)
+        for child in children[:-1]:
+            self._push(child)
+        return children[-1] if children else None
+
+    def _settled(self, entry: _Open) -> _Open:
+        """Return a node with a better bound where it holds few codes."""
+        domain = self._work.problem.domain
+        cubes = (
+            None if domain.integer is None else input_cubes(self._encoding, entry.box.lower, entry.box.upper)
+        )
+        if cubes is None:
+            return entry
+        codes, effort = int(count_codes(cubes)[0]), self._effort
+        if domain.kind == "codes" and codes <= effort.enumerate_codes:
+            upper, self.pool = enumerate_cubes(self._work.execution, cubes, self.pool)
+            node = self._tightened(entry.node, float(upper[0, self._k]), "enumeration")
+            return replace(entry, node=node, branchings=[])
+        if domain.kind == "continuous" and codes <= effort.enumerate_cells:
+            upper = self._bound_cells(entry, cubes)
+            return replace(entry, node=self._tightened(entry.node, upper, "cells"))
+        return entry
+
+    def _bound_cells(self, entry: _Open, cubes: Cubes) -> float:
+        """Return a bound on the objective over every cell of a node."""
+        work = self._work
+        try:
+            _, bounds = assume(work.problem, self._bounds, entry.node.decisions[self._anchor :])
+        except DisjointBoundsError:
+            return -math.inf
+        known = np.full((1, work.execution.objectives), np.inf)
+        slopes = float_slopes(work.problem, bounds)
+        threshold = np.full(work.execution.objectives, self._threshold())
+        cells = bound_cells(work.execution, cubes, known, slopes, threshold)
+        self.pool = cells.witnesses(work.execution, work.inputs, self.pool)
+        return float(cells.parent_upper[0, self._k])
+
+    def _choose(self, entry: _Open) -> list[_Open]:
+        """Return the children of the branching that promises most, having tried out those little is known of."""
+        effort, gains, k = self._effort, self.gains, self._k
+        usual = gains.usual()
+        ways = entry.branchings[: 4 * effort.candidates]
+        ways = sorted(ways, key=lambda way: -gains.score(k, way, usual * way.weight))
+        known = next((way for way in ways if gains.tries(k, way) >= effort.reliable), None)
+        best, best_score = None, -1.0
+        for way in ways[: effort.candidates]:
+            if gains.tries(k, way) >= effort.reliable or (best is not None and self._out_of_time()):
+                continue
+            children = [self._child(entry, way, side) for side in (0, 1)]
+            if min(child.node.upper for child in children) <= self._threshold():
+                return children
+            score = math.prod(max(entry.node.upper - child.node.upper, 1e-12) for child in children)
+            if score > best_score:
+                best, best_score = children, score
+        if best is None or (known is not None and gains.score(k, known, usual) > best_score):
+            way = known or ways[0]
+            return [self._child(entry, way, side) for side in (0, 1)]
+        return best
+
+    def _child(self, entry: _Open, way: Branching, side: int) -> _Open:
+        """Return an evaluated child."""
+        decision = way.low if side == 0 else way.high
+        node = replace(entry.node, decisions=(*entry.node.decisions, decision))
+        child = self._evaluate(node, restrict(self._encoding, entry.box, decision), entry.basis)
+        gain = entry.node.upper - max(child.node.upper, self._threshold())
+        self.gains.add(self._k, way, side, max(gain, 0.0))
+        return child
+
+    def _evaluate(self, node: Node, box: Box | None, basis: object | None) -> _Open:
+        """Bound a node: by propagation, and then by its linear program."""
+        if box is None:
+            nothing = Box(self._model.lower, self._model.upper)
+            return _Open(self._tightened(node, -math.inf, "propagation"), nothing, [], None)
+        end = box.upper[self._column] if self._sign > 0 else -box.lower[self._column]
+        node = self._tightened(node, float(end), "propagation")
+        if node.upper <= self._threshold():
+            return _Open(node, box, [], None)
+        solution = self._solve(box, basis)
+        if solution.status == "infeasible" and safe_infeasible(
+            self._model, solution.ray, box.lower, box.upper
+        ):
+            return _Open(self._tightened(node, -math.inf, "infeasible", solution.ray), box, [], None)
+        if self._effort.safe:
+            upper = safe_upper_bound(self._model, self._objective, solution.duals, box.lower, box.upper)
+        else:
+            upper = solution.claimed_bound
+        node = self._tightened(node, upper, "dual", solution.duals)
+        point = solution.point
+        if node.upper <= self._threshold():
+            return _Open(node, box, [], None)
+        seen = -math.inf
+        if point is not None and bool(np.isfinite(point).all()):
+            seen = self._execute(node, point)
+        if node.upper - seen <= _SETTLED * abs(node.upper) + self._noise:
+            return _Open(node, box, [], None)
+        return _Open(node, box, branchings(self._encoding, box, point, self._output), self._session.basis())
+
+    def _solve(self, box: Box, basis: object | None) -> Solution:
+        """Solve the linear program of a box."""
+        known = self._session_box
+        changed = np.flatnonzero((box.lower != known.lower) | (box.upper != known.upper))
+        if len(changed):
+            self._session.set_bounds(changed, box.lower[changed], box.upper[changed])
+        self._session_box = box
+        if basis is not None:
+            self._session.set_basis(basis)
+        self.programs += 1
+        solution = self._session.maximize(self._objective, SolveOptions(time_limit=self._left_s()))
+        if solution.interrupted:
+            raise KeyboardInterrupt
+        return solution
+
+    def _execute(self, node: Node, point: Float64Array) -> float:
+        """Run both networks at the feedable input next to a point; return the objective there."""
+        work = self._work
+        fed = work.inputs.snap(self._encoding.point_to_input(point)[None])
+        levels = work.inputs.levels(fed)
+        difference = work.execution.run(fed, None if work.problem.domain.integer is None else levels)
+        self.pool = self.pool.update(fed, levels, difference, work.execution.error)
+        self._points.append((node.upper, fed[0]))
+        return float(signed(difference)[0, self._k])
+
+    def _tightened(
+        self, node: Node, upper: float, kind: EvidenceKind, duals: Float64Array | None = None
+    ) -> Node:
+        """Return a node with a new bound and its evidence, where that bound is better."""
+        if not upper < node.upper:
+            return node
+        rows = values = None
+        if duals is not None:
+            rows = frozen(np.flatnonzero(np.isfinite(duals) & (duals != 0.0)))
+            values = frozen(duals[rows])
+        evidence = Evidence(kind, len(node.decisions), self._anchor, rows, values)
+        return Node(node.objective, node.decisions, upper, evidence)

@@ -1,0 +1,60 @@
+"""The branch and bound over the relaxation: its brackets are the truth, both ends of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_pairs import all_codes, box, float_network, quantized, sample, some_pair
+
+from milpq.bounds import interval
+from milpq.merge import Problem
+from milpq.milp.backends.highs import HighsBackend
+from milpq.search.budget import Budget
+from milpq.search.tree import TreeOptions, tree_search
+from milpq.search.tree.work import Effort
+
+SEEDS = st.integers(0, 100_000)
+HIGHS = HighsBackend()
+
+
+def search(problem: Problem, limit_s: float = 60.0, **options):
+    """Search with cheap bounds and few enumerations, so that the tree has something to do."""
+    effort = Effort(programs=100, enumerate_codes=32, enumerate_cells=16)
+    bounds = interval(problem, problem.domain.root)
+    chosen = TreeOptions(effort=effort, witness_evaluations=0, **options)
+    return tree_search(problem, bounds, HIGHS, chosen, budget=Budget(limit_s))
+
+
+@settings(max_examples=5, deadline=None)
+@given(SEEDS)
+def test_on_codes_both_ends_are_the_enumerated_extremes(seed):
+    rng = np.random.default_rng(seed)
+    target = ["tflm", "ort", "litert-ref", "cmsis-single", "pow2-half-up"][rng.integers(5)]
+    options = [{}, {"raw_output": True}, {"stretch": 0.4}, {"lookup": True}][rng.integers(4)]
+    sizes = [[2, 4, 2], [3, 4, 1], [2, 4, 3, 1], [4, 3, 2], [2, 3, 3, 3, 1]][rng.integers(5)]
+    network = float_network(rng, sizes, [(0.0, np.inf), (0.0, 1.0)][rng.integers(2)])
+    other = quantized(rng, network, target, bits=int(rng.integers(4, 9)), **options)
+    radius = {2: 0.5, 3: 0.3, 4: 0.15}[sizes[0]]
+    problem = Problem.create(network, other, box(-radius, radius, sizes[0]), "codes")
+    differences, _ = problem.differences(all_codes(problem))
+    truth = np.concatenate([differences.max(axis=0), -differences.min(axis=0)])
+    found = search(problem, gap=0.0, each=True)
+    np.testing.assert_allclose(found.upper, truth, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.pool.lower, truth, rtol=1e-9, atol=1e-9)
+    assert not found.open or found.status == "closed"
+
+
+@settings(max_examples=5, deadline=None)
+@given(SEEDS)
+def test_brackets_hold_on_every_kind_of_domain(seed):
+    problem = some_pair(seed)
+    found = search(problem, 5.0 if problem.domain.kind == "continuous" else 60.0, gap=1e-4)
+    points = sample(np.random.default_rng(seed), problem, 4000)
+    differences, error = problem.differences(points)
+    sampled = np.concatenate([differences - error, -differences - error], axis=1).max(axis=0)
+    assert (sampled <= found.upper).all()
+    lower, upper = found.bracket
+    assert float(np.abs(differences).max()) <= upper + float(error.max())
+    if problem.domain.kind != "continuous":
+        assert upper - lower <= 1e-4 * upper
