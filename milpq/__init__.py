@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from milpq.quantization import quantize, quantize_fixed_point
     from milpq.region.box import Box
     from milpq.torch_face import MergedNetwork, compute_guaranteed_error
-    from milpq.verify import Explanation, Result, bound, explain
+    from milpq.verify import Explanation, Result, assert_quantization_error, bound, explain
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,7 @@ __all__ = [
     "MergedNetwork",
     "Result",
     "__version__",
+    "assert_quantization_error",
     "bound",
     "check",
     "compute_guaranteed_error",
@@ -41,6 +42,7 @@ _HOMES: Final = {
     "Explanation": "milpq.verify",
     "MergedNetwork": "milpq.torch_face",
     "Result": "milpq.verify",
+    "assert_quantization_error": "milpq.verify",
     "bound": "milpq.verify",
     "check": "milpq.certificate",
     "compute_guaranteed_error": "milpq.torch_face",

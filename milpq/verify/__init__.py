@@ -1,5 +1,6 @@
 """Answering a question: stages, budgets, and the anytime bracket."""
 
+from milpq.verify.assertion import assert_quantization_error
 from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.conductor import bound
 from milpq.verify.explanation import Explanation, Share
@@ -37,6 +38,7 @@ __all__ = [
     "Status",
     "Times",
     "Trust",
+    "assert_quantization_error",
     "bound",
     "explain",
 ]

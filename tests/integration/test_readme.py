@@ -23,9 +23,12 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     namespace: dict[str, object] = {}
     blocks = _blocks("python")
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
+    for name, value in namespace.items():
+        if name.startswith("test_") and callable(value):
+            value(assert_quantization_error=milpq.assert_quantization_error)
 
 
 def test_the_commands_run(milpq: Milpq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
