@@ -22,6 +22,13 @@ class Residue:
     is constant and ``base`` nondecreasing, so the extremes of ``ρ`` lie at plateau ends; sparse tables answer
     the extremes over any range of whole plateaus in constant time, and the two cut plateaus are evaluated at
     their cut.
+
+    Parameters
+    ----------
+    kind : int64, shape (neurons,)
+        Which table each neuron uses.
+    largest, smallest : float64, shape (powers, kinds, columns)
+        Extremes of the residue at the left ends of columns ``k`` to ``k + 2^power − 1``, and at the right ends.
     """
 
     node: MergedActivation
@@ -30,9 +37,9 @@ class Residue:
     scale_out: Float64Array
     saturation_lower: Float64Array
     saturation_upper: Float64Array
-    _kind: Int64Array = field(repr=False)
-    _largest: Float64Array = field(repr=False)
-    _smallest: Float64Array = field(repr=False)
+    kind: Int64Array = field(repr=False)
+    largest: Float64Array = field(repr=False)
+    smallest: Float64Array = field(repr=False)
 
     @classmethod
     def of(cls, node: MergedActivation) -> Residue:
@@ -100,7 +107,7 @@ class Residue:
         steps : int64, shape (cubes, neurons)
             Thresholds inside the range; 0 where the step is decided.
         """
-        step, kind = self.step, self._kind
+        step, kind = self.step, self.kind
         first, last = step.plateau(lower), step.plateau(upper)
         at_lower = self.scale_out * step.values[step.rows, first]
         at_upper = self.scale_out * step.values[step.rows, last]
@@ -117,10 +124,10 @@ class Residue:
         some = inside > 0
         start = np.where(some, first + 1, 0)
         stop = np.where(some, last - span + 1, 0)
-        most = np.maximum(self._largest[power, kind, start], self._largest[power, kind, stop])
+        most = np.maximum(self.largest[power, kind, start], self.largest[power, kind, stop])
         start = np.where(some, first, 0)
         stop = np.where(some, last - span, 0)
-        least = np.minimum(self._smallest[power, kind, start], self._smallest[power, kind, stop])
+        least = np.minimum(self.smallest[power, kind, start], self.smallest[power, kind, stop])
         residue_upper = np.maximum(at_lower - low_base + slack, np.where(some, most, -np.inf))
         residue_lower = np.minimum(at_upper - high_base - slack, np.where(some, least, np.inf))
         return Interval(residue_lower, residue_upper), Interval(down(at_lower), up(at_upper)), inside
