@@ -5,9 +5,7 @@ The step is a pure function of its batch, so that it can run in any process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
@@ -16,18 +14,15 @@ from milpq.bounds.values import Bounds
 from milpq.errors import SoundnessError
 from milpq.merge import Cubes, Problem
 from milpq.search.alarm import check_pool, check_values, describe
+from milpq.search.bounding import Bounding
 from milpq.search.cells import Cells, bound_cells
 from milpq.search.codes import count_codes
 from milpq.search.enumerate import enumerate_cubes
 from milpq.search.execution import Execution, signed
-from milpq.search.gradient import difference_gradient
-from milpq.search.halves import Score, choose, halve
+from milpq.search.halves import choose, halve
 from milpq.search.inputs import FeedableInputs
 from milpq.search.pool import WitnessPool
-from milpq.search.slopes import float_slopes, influence
-
-Bound: TypeAlias = Callable[[Problem, Cubes], Bounds]
-"""A bounding method, batched over cubes."""
+from milpq.search.slopes import float_slopes
 
 _ELEMENTS = 4_000_000
 """Numbers that the slopes of the cells of one group of cubes may hold."""
@@ -96,10 +91,7 @@ class Branching:
     Parameters
     ----------
     problem : Problem
-    bound : Bound
-    score : Score or None
-        How much a split along each input promises; by default the width of the input times how strongly it
-        can move the outputs.
+    bounding : Bounding
     enumerate_codes : int
         Cubes of the codes domain with at most so many code vectors are enumerated.
     enumerate_cells : int
@@ -110,8 +102,7 @@ class Branching:
     """
 
     problem: Problem
-    bound: Bound
-    score: Score | None = None
+    bounding: Bounding
     enumerate_codes: int = 4096
     enumerate_cells: int = 512
     keep_closed: bool = False
@@ -134,44 +125,36 @@ class Branching:
         if batch.dimension is not None:
             cubes = halve(self.problem.domain, cubes, batch.dimension)
             upper = np.concatenate([upper, upper])
-        bounds = self.bound(self.problem, cubes)
-        outputs, difference = self.problem.outputs, bounds.difference
-        fresh = np.concatenate([difference.upper[:, outputs], -difference.lower[:, outputs]], axis=1)
-        upper = np.where(fresh < upper, fresh, upper)
+        found = self.bounding(self.problem, cubes, batch.threshold)
+        upper = np.where(found.upper < upper, found.upper, upper)
         check_pool(cubes, upper, batch.pool)
-        pool, seen = self._sample(cubes, upper, batch)
+        pool, seen = self._sample(cubes, upper, found.towards, batch.pool)
         upper = self._settle_points(cubes, upper)
         result = _Result(cubes, upper)
         rows = result.close(np.all(upper <= batch.threshold, axis=1), np.arange(len(cubes)))
         if self.problem.domain.kind == "codes":
             rows, pool = self._enumerate(result, rows, pool)
         elif self.problem.domain.kind == "continuous":
-            rows, pool = self._take_apart(result, rows, bounds, batch.threshold, pool)
-        self._keep(result, rows, bounds, seen, batch.threshold)
+            rows, pool = self._take_apart(result, rows, found.values, batch.threshold, pool)
+        self._keep(result, rows, found.score, seen, batch.threshold)
         return result.worked(pool, keep_closed=self.keep_closed)
 
-    def _sample(self, cubes: Cubes, upper: Float64Array, batch: Batch) -> tuple[WitnessPool, Float64Array]:
-        """Execute the centre of each cube and the corner its gradient points to.
+    def _sample(
+        self, cubes: Cubes, upper: Float64Array, towards: Float64Array, pool: WitnessPool
+    ) -> tuple[WitnessPool, Float64Array]:
+        """Execute one promising point of each cube.
 
-        Returns the pool, and the largest objectives seen in each cube (cubes, objectives).
+        Returns the pool, and the objectives seen in each cube (cubes, objectives).
         """
-        middle = 0.5 * cubes.lower + 0.5 * cubes.upper
-        centre, feedable = self._inputs.inside(cubes, middle)
-        objective = np.argmax(upper - batch.threshold, axis=1)
-        gradient = sum(difference_gradient(self.problem, centre, objective), np.zeros_like(centre))
-        target = np.where(gradient > 0, cubes.upper, cubes.lower)
-        corner, feedable_corner = self._inputs.inside(cubes, target)
-        points = np.concatenate([centre, corner])
+        points, feedable = self._inputs.inside(cubes, towards)
         levels = self._inputs.levels(points)
-        twice = Cubes.concatenate([cubes, cubes])
         # A point on a face shared by two cubes may read as a code of the other one.
-        member = np.all((levels >= twice.level_lower) & (levels <= twice.level_upper), axis=1)
+        member = np.all((levels >= cubes.level_lower) & (levels <= cubes.level_upper), axis=1)
         result = self._execution.run(points, None if self.problem.domain.integer is None else levels)
         values = np.where(member[:, None], signed(result), -np.inf)
-        check_values(twice, np.concatenate([upper, upper]), values, points, self._execution)
-        fed = np.concatenate([feedable, feedable_corner])
-        pool = batch.pool.update(points[fed], levels[fed], result[fed], self._execution.error)
-        return pool, np.maximum(values[: len(cubes)], values[len(cubes) :])
+        check_values(cubes, upper, values, points, self._execution)
+        pool = pool.update(points[feedable], levels[feedable], result[feedable], self._execution.error)
+        return pool, values
 
     def _settle_points(self, cubes: Cubes, upper: Float64Array) -> Float64Array:
         """Bound cubes that are a single real point, between two real networks, by executing it."""
@@ -203,9 +186,15 @@ class Branching:
         return result.close(counts <= self.enumerate_codes, rows, enumerated=True), pool
 
     def _take_apart(
-        self, result: _Result, rows: Int64Array, bounds: Bounds, threshold: Float64Array, pool: WitnessPool
+        self,
+        result: _Result,
+        rows: Int64Array,
+        bounds: Bounds | None,
+        threshold: Float64Array,
+        pool: WitnessPool,
     ) -> tuple[Int64Array, WitnessPool]:
         """Bound cubes of few codes cell by cell; return the rows that stay as they are."""
+        assert bounds is not None
         most = max(1, self.enumerate_cells)
         small = rows[count_codes(result.cubes.select(rows)) <= most]
         group = max(1, _ELEMENTS // (most * self.problem.merged.input_size * len(threshold)))
@@ -224,15 +213,16 @@ class Branching:
         return result.close(np.all(result.upper[rows] <= threshold, axis=1), rows), pool
 
     def _keep(
-        self, result: _Result, rows: Int64Array, bounds: Bounds, seen: Float64Array, threshold: Float64Array
+        self,
+        result: _Result,
+        rows: Int64Array,
+        score: Float64Array,
+        seen: Float64Array,
+        threshold: Float64Array,
     ) -> None:
         """Choose where to split the cubes that stay open; close those that no split can improve."""
         cubes, upper = result.cubes.select(rows), result.upper[rows]
-        if self.score is not None:
-            score = self.score(self.problem, cubes, bounds.select(rows))
-        else:
-            score = (cubes.upper - cubes.lower) * influence(self.problem, bounds.select(rows))
-        dimension, possible = choose(self.problem.domain, cubes, score)
+        dimension, possible = choose(self.problem.domain, cubes, score[rows])
         noise = 8 * np.tile(self._execution.error, 2)
         settled = np.all((upper <= threshold) | (upper <= seen[rows] + noise), axis=1)
         result.dimension[rows] = dimension

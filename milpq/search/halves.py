@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
-from milpq.bounds.values import Bounds
-from milpq.merge import Cubes, Domain, Problem
-
-Score: TypeAlias = Callable[[Problem, Cubes, Bounds], Float64Array]
-"""How much a split along each input promises, shape (cubes, inputs); must be picklable."""
+from milpq.merge import Cubes, Domain
 
 
 def splittable(domain: Domain, cubes: Cubes) -> BoolArray:

@@ -16,11 +16,11 @@ import numpy as np
 from milpq._arrays import Float64Array, Int64Array, frozen
 from milpq.errors import SoundnessError, UsageError, WorkersLostError
 from milpq.merge import Cubes, Problem
-from milpq.search.branch import Batch, Bound, Branching, Worked
+from milpq.search.bounding import Bounding
+from milpq.search.branch import Batch, Branching, Worked
 from milpq.search.budget import Budget
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.frontier import Frontier
-from milpq.search.halves import Score
 from milpq.search.pool import WitnessPool
 from milpq.search.witness import WitnessOptions, search_witnesses
 
@@ -130,14 +130,13 @@ KEPT = 4096
 
 def split_search(
     problem: Problem,
-    bound: Bound,
+    bounding: Bounding,
     options: SplitOptions | None = None,
     *,
     pool: WitnessPool | None = None,
     upper: Float64Array | None = None,
     executor: Executor | None = None,
     budget: Budget | None = None,
-    score: Score | None = None,
     on_progress: Progress | None = None,
     on_closed: Callable[[Worked], None] | None = None,
 ) -> SplitResult:
@@ -145,8 +144,8 @@ def split_search(
 
     Parameters
     ----------
-    bound : callable
-        A bounding method such as ``milpq.bounds.differential``; picklable where the executor has processes.
+    bounding : Bounding
+        How cubes are bounded; see ``milpq.search.bounding``.
     pool : WitnessPool, optional
         Known witnesses.
     upper : float64, shape (objectives,), optional
@@ -155,8 +154,6 @@ def split_search(
         Where batches run.  The answer does not depend on it unless the time limit cuts the search.
     budget : Budget, optional
         Time limit and cancel flag.
-    score : Score, optional
-        What a split promises; see ``Branching``.
     on_progress : callable, optional
     on_closed : callable, optional
         Given every batch of work done; its `closed` cubes and the `open` ones of the result cover the domain.
@@ -179,8 +176,7 @@ def split_search(
         problem,
         Branching(
             problem,
-            bound,
-            score,
+            bounding,
             options.enumerate_codes,
             options.enumerate_cells,
             keep_closed=on_closed is not None,

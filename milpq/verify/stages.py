@@ -12,7 +12,7 @@ from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval, symbolic
 from milpq.bounds.values import Bounds
 from milpq.network.nodes import Affine
-from milpq.search.branch import Bound
+from milpq.search.bounding import Bound, fitting
 from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.executor import Executor, open_executor
 from milpq.search.inputs import FeedableInputs
@@ -123,7 +123,7 @@ def split(run: Run, share: float = 1.0) -> None:
     with run.timed("search") as watch, executor(run) as workers:
         found = split_search(
             run.problem,
-            differential,
+            fitting(run.problem),
             options,
             pool=run.bracket.pool,
             upper=run.bracket.objectives,

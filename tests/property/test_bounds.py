@@ -9,13 +9,13 @@ import pytest
 import scipy.sparse as sp
 from random_pairs import box, float_network, perturbed, quantized, residual_pair, some_pair
 
-from milpq.bounds import differential, interval, symbolic
+from milpq.bounds import differential, interval, symbolic, zonotope
 from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.merge.align import _weight_unit
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Term
 
-METHODS = {"interval": interval, "symbolic": symbolic, "differential": differential}
+METHODS = {"interval": interval, "symbolic": symbolic, "differential": differential, "zonotope": zonotope}
 FACES = ("float_side", "quantized_side", "difference")
 
 
@@ -142,6 +142,7 @@ def test_every_value_lies_inside_every_bound(block):
         found = all_methods(problem, cubes)
         # Bounds that hold meet, whatever rounding did.
         found["together"] = found["interval"].intersect(found["symbolic"]).intersect(found["differential"])
+        found["together"] = found["together"].intersect(found["zonotope"])
         assert_inside(problem, cubes, found, rng, 4)
 
 

@@ -12,6 +12,7 @@ from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.execution import Execution, signed
 from milpq.search.pool import exact_difference, refine_pool
+from milpq.search.bounding import Propagated
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
 
@@ -50,7 +51,7 @@ def test_witness_truth_and_bound_are_in_order(problem):
     enumerated = enumerate_codes(problem)
     searched = refine_pool(problem, search_witnesses(problem, WitnessOptions(evaluations=500)))
     options = SplitOptions(gap=0.0, absolute_gap=1e-9, each=True, enumerate_codes=16, witness_evaluations=200)
-    split = split_search(problem, interval_bounds, options)
+    split = split_search(problem, Propagated(interval_bounds), options)
     assert split.status == "closed"
     for k, value in enumerate(truth):
         assert searched.lower[k] <= value
@@ -62,7 +63,7 @@ def test_witness_truth_and_bound_are_in_order(problem):
 @given(problems(kinds=("continuous", "real")), st.integers(0, 3))
 def test_brackets_hold_for_every_sample(problem, seed):
     options = SplitOptions(gap=0.05, max_cubes=300, batch=32, enumerate_cells=64, witness_evaluations=300)
-    result = split_search(problem, interval_bounds, options, budget=Budget(time_limit_s=20))
+    result = split_search(problem, Propagated(interval_bounds), options, budget=Budget(time_limit_s=20))
     points = sample(np.random.default_rng(seed), problem, 2000)
     seen = signed(Execution(problem).run(points)).max(axis=0)
     assert (seen <= result.upper + 1e-12).all()

@@ -10,13 +10,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from milpq.bounds import differential, interval, symbolic
+from milpq.bounds import differential, interval, symbolic, zonotope
 from milpq.merge import Cubes, Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
 from milpq.region.box import Box
 
-METHODS = (interval, symbolic, differential)
+METHODS = (interval, symbolic, differential, zonotope)
 HUGE, TINY = 1e17, 1e-17
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from random_pairs import all_codes, box, float_network, interval_bounds, quantized, sample
@@ -10,6 +12,7 @@ from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.execution import Execution, signed
 from milpq.search.executor import ProcessExecutor
+from milpq.search.bounding import Propagated
 from milpq.search.split import SplitOptions, split_search
 
 FEW = {"witness_evaluations": 500}
@@ -38,7 +41,7 @@ def test_codes_close_to_the_enumeration(enumerate_up_to, each):
     options = SplitOptions(
         gap=0.0, each=each, enumerate_codes=max(1, enumerate_up_to), absolute_gap=1e-9, **FEW
     )
-    result = split_search(problem, interval_bounds, options)
+    result = split_search(problem, Propagated(interval_bounds), options)
     assert result.status == "closed"
     assert result.open_cubes == 0
     assert (result.upper >= truth).all()
@@ -53,7 +56,7 @@ def test_codes_close_to_the_enumeration(enumerate_up_to, each):
 def test_continuous_closes_above_every_sample(cells, seed):
     problem = small("continuous", seed)
     result = split_search(
-        problem, interval_bounds, SplitOptions(gap=0.02, enumerate_cells=cells, each=True, **FEW)
+        problem, Propagated(interval_bounds), SplitOptions(gap=0.02, enumerate_cells=cells, each=True, **FEW)
     )
     assert result.status == "closed"
     points = sample(np.random.default_rng(0), problem, 20_000)
@@ -63,7 +66,7 @@ def test_continuous_closes_above_every_sample(cells, seed):
 
 def test_two_real_networks_close_as_well():
     problem = problem_of("real", sizes=(2, 4, 2))
-    result = split_search(problem, interval_bounds, SplitOptions(gap=0.05, **FEW))
+    result = split_search(problem, Propagated(interval_bounds), SplitOptions(gap=0.05, **FEW))
     assert result.status == "closed"
     points = sample(np.random.default_rng(0), problem, 20_000)
     assert (signed(Execution(problem).run(points)).max(axis=0) <= result.upper).all()
@@ -76,7 +79,7 @@ def test_the_bracket_holds_at_any_stop(kind):
     previous = np.full(4, np.inf)
     for most in (1, 5, 30, 100):
         options = SplitOptions(gap=0.0, max_cubes=most, batch=4, enumerate_codes=8, enumerate_cells=8, **FEW)
-        result = split_search(problem, interval_bounds, options)
+        result = split_search(problem, Propagated(interval_bounds), options)
         assert (result.upper >= seen - 1e-9).all()
         assert (result.upper <= previous).all()
         previous = result.upper
@@ -89,7 +92,7 @@ def test_open_and_closed_cubes_cover_the_domain():
     problem = problem_of("codes", 1)
     closed = []
     options = SplitOptions(max_cubes=60, batch=4, enumerate_codes=300, **FEW)
-    result = split_search(problem, interval_bounds, options, on_closed=closed.append)
+    result = split_search(problem, Propagated(interval_bounds), options, on_closed=closed.append)
     cubes = Cubes.concatenate([result.open, *(work.closed for work in closed)])
     bound = np.concatenate([result.open_upper, *(work.closed_upper for work in closed)])
     points = all_codes(problem)
@@ -105,14 +108,14 @@ def test_open_and_closed_cubes_cover_the_domain():
 def test_executors_agree():
     problem = small("continuous")
     options = SplitOptions(gap=0.01, batch=8, jobs_per_round=3, **FEW)
-    serial = split_search(problem, interval_bounds, options)
+    serial = split_search(problem, Propagated(interval_bounds), options)
     with ProcessExecutor(2) as executor:
-        processes = split_search(problem, interval_bounds, options, executor=executor)
+        processes = split_search(problem, Propagated(interval_bounds), options, executor=executor)
     assert serial.status == processes.status == "closed"
     assert serial.rounds == processes.rounds
     assert np.array_equal(serial.upper, processes.upper)
     assert np.array_equal(serial.pool.points, processes.pool.points)
-    again = split_search(problem, interval_bounds, options)
+    again = split_search(problem, Propagated(interval_bounds), options)
     assert np.array_equal(serial.upper, again.upper)
 
 
@@ -123,7 +126,7 @@ def test_short_memory_dives_and_stays_sound():
     options = SplitOptions(gap=0.0, absolute_gap=1e-9, memory_bytes=0, batch=8, enumerate_codes=30, **FEW)
     result = split_search(
         problem,
-        interval_bounds,
+        Propagated(interval_bounds),
         options,
         on_progress=lambda _low, _high, open_cubes, _done: most.append(open_cubes),
     )
@@ -133,7 +136,7 @@ def test_short_memory_dives_and_stays_sound():
     options = SplitOptions(gap=0.0, absolute_gap=1e-9, batch=8, enumerate_codes=30, **FEW)
     split_search(
         problem,
-        interval_bounds,
+        Propagated(interval_bounds),
         options,
         on_progress=lambda _low, _high, open_cubes, _done: wide.append(open_cubes),
     )
@@ -152,7 +155,7 @@ def test_an_interrupt_returns_a_valid_bracket(round_):
             raise KeyboardInterrupt
         return interval_bounds(problem, cubes)
 
-    result = split_search(problem, interrupted, SplitOptions(gap=0.0, enumerate_codes=1, batch=4, **FEW))
+    result = split_search(problem, Propagated(interrupted), SplitOptions(gap=0.0, enumerate_codes=1, batch=4, **FEW))
     assert result.status == "interrupted"
     assert (result.upper >= truth).all()
     assert (result.pool.lower <= truth).all()
@@ -164,10 +167,10 @@ def test_an_interrupt_before_the_first_bound_claims_nothing():
         raise KeyboardInterrupt
 
     problem = problem_of("codes", 1)
-    result = split_search(problem, interrupted, upper=np.full(4, 7.0))
+    result = split_search(problem, Propagated(interrupted), upper=np.full(4, 7.0))
     assert result.status == "interrupted"
     assert result.bracket[1] == 7.0
-    assert split_search(problem, interrupted).bracket[1] == np.inf
+    assert split_search(problem, Propagated(interrupted)).bracket[1] == np.inf
 
 
 def test_cancelling_and_time_limits():
@@ -176,13 +179,13 @@ def test_cancelling_and_time_limits():
     options = SplitOptions(gap=0.0, batch=1, jobs_per_round=1, enumerate_codes=1, **FEW)
     result = split_search(
         problem,
-        interval_bounds,
+        Propagated(interval_bounds),
         options,
         budget=Budget(cancelled=lambda: len(rounds) > 3),
         on_progress=lambda *_: rounds.append(1),
     )
     assert result.status == "interrupted"
-    late = split_search(problem, interval_bounds, options, budget=Budget(time_limit_s=0.0))
+    late = split_search(problem, Propagated(interval_bounds), options, budget=Budget(time_limit_s=0.0))
     assert late.status == "limit"
     assert np.isfinite(late.upper).all()
 
@@ -190,10 +193,10 @@ def test_cancelling_and_time_limits():
 def test_tolerances_are_decided():
     problem = problem_of("codes", 1)
     truth = enumerate_codes(problem).upper.max()
-    above = split_search(problem, interval_bounds, SplitOptions(tolerance=truth * 1.001))
+    above = split_search(problem, Propagated(interval_bounds), SplitOptions(tolerance=truth * 1.001))
     assert above.status == "certified"
     assert above.bracket[1] <= truth * 1.001
-    below = split_search(problem, interval_bounds, SplitOptions(tolerance=truth * 0.999))
+    below = split_search(problem, Propagated(interval_bounds), SplitOptions(tolerance=truth * 0.999))
     assert below.status == "violated"
     assert below.bracket[0] > truth * 0.999
 
@@ -202,7 +205,7 @@ def test_tolerances_are_decided():
 def test_lying_bounds_raise_the_alarm(kind):
     problem = problem_of(kind, 1)
     with pytest.raises(SoundnessError, match="above"):
-        split_search(problem, lambda problem, cubes: scaled(interval_bounds(problem, cubes), 1e-3))
+        split_search(problem, Propagated(lambda problem, cubes: scaled(interval_bounds(problem, cubes), 1e-3)))
 
 
 def test_a_lie_about_one_deep_cube_is_found_by_the_witness_in_it():
@@ -215,7 +218,7 @@ def test_a_lie_about_one_deep_cube_is_found_by_the_witness_in_it():
         return scaled(bounds, 0.01) if lie else bounds
 
     with pytest.raises(SoundnessError, match="witness"):
-        split_search(problem, lying, SplitOptions(enumerate_codes=1, witness_evaluations=0), pool=best)
+        split_search(problem, Propagated(lying), SplitOptions(enumerate_codes=1, witness_evaluations=0), pool=best)
 
 
 def test_a_point_domain_ends():
@@ -223,18 +226,18 @@ def test_a_point_domain_ends():
     other = quantized(np.random.default_rng(0), network, "tflm")
     for region, kind in ((box(0.125, 0.125, 2), "codes"), (box(0.1, 0.1, 2), "continuous")):
         problem = Problem.create(network, other, region, kind)
-        result = split_search(problem, interval_bounds, SplitOptions(gap=0.0))
+        result = split_search(problem, Propagated(interval_bounds), SplitOptions(gap=0.0))
         assert result.status in {"exhausted", "closed"}
         lower, upper = result.bracket
         assert upper - lower < 1e-8
     real = Problem.create(network, network, box(0.1, 0.1, 2))
-    result = split_search(real, interval_bounds, SplitOptions(gap=0.0))
+    result = split_search(real, Propagated(interval_bounds), SplitOptions(gap=0.0))
     assert result.status in {"exhausted", "closed"}
     assert result.bracket[1] < 1e-12
 
 
 def test_cubes_within_the_noise_of_execution_end():
-    result = split_search(almost_constant(64), interval_bounds, SplitOptions(gap=0.0, enumerate_codes=1))
+    result = split_search(almost_constant(64), Propagated(interval_bounds), SplitOptions(gap=0.0, enumerate_codes=1))
     assert result.status == "exhausted"
     assert result.bracket[1] - result.bracket[0] < 1e-8
 
@@ -243,13 +246,14 @@ def test_a_score_chooses_where_to_split():
     problem = problem_of("codes", 1)
     asked = []
 
-    def first_only(_problem, cubes, _bounds):
+    def first_only(problem, cubes, threshold):
         asked.append(len(cubes))
-        return np.repeat([[1.0, 0.0, 0.0]], len(cubes), axis=0)
+        found = Propagated(interval_bounds)(problem, cubes, threshold)
+        return replace(found, score=np.repeat([[1.0, 0.0, 0.0]], len(cubes), axis=0))
 
     closed = []
     options = SplitOptions(max_cubes=6, batch=1, jobs_per_round=1, enumerate_codes=1, **FEW)
-    result = split_search(problem, interval_bounds, options, score=first_only, on_closed=closed.append)
+    result = split_search(problem, first_only, options, on_closed=closed.append)
     assert asked
     root = problem.domain.root
     assert (result.open.level_lower[:, 1:] == root.level_lower[:, 1:]).all()

@@ -1,0 +1,90 @@
+"""How the branch and bound bounds cubes, and what it learns about where to split and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from milpq._arrays import Float64Array
+from milpq.bounds.symbolic import differential
+from milpq.bounds.values import Bounds
+from milpq.bounds.zonotope import FEW_INPUTS, supports, zonotope_objectives
+from milpq.merge import Cubes, Problem
+from milpq.search.gradient import difference_gradient
+from milpq.search.slopes import influence
+
+Bound: TypeAlias = Callable[[Problem, Cubes], Bounds]
+"""A propagation such as `milpq.bounds.differential`, batched over cubes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CubeBounds:
+    """What a bounding says of a batch of cubes.
+
+    Parameters
+    ----------
+    upper : float64, shape (cubes, objectives)
+        Upper bounds on the objectives.
+    score : float64, shape (cubes, inputs)
+        How much a split along each input promises.
+    towards : float64, shape (cubes, inputs)
+        A point of each cube where an objective above its threshold is likely to be large.
+    values : Bounds or None
+        Bounds on every merged value, where the bounding has them.
+    """
+
+    upper: Float64Array
+    score: Float64Array
+    towards: Float64Array
+    values: Bounds | None
+
+
+class Bounding(Protocol):
+    """A bounding method of the branch and bound; picklable where the executor has processes."""
+
+    def __call__(self, problem: Problem, cubes: Cubes, threshold: Float64Array) -> CubeBounds:
+        """Bound the objectives over each cube; those at most `threshold`, shape (objectives,), do not matter."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Propagated:
+    """Any propagation as a bounding.
+
+    A split along an input promises its width times how strongly it can move the outputs.
+    """
+
+    bound: Bound
+
+    def __call__(self, problem: Problem, cubes: Cubes, threshold: Float64Array) -> CubeBounds:
+        """Bound the objectives over each cube."""
+        values = self.bound(problem, cubes)
+        outputs, difference = problem.outputs, values.difference
+        upper = np.concatenate([difference.upper[:, outputs], -difference.lower[:, outputs]], axis=1)
+        score = (cubes.upper - cubes.lower) * influence(problem, values)
+        middle = 0.5 * cubes.lower + 0.5 * cubes.upper
+        objective = np.argmax(upper - np.where(np.isfinite(threshold), threshold, 0.0), axis=1)
+        gradient = sum(difference_gradient(problem, middle, objective), np.zeros_like(middle))
+        return CubeBounds(upper, score, np.where(gradient > 0, cubes.upper, cubes.lower), values)
+
+
+@dataclass(frozen=True, slots=True)
+class Zonotope:
+    """The compiled zonotope: thousands of cubes of a small network each second."""
+
+    def __call__(self, problem: Problem, cubes: Cubes, threshold: Float64Array) -> CubeBounds:
+        """Bound the objectives over each cube."""
+        # Cells of the continuous domain are bounded by the slopes that bounds on every value give.
+        every = problem.domain.kind == "continuous"
+        found = zonotope_objectives(problem, cubes, threshold, every=every)
+        return CubeBounds(found.objectives, found.score, found.towards, found.values)
+
+
+def fitting(problem: Problem) -> Bounding:
+    """Return the bounding that suits the size of a problem."""
+    if problem.merged.input_size <= FEW_INPUTS and supports(problem.merged):
+        return Zonotope()
+    return Propagated(differential)
