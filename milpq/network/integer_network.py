@@ -181,8 +181,10 @@ class IntegerNetwork:
             source = values[term.source]
             assert source is not None
             if in_float32 and isinstance(term.matrix, np.ndarray):
-                # Every partial sum is an integer below 2^24, so float32 GEMM is exact and twice as fast.
-                part = (source.astype(np.float32) @ term.matrix.T.astype(np.float32)).astype(np.float64)
+                # Every partial sum is an integer below 2^24, so float32 GEMM is exact and twice as fast.  Its
+                # kernels compute on lanes beyond the matrix, whose leftovers may raise a floating-point flag.
+                with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+                    part = (source.astype(np.float32) @ term.matrix.T.astype(np.float32)).astype(np.float64)
             else:
                 part = apply_matrix(term.matrix, source)
             total = part if total is None else total + part

@@ -45,6 +45,11 @@ class CubeBounds:
 class Bounding(Protocol):
     """A bounding method of the branch and bound; picklable where the executor has processes."""
 
+    @property
+    def executions(self) -> int:
+        """How many executions of both networks cost about as much as bounding one cube."""
+        ...
+
     def __call__(self, problem: Problem, cubes: Cubes, threshold: Float64Array) -> CubeBounds:
         """Bound the objectives over each cube; those at most `threshold`, shape (objectives,), do not matter."""
         ...
@@ -58,6 +63,7 @@ class Propagated:
     """
 
     bound: Bound
+    executions: int = 2048
 
     def __call__(self, problem: Problem, cubes: Cubes, threshold: Float64Array) -> CubeBounds:
         """Bound the objectives over each cube."""
@@ -74,6 +80,8 @@ class Propagated:
 @dataclass(frozen=True, slots=True)
 class Zonotope:
     """The compiled zonotope: thousands of cubes of a small network each second."""
+
+    executions: int = 48
 
     def __call__(self, problem: Problem, cubes: Cubes, threshold: Float64Array) -> CubeBounds:
         """Bound the objectives over each cube."""

@@ -103,7 +103,7 @@ class Branching:
 
     problem: Problem
     bounding: Bounding
-    enumerate_codes: int = 4096
+    enumerate_codes: int
     enumerate_cells: int = 512
     keep_closed: bool = False
     _execution: Execution = field(init=False, repr=False)

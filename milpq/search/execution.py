@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen, gamma
-from milpq.merge import Problem
+from milpq.merge import MergedAffine, Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import Affine, absolute, apply_matrix
@@ -91,6 +91,22 @@ class Execution:
             other = quantized.evaluate(points)
         other -= problem.float_network.evaluate(points)
         return other[:, problem.outputs]
+
+
+def execution_s(problem: Problem) -> float:
+    """Return roughly how long one execution of both networks takes in a large batch, in processor seconds.
+
+    A model of operations, not a measurement: what is chosen by it stays the same from run to run.
+    """
+    products = neurons = 0
+    for node in problem.merged.nodes:
+        if isinstance(node, MergedAffine):
+            for term in node.terms:
+                matrix = term.float_matrix
+                products += 2 * (matrix.size if isinstance(matrix, np.ndarray) else 10 * matrix.nnz)
+        else:
+            neurons += node.size
+    return products * 8e-11 + neurons * 3e-9 + 1e-7
 
 
 def _largest_error(network: FloatNetwork, reach: Float64Array) -> tuple[Float64Array, Float64Array]:

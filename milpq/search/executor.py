@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from milpq.errors import UsageError, WorkersLostError
 from milpq.search.budget import Budget
+from milpq.search.threads import ThreadExecutor
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -203,7 +204,7 @@ def open_executor(name: str, workers: int) -> Executor:
     Parameters
     ----------
     workers : int
-        Processes; a running Dask cluster has its own.
+        Threads; a running Dask cluster has its own.
 
     Raises
     ------
@@ -212,7 +213,7 @@ def open_executor(name: str, workers: int) -> Executor:
     """
     check_executor(name)
     if name == "local":
-        return SerialExecutor() if workers == 1 else ProcessExecutor(workers)
+        return SerialExecutor() if workers == 1 else ThreadExecutor(workers)
     from milpq.search.dask_executor import DaskExecutor  # noqa: PLC0415 - an extra, and slow to import
 
     return DaskExecutor(None if name == "dask" else name.removeprefix("dask://"), workers)

@@ -58,7 +58,9 @@ class SplitOptions:
     batch : int or None
         Cubes split in one job; None chooses by the size of the networks.
     jobs_per_round : int
-    enumerate_codes, enumerate_cells : int
+    enumerate_codes : int or None
+        See ``milpq.search.branch.Branching``; None takes what costs as much as bounding a cube and its halves.
+    enumerate_cells : int
         See ``milpq.search.branch.Branching``.
     witness_evaluations : int
         Executions of each local witness search, run every `witness_rounds` rounds; 0 for none.
@@ -74,7 +76,7 @@ class SplitOptions:
     memory_bytes: int = 1 << 29
     batch: int | None = None
     jobs_per_round: int = 2
-    enumerate_codes: int = 4096
+    enumerate_codes: int | None = None
     enumerate_cells: int = 512
     witness_evaluations: int = 20_000
     witness_rounds: int = 8
@@ -177,7 +179,7 @@ def split_search(
         Branching(
             problem,
             bounding,
-            options.enumerate_codes,
+            2 * bounding.executions if options.enumerate_codes is None else options.enumerate_codes,
             options.enumerate_cells,
             keep_closed=on_closed is not None,
         ),
@@ -223,7 +225,7 @@ class _Split:
         self._closed_upper: Float64Array = np.full(objectives, -np.inf)
         self._closed = self._bounded = self._rounds = 0
         self._committing = True
-        self._batch = options.batch or _batch_size(problem, options)
+        self._batch = options.batch or _batch_size(problem, work)
         room = options.memory_bytes // Frontier.bytes_per_cube(problem.merged.input_size, objectives)
         self._room = max(2 * self._batch, room)
 
@@ -391,10 +393,10 @@ def _with_closed(work: Worked, kept: Int64Array, gone: Int64Array) -> Worked:
     )
 
 
-def _batch_size(problem: Problem, options: SplitOptions) -> int:
+def _batch_size(problem: Problem, work: Branching) -> int:
     """Return how many cubes to split at once: a job should fit the caches and take a second at most."""
     neurons = sum(node.size for node in problem.merged.nodes)
     # Linear bounds hold neurons × inputs numbers for each cube; some cubes are enumerated.
     held = neurons * problem.merged.input_size
-    executed = neurons * neurons // 4 * (options.enumerate_codes if problem.domain.kind == "codes" else 1)
+    executed = neurons * neurons // 4 * (work.enumerate_codes if problem.domain.kind == "codes" else 1)
     return int(np.clip(min(4_000_000 // held, 4_000_000_000 // max(executed, 1)), 4, 256))

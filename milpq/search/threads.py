@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from milpq.errors import UsageError
 from milpq.search.budget import Budget
 
@@ -36,6 +38,8 @@ class ThreadExecutor:
         if workers < 1:
             raise UsageError(f"--jobs must be at least 1, not {workers}")
         self._workers = workers
+        # Threads of linear algebra below these would only get in their way.
+        self._limit = threadpool_limits(1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="milpq")
 
     def map(
@@ -59,6 +63,7 @@ class ThreadExecutor:
     def close(self) -> None:
         """Wait for the jobs under way; jobs that wait are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._limit.restore_original_limits()
 
     def __enter__(self) -> Self:
         return self

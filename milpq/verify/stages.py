@@ -14,6 +14,7 @@ from milpq.bounds.values import Bounds
 from milpq.network.nodes import Affine
 from milpq.search.bounding import Bound, fitting
 from milpq.search.enumerate import count_codes, enumerate_codes
+from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor
 from milpq.search.inputs import FeedableInputs
 from milpq.search.pool import WitnessPool
@@ -33,7 +34,8 @@ PROPAGATIONS: Final[dict[str, Bound]] = {
 FEW_INPUTS: Final = 8
 """Up to so many inputs, splitting the region beats a mixed-integer program."""
 
-_FEW_CODES: Final = 100_000_000
+_ENUMERATION_S: Final = 60.0
+"""Processor seconds that executing every code may take at most, for each job."""
 _WITNESS_OPERATIONS: Final = 4e10
 
 
@@ -93,9 +95,14 @@ def execute_inputs(run: Run, points: Float64Array) -> WitnessPool:
 
 
 def can_enumerate(run: Run) -> bool:
-    """Tell whether every code of the domain can be executed in reasonable time."""
-    domain = run.problem.domain
-    return domain.kind == "codes" and int(count_codes(domain.root)[0]) <= _FEW_CODES
+    """Tell whether every code of the domain can be executed in reasonable time, and in the time that is left."""
+    problem = run.problem
+    if problem.domain.kind != "codes":
+        return False
+    seconds = float(count_codes(problem.domain.root)[0]) * execution_s(problem) / run.options.jobs
+    left = run.budget.time_limit_s
+    left = np.inf if left is None else left - run.budget.elapsed_s
+    return seconds <= min(_ENUMERATION_S, 0.5 * left)
 
 
 def enumerate_domain(run: Run) -> None:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from random_pairs import all_codes, box, float_network, interval_bounds, perturbed, quantized, sample
 
 from milpq.merge import Problem
+from milpq.search.bounding import Propagated
 from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.execution import Execution, signed
 from milpq.search.pool import exact_difference, refine_pool
-from milpq.search.bounding import Propagated
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
 

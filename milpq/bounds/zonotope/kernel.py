@@ -13,6 +13,9 @@ slacks: a dot product of N terms errs by at most ``γ_N Σ|x||w|`` (Higham, Lemm
 ``|c_j| + Σ_r|G[r,j]| + slack_j`` the slack of an affine image is ``Σ_j |w_j|(slack_j + γ m_j)``.
 """
 
+# Elements of numpy arrays are arrays to the type checker; what is compiled sees the scalars they are.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import numpy as np

@@ -115,7 +115,10 @@ def pack(merged: Merged) -> Packed:
     clamp = np.zeros((nodes, 2))
     ranged = np.zeros(nodes + 1, dtype=np.int64)
     ranged[merged.output] = 1
-    term_first, term_source, term_offset, weights = [0], [], [], [np.zeros(0)]
+    term_first: list[int] = [0]
+    term_source: list[int] = []
+    term_offset: list[int] = []
+    weights: list[Float64Array] = [np.zeros(0)]
     steps = _Steps(nodes)
     offset = 0
     for index, node in enumerate(merged.nodes):
@@ -139,28 +142,46 @@ def pack(merged: Merged) -> Packed:
                 neurons.add_step(here, residue)
                 steps.add(index, residue)
         term_first.append(len(term_source))
+    float_bias, difference_bias, difference_bias_error = neurons.biases
+    scale_in, scale_out, saturation_lower, saturation_upper = neurons.scales
+    step_rows, step_count, powers, kinds = steps.shapes
+    step_first, level_first, table_first = steps.starts
+    thresholds, levels, largest, smallest = steps.tables
     return Packed(
-        sizes,
-        first,
-        rows,
-        np.concatenate([[0], np.cumsum(rows * sizes)]).astype(np.int64),
-        ranged,
-        is_affine,
-        source,
-        clamp,
-        np.array(term_first, dtype=np.int64),
-        np.array(term_source, dtype=np.int64),
-        np.array(term_offset, dtype=np.int64),
-        np.concatenate(weights),
-        *neurons.biases,
-        has_step,
-        *neurons.scales,
-        neurons.row,
-        neurons.kind,
-        *steps.shapes,
-        *steps.starts,
-        *steps.tables,
-        merged.output,
+        sizes=sizes,
+        first=first,
+        rows=rows,
+        cells=np.concatenate([[0], np.cumsum(rows * sizes)]).astype(np.int64),
+        ranged=ranged,
+        is_affine=is_affine,
+        source=source,
+        clamp=clamp,
+        term_first=np.array(term_first, dtype=np.int64),
+        term_source=np.array(term_source, dtype=np.int64),
+        term_offset=np.array(term_offset, dtype=np.int64),
+        weights=np.concatenate(weights),
+        float_bias=float_bias,
+        difference_bias=difference_bias,
+        difference_bias_error=difference_bias_error,
+        has_step=has_step,
+        scale_in=scale_in,
+        scale_out=scale_out,
+        saturation_lower=saturation_lower,
+        saturation_upper=saturation_upper,
+        row=neurons.row,
+        kind=neurons.kind,
+        step_rows=step_rows,
+        step_count=step_count,
+        powers=powers,
+        kinds=kinds,
+        step_first=step_first,
+        level_first=level_first,
+        table_first=table_first,
+        thresholds=thresholds,
+        levels=levels,
+        largest=largest,
+        smallest=smallest,
+        output=merged.output,
     )
 
 
@@ -170,7 +191,9 @@ def _sizes(merged: Merged) -> Int64Array:
 
 def _rows(merged: Merged, sizes: Int64Array) -> Int64Array:
     """Return the most generators each value can have: two for each input and activated neuron before it."""
-    made = [2 * n * isinstance(node, MergedActivation) for n, node in zip(sizes[1:], merged.nodes, strict=True)]
+    made = [
+        2 * n * isinstance(node, MergedActivation) for n, node in zip(sizes[1:], merged.nodes, strict=True)
+    ]
     return np.cumsum([2 * sizes[0], *made]).astype(np.int64)
 
 
@@ -182,8 +205,8 @@ class _Neurons:
     """Collects what each neuron has."""
 
     def __init__(self, count: int) -> None:
-        self.biases = tuple(np.zeros(count) for _ in range(3))
-        self.scales = tuple(np.zeros(count) for _ in range(4))
+        self.biases = np.zeros(count), np.zeros(count), np.zeros(count)
+        self.scales = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
         self.row = np.zeros(count, dtype=np.int64)
         self.kind = np.zeros(count, dtype=np.int64)
 
@@ -203,7 +226,8 @@ class _Steps:
     """Collects the tables of step functions."""
 
     def __init__(self, nodes: int) -> None:
-        self.shapes = tuple(np.zeros(nodes, dtype=np.int64) for _ in range(4))
+        shapes = np.zeros((4, nodes), dtype=np.int64)
+        self.shapes = shapes[0], shapes[1], shapes[2], shapes[3]
         self._integers: tuple[list[Int64Array], list[Int64Array]] = ([], [])
         self._reals: tuple[list[Float64Array], list[Float64Array]] = ([], [])
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array
 from milpq.bounds.forward import input_bounds
+from milpq.bounds.interval import interval
 from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.bounds.zonotope.kernel import sweep
 from milpq.bounds.zonotope.pack import Packed, pack
@@ -44,12 +45,14 @@ class ZonotopeBounds:
 def zonotope(problem: Problem, cubes: Cubes) -> Bounds:
     """Bound every value of the merged network over each cube.
 
+    Intersected with interval bounds, which no affine form implies.
+
     *Soundness:* see `milpq.bounds.zonotope.kernel` and `milpq.bounds.zonotope.phases`.
     """
     threshold = np.zeros(2 * len(problem.outputs))
     values = zonotope_objectives(problem, cubes, threshold, every=True).values
     assert values is not None
-    return values
+    return values.intersect(interval(problem, cubes))
 
 
 def zonotope_objectives(

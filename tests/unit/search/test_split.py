@@ -8,11 +8,11 @@ from search_problems import almost_constant, problem_of
 from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.errors import SoundnessError, UsageError
 from milpq.merge import Cubes, Problem
+from milpq.search.bounding import Propagated
 from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.execution import Execution, signed
 from milpq.search.executor import ProcessExecutor
-from milpq.search.bounding import Propagated
 from milpq.search.split import SplitOptions, split_search
 
 FEW = {"witness_evaluations": 500}
@@ -155,7 +155,9 @@ def test_an_interrupt_returns_a_valid_bracket(round_):
             raise KeyboardInterrupt
         return interval_bounds(problem, cubes)
 
-    result = split_search(problem, Propagated(interrupted), SplitOptions(gap=0.0, enumerate_codes=1, batch=4, **FEW))
+    result = split_search(
+        problem, Propagated(interrupted), SplitOptions(gap=0.0, enumerate_codes=1, batch=4, **FEW)
+    )
     assert result.status == "interrupted"
     assert (result.upper >= truth).all()
     assert (result.pool.lower <= truth).all()
@@ -205,7 +207,9 @@ def test_tolerances_are_decided():
 def test_lying_bounds_raise_the_alarm(kind):
     problem = problem_of(kind, 1)
     with pytest.raises(SoundnessError, match="above"):
-        split_search(problem, Propagated(lambda problem, cubes: scaled(interval_bounds(problem, cubes), 1e-3)))
+        split_search(
+            problem, Propagated(lambda problem, cubes: scaled(interval_bounds(problem, cubes), 1e-3))
+        )
 
 
 def test_a_lie_about_one_deep_cube_is_found_by_the_witness_in_it():
@@ -218,7 +222,9 @@ def test_a_lie_about_one_deep_cube_is_found_by_the_witness_in_it():
         return scaled(bounds, 0.01) if lie else bounds
 
     with pytest.raises(SoundnessError, match="witness"):
-        split_search(problem, Propagated(lying), SplitOptions(enumerate_codes=1, witness_evaluations=0), pool=best)
+        split_search(
+            problem, Propagated(lying), SplitOptions(enumerate_codes=1, witness_evaluations=0), pool=best
+        )
 
 
 def test_a_point_domain_ends():
@@ -237,7 +243,9 @@ def test_a_point_domain_ends():
 
 
 def test_cubes_within_the_noise_of_execution_end():
-    result = split_search(almost_constant(64), Propagated(interval_bounds), SplitOptions(gap=0.0, enumerate_codes=1))
+    result = split_search(
+        almost_constant(64), Propagated(interval_bounds), SplitOptions(gap=0.0, enumerate_codes=1)
+    )
     assert result.status == "exhausted"
     assert result.bracket[1] - result.bracket[0] < 1e-8
 
@@ -246,14 +254,15 @@ def test_a_score_chooses_where_to_split():
     problem = problem_of("codes", 1)
     asked = []
 
-    def first_only(problem, cubes, threshold):
-        asked.append(len(cubes))
-        found = Propagated(interval_bounds)(problem, cubes, threshold)
-        return replace(found, score=np.repeat([[1.0, 0.0, 0.0]], len(cubes), axis=0))
+    class FirstOnly(Propagated):
+        def __call__(self, problem, cubes, threshold):
+            asked.append(len(cubes))
+            found = Propagated.__call__(self, problem, cubes, threshold)
+            return replace(found, score=np.repeat([[1.0, 0.0, 0.0]], len(cubes), axis=0))
 
     closed = []
     options = SplitOptions(max_cubes=6, batch=1, jobs_per_round=1, enumerate_codes=1, **FEW)
-    result = split_search(problem, first_only, options, on_closed=closed.append)
+    result = split_search(problem, FirstOnly(interval_bounds), options, on_closed=closed.append)
     assert asked
     root = problem.domain.root
     assert (result.open.level_lower[:, 1:] == root.level_lower[:, 1:]).all()
