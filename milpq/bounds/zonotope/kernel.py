@@ -22,60 +22,13 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled
+from milpq.bounds.zonotope.forms import add_affine, clear, generators, ranges, share, unit
 from milpq.bounds.zonotope.pack import Packed
 from milpq.bounds.zonotope.phases import activate, clip, residue
 
 _U = 2.0**-53
 _TINY = 1e-300
 _SPECK = 1e-13
-
-
-@compiled
-def _add_affine(
-    source_h: Float64Array,
-    source_d: Float64Array,
-    rows: int,
-    only_d: BoolArray,
-    weights: Float64Array,
-    quantized: Float64Array,
-    change: Float64Array,
-    h: Float64Array,
-    d: Float64Array,
-) -> None:
-    """Add the images of the generators of one term: ``h += G·Wᵀ``, ``d += G'·Ŵᵀ + G·(Ŵ − W)ᵀ``."""
-    inputs, outputs = weights.shape
-    for r in range(rows):
-        if not only_d[r]:
-            for j in range(inputs):
-                factor = source_h[r, j]
-                if factor != 0.0:
-                    for o in range(outputs):
-                        h[r, o] += factor * weights[j, o]
-                    for o in range(outputs):
-                        d[r, o] += factor * change[j, o]
-        for j in range(inputs):
-            factor = source_d[r, j]
-            if factor != 0.0:
-                for o in range(outputs):
-                    d[r, o] += factor * quantized[j, o]
-
-
-@compiled
-def _share(h: Float64Array, rows: int, j: int, only_d: BoolArray, shares: Float64Array, row: int) -> None:
-    """Set how much each input has to do with a new symbol: its share in the range of ``a``."""
-    inputs = shares.shape[1]
-    total = 0.0
-    for i in range(inputs):
-        shares[row, i] = 0.0
-    for r in range(rows):
-        if not only_d[r] and h[r, j] != 0.0:
-            size = abs(h[r, j])
-            total += size
-            for i in range(inputs):
-                shares[row, i] += size * shares[r, i]
-    if total > 0.0:
-        for i in range(inputs):
-            shares[row, i] /= total
 
 
 @compiled
@@ -130,7 +83,7 @@ def sweep(
     used = np.zeros(nodes + 1, np.int64)
     for cube in range(len(lower)):
         rows = 0
-        gh, gd = _generators(net, gh_all, 0), _generators(net, gd_all, 0)
+        gh, gd = generators(net, gh_all, 0), generators(net, gd_all, 0)
         for i in range(inputs):
             low, high = lower[cube, i], upper[cube, i]
             centre = 0.5 * low + 0.5 * high
@@ -144,29 +97,29 @@ def sweep(
             cd[i] = factor * centre + middle
             sd[i] = 8 * _U * (abs(factor) * (abs(centre) + radius) + abs(middle) + half) + _TINY
             if radius > 0.0:
-                _clear(gh, gd, rows, inputs)
+                clear(gh, gd, rows, inputs)
                 gh[rows, i], gd[rows, i] = radius, factor * radius
                 only_d[rows] = False
-                _unit(shares, rows, i)
+                unit(shares, rows, i)
                 rows += 1
             if half > _SPECK * (abs(centre) + radius):
-                _clear(gh, gd, rows, inputs)
+                clear(gh, gd, rows, inputs)
                 gd[rows, i] = half
                 only_d[rows] = True
-                _unit(shares, rows, i)
+                unit(shares, rows, i)
                 rows += 1
             else:
                 sd[i] += half
             mh[i] = (abs(centre) + radius) * (1.0 + 4 * _U)
             md[i] = (abs(cd[i]) + abs(factor) * radius + half + sd[i]) * (1.0 + 8 * _U)
         used[0] = rows
-        finite = _ranges(gh, gd, rows, only_d, inputs, 0, ch, cd, sh, sd, mh, md, bounds)
+        finite = ranges(gh, gd, rows, only_d, inputs, 0, ch, cd, sh, sd, mh, md, bounds)
         for node in range(nodes):
             if not finite:
                 break
             value = node + 1
             first, size = net.first[value], net.sizes[value]
-            gh, gd = _generators(net, gh_all, value), _generators(net, gd_all, value)
+            gh, gd = generators(net, gh_all, value), generators(net, gd_all, value)
             if net.is_affine[node] == 1:
                 count = 0
                 width = 0
@@ -189,9 +142,9 @@ def sweep(
                     weights = net.weights[offset : offset + cells].reshape(wide, size)
                     quantized = net.weights[offset + cells : offset + 2 * cells].reshape(wide, size)
                     change_ = net.weights[offset + 2 * cells : offset + 3 * cells].reshape(wide, size)
-                    _add_affine(
-                        _generators(net, gh_all, source),
-                        _generators(net, gd_all, source),
+                    add_affine(
+                        generators(net, gh_all, source),
+                        generators(net, gd_all, source),
                         used[source],
                         only_d,
                         weights,
@@ -214,7 +167,7 @@ def sweep(
                     sh[o] = sh[o] * (1.0 + 2 * error) + _TINY
                     sd[o] = sd[o] * (1.0 + 2 * error) + _TINY
                 used[value] = count
-                finite = _ranges(gh, gd, count, only_d, size, first, ch, cd, sh, sd, mh, md, bounds)
+                finite = ranges(gh, gd, count, only_d, size, first, ch, cd, sh, sd, mh, md, bounds)
             else:
                 rows = _activation(
                     net, node, gh_all, gd_all, used, rows, only_d, shares, ch, cd, sh, sd, mh, md, bounds,
@@ -235,71 +188,6 @@ def sweep(
         )  # fmt: skip
         if len(every) > 0:
             every[cube] = bounds
-
-
-@compiled
-def _generators(net: Packed, flat: Float64Array, value: int) -> Float64Array:
-    """Return the generators of a value, shape (rows, neurons); a view."""
-    return flat[net.cells[value] : net.cells[value + 1]].reshape(net.rows[value], net.sizes[value])
-
-
-@compiled
-def _clear(gh: Float64Array, gd: Float64Array, row: int, size: int) -> None:
-    for o in range(size):
-        gh[row, o] = 0.0
-        gd[row, o] = 0.0
-
-
-@compiled
-def _unit(shares: Float64Array, row: int, i: int) -> None:
-    for k in range(shares.shape[1]):
-        shares[row, k] = 1.0 if k == i else 0.0
-
-
-@compiled
-def _ranges(
-    gh: Float64Array,
-    gd: Float64Array,
-    rows: int,
-    only_d: BoolArray,
-    size: int,
-    first: int,
-    ch: Float64Array,
-    cd: Float64Array,
-    sh: Float64Array,
-    sd: Float64Array,
-    mh: Float64Array,
-    md: Float64Array,
-    bounds: Float64Array,
-) -> bool:
-    """Set magnitudes and bounds of a value's neurons from their forms; tell whether they are all finite."""
-    spread = np.zeros((3, size))
-    for r in range(rows):
-        if only_d[r]:
-            for o in range(size):
-                spread[1, o] += abs(gd[r, o])
-                spread[2, o] += abs(gd[r, o])
-        else:
-            for o in range(size):
-                spread[0, o] += abs(gh[r, o])
-                spread[1, o] += abs(gh[r, o] + gd[r, o])
-                spread[2, o] += abs(gd[r, o])
-    lift = 1.0 + (rows + 16) * _U
-    finite = True
-    for o in range(size):
-        k = first + o
-        a, d = ch[k], cd[k]
-        ra = (spread[0, o] + sh[k]) * lift + 4 * _U * abs(a)
-        rd = (spread[2, o] + sd[k]) * lift + 4 * _U * abs(d)
-        rv = (spread[1, o] + sh[k] + sd[k]) * lift + 4 * _U * (abs(a) + abs(d))
-        mh[k], md[k] = (abs(a) + ra) * lift, (abs(d) + rd) * lift
-        bounds[0, k], bounds[1, k] = a - ra, a + ra
-        bounds[4, k], bounds[5, k] = d - rd, d + rd
-        pad = 4 * _U * (mh[k] + md[k])
-        bounds[2, k] = max(a + d - rv, a - ra + d - rd - pad)
-        bounds[3, k] = min(a + d + rv, a + ra + d + rd + pad)
-        finite = finite and mh[k] + md[k] < np.inf
-    return finite
 
 
 @compiled
@@ -327,8 +215,8 @@ def _activation(
     """
     value, source = node + 1, net.source[node]
     first, size, start = net.first[value], net.sizes[value], net.first[source]
-    ah, ad = _generators(net, gh_all, source), _generators(net, gd_all, source)
-    gh, gd = _generators(net, gh_all, value), _generators(net, gd_all, value)
+    ah, ad = generators(net, gh_all, source), generators(net, gd_all, source)
+    gh, gd = generators(net, gh_all, value), generators(net, gd_all, value)
     count = used[source]
     images, factors = np.empty((2, size)), np.empty((3, size))
     lift = 1.0 + 16 * _U
@@ -371,19 +259,19 @@ def _activation(
         factors[0, o], factors[1, o], factors[2, o] = s, p, q + w * s
         speck = _SPECK * (size_h + size_d + pad)
         if r > speck:
-            _clear(gh, gd, rows, size)
+            clear(gh, gd, rows, size)
             gh[rows, o], gd[rows, o] = r, w * r
             only_d[rows] = False
-            _share(ah, count, o, only_d, shares, rows)
+            share(ah, count, o, only_d, shares, rows)
             rows += 1
         else:
             sh[k] += r
             sd[k] += abs(w) * r
         if dr > speck:
-            _clear(gh, gd, rows, size)
+            clear(gh, gd, rows, size)
             gd[rows, o] = dr
             only_d[rows] = True
-            _share(ah, count, o, only_d, shares, rows)
+            share(ah, count, o, only_d, shares, rows)
             rows += 1
         else:
             sd[k] += dr
@@ -400,7 +288,7 @@ def _activation(
     used[value] = rows
     if not ranged:
         return rows
-    _ranges(gh, gd, rows, only_d, size, first, ch, cd, sh, sd, mh, md, bounds)
+    ranges(gh, gd, rows, only_d, size, first, ch, cd, sh, sd, mh, md, bounds)
     # The interval images are often tighter than the forms, which leave the range of a clamp.
     for o in range(size):
         j, k = start + o, first + o
@@ -441,7 +329,7 @@ def _conclude(
             worst, excess = c, over
     o = outputs[worst % chosen]
     sign = 1.0 if worst < chosen else -1.0
-    gd = _generators(net, gd_all, net.output)
+    gd = generators(net, gd_all, net.output)
     for i in range(lower.shape[1]):
         towards[cube, i] = 0.5 * lower[cube, i] + 0.5 * upper[cube, i]
     for i in range(score.shape[1]):

@@ -10,6 +10,7 @@ from test_executor import DiesOnce, die_at_five_elsewhere, triple
 
 from milpq.bounds import interval
 from milpq.errors import UsageError, WorkersLostError
+from milpq.search.bounding import Propagated
 from milpq.search.dask_executor import DaskExecutor
 from milpq.search.executor import open_executor
 from milpq.search.split import SplitOptions, split_search
@@ -39,7 +40,7 @@ def test_a_job_that_kills_every_worker_is_an_error(cluster):
 def test_a_killed_worker_changes_nothing(cluster):
     problem = problem_of("continuous")
     options = SplitOptions(gap=0.02, batch=2, jobs_per_round=4, witness_evaluations=500, max_cubes=600)
-    expected = split_search(problem, interval, options)
+    expected = split_search(problem, Propagated(interval), options)
     killed = []
 
     def kill(_lower, _upper, _open, closed):
@@ -47,7 +48,7 @@ def test_a_killed_worker_changes_nothing(cluster):
             killed.append(next(iter(cluster._client.run(os.getpid).values())))
             os.kill(killed[0], signal.SIGKILL)
 
-    found = split_search(problem, interval, options, executor=cluster, on_progress=kill)
+    found = split_search(problem, Propagated(interval), options, executor=cluster, on_progress=kill)
     assert killed
     assert found.status == expected.status
     assert (found.upper == expected.upper).all()

@@ -12,6 +12,7 @@ from random_pairs import interval_bounds
 from search_problems import problem_of
 
 from milpq.errors import UsageError, WorkersLostError
+from milpq.search.bounding import Propagated
 from milpq.search.executor import ProcessExecutor, SerialExecutor, open_executor
 from milpq.search.split import SplitOptions, split_search
 
@@ -120,7 +121,7 @@ def test_a_search_without_memory_keeps_its_bracket(workers):
     problem = problem_of("continuous")
     options = SplitOptions(gap=0.0, witness_evaluations=500, batch=4)
     executor = open_executor("local", workers)
-    found = split_search(problem, OutOfMemory(3), options, executor=executor)
+    found = split_search(problem, Propagated(OutOfMemory(3)), options, executor=executor)
     executor.close()
     assert found.status == "lost"
     assert found.bounded_cubes > 0
@@ -133,7 +134,7 @@ def test_a_search_whose_workers_all_die_keeps_its_bracket():
     root = len(problem.domain.root)
     options = SplitOptions(gap=0.0, witness_evaluations=500, batch=4)
     with ProcessExecutor(1) as executor:
-        found = split_search(problem, DiesAfterTheRoot(root), options, executor=executor)
+        found = split_search(problem, Propagated(DiesAfterTheRoot(root)), options, executor=executor)
     assert found.status == "lost"
     assert found.bounded_cubes == root
 
