@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from milpq._arrays import Float64Array, Matrix
 from milpq.bounds import differential, interval, symbolic
 from milpq.errors import RegionError
-from milpq.formats.torch_module import read_torch_module
+from milpq.formats.torch_module import read_torch, read_torch_module
 from milpq.merge import Problem, QuantizedNetwork, merge
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerInput, IntegerNetwork
@@ -42,7 +42,7 @@ class MergedNetwork(nn.Module):
     ----------
     original : torch module or FloatNetwork
     quantized : torch module, FloatNetwork, IntegerNetwork or QuantizedModel
-        A torch module stands for its weights in real arithmetic.
+        A torch module stands for its weights in real arithmetic, unless it computes with quantized activations.
     target : str, optional
         Inference target that settles the rounding of a QuantizedModel.
 
@@ -65,8 +65,8 @@ class MergedNetwork(nn.Module):
         if isinstance(original, nn.Module):
             original = read_torch_module(original)
         if isinstance(quantized, nn.Module):
-            quantized = read_torch_module(quantized)
-        elif isinstance(quantized, QuantizedModel):
+            quantized = read_torch(quantized)
+        if isinstance(quantized, QuantizedModel):
             quantized = quantized.on_target(None if target is None else get_target(target))
         merge(original, quantized)
         self.float_network = original

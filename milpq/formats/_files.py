@@ -6,8 +6,9 @@ import io
 import math
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,20 @@ from milpq._arrays import Float64Array
 from milpq.errors import MilpqError, ModelFileError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+
+
+@runtime_checkable
+class TorchModule(Protocol):
+    """A ``torch.nn.Module``, told by what it can do, so that only the readers of torch import torch."""
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        """Yield every module inside, with its name."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+        """Yield every parameter inside, with its name."""
+        ...
+
 
 MAX_FILE_BYTES = 2**30
 """Larger files are refused unread."""

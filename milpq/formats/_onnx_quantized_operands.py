@@ -12,6 +12,7 @@ from milpq.errors import InvalidNetworkError
 from milpq.formats._float_builder import repeat_rows
 from milpq.formats._onnx_quantized_values import Codes, Dequantized, QuantizedStep, Stored
 from milpq.formats._quantized_builder import LinearPart, pairs_saturate
+from milpq.network.geometry import Windows, convolution_matrix, same_padding
 from milpq.rounding.requantization import Operator
 
 
@@ -161,3 +162,52 @@ def dequantized_bias(step: QuantizedStep, position: int, source: Codes, weights:
             "has a bias scale other than input scale times weight scale; quantize it on that scale"
         )
     return bias.codes.astype(np.int64).ravel()
+
+
+def convolution(
+    step: QuantizedStep, source: Codes, weights: Stored, bias: Int64Array | None, *, converted: bool
+) -> tuple[LinearPart, tuple[int, ...]]:
+    """Return a convolution layer and the shape of its result, (1, channels, *extents)."""
+    step.layer_input(source)
+    codes = weights.codes
+    if len(source.shape) != codes.ndim or codes.ndim < 3 or source.shape[0] != 1:
+        raise step.unsupported(f"convolves shape {source.shape} with {codes.shape}; milpq reads a batch of 1")
+    groups = int(step.options.get("group", 1))
+    outputs = codes.shape[0]
+    if groups < 1 or outputs % groups or codes.shape[1] * groups != source.shape[1]:
+        raise step.damaged(f"kernel {codes.shape} and {groups} groups do not fit {source.shape[1]} channels")
+    if weights.scale.size > 1 and weights.axis != 0:
+        raise step.unsupported("has weight scales along another axis than its output channels")
+    windows = sliding_windows(step, source.shape[2:], codes.shape[2:])
+
+    def place(kernel: Float64Array) -> tuple[Matrix, Int64Array]:
+        return convolution_matrix(kernel.reshape(codes.shape), windows, groups, "channels_first")
+
+    operator: Operator = "depthwise" if groups > 1 and groups == source.shape[1] else "conv"
+    rows = codes.astype(np.int64).reshape(outputs, -1)
+    part = linear_part(step, source, weights, rows, bias, operator, place, converted=converted)
+    return part, (1, outputs, *windows.result)
+
+
+def sliding_windows(step: QuantizedStep, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> Windows:
+    """Return the windows that a convolution or pool states by its attributes."""
+    rank = len(spatial)
+    ones = [1] * rank
+    strides = tuple(step.integer_list("strides") or ones)
+    dilations = tuple(step.integer_list("dilations") or ones)
+    pads = step.integer_list("pads") or [0] * (2 * rank)
+    stated = tuple(step.integer_list("kernel_shape") or kernel)
+    mode = step.options.get("auto_pad", "NOTSET")
+    if stated != kernel or {len(strides), len(dilations), len(kernel)} != {rank} or len(pads) != 2 * rank:
+        raise step.damaged("its kernel_shape, strides, dilations or pads do not fit its input")
+    padding = tuple(zip(pads[:rank], pads[rank:], strict=True))
+    if mode not in {"NOTSET", "VALID", "SAME_UPPER"}:
+        raise step.unsupported(f"uses auto_pad {mode}; state its pads")
+    if mode == "SAME_UPPER":
+        padding = same_padding(spatial, kernel, strides, dilations)
+    try:
+        return Windows.of(
+            spatial, kernel, strides, dilations, padding, ceiling=bool(step.options.get("ceil_mode", 0))
+        )
+    except ValueError as error:
+        raise InvalidNetworkError(f"{step.where}: {error}") from error

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from milpq._arrays import Int64Array
 from milpq.errors import InvalidNetworkError
 from milpq.formats._onnx_quantized_operands import (
+    convolution,
     dequantized,
     dequantized_bias,
     dequantized_weights,
@@ -140,6 +141,30 @@ def _gemm(step: QuantizedStep) -> QValue:
     transposed = bool(options.get("transB", 0))
     part, shape = product(step, source, weights, bias, transposed=transposed, converted=True)
     return Pending(lambda grid: step.builder.linear(part, grid), shape, step.where)
+
+
+def _qlinear_conv(step: QuantizedStep) -> QValue:
+    source = operand(step, 0)
+    part, shape = convolution(
+        step, source, weights_of(step, 3, axis=0), integer_bias(step, 8), converted=False
+    )
+    grid, kind = step.grid(6, 7, source.kind)
+    return Codes(step.builder.linear(part, grid), shape, kind)
+
+
+def _conv(step: QuantizedStep) -> QValue:
+    source, weights = dequantized(step, 0), dequantized_weights(step, 1)
+    bias = dequantized_bias(step, 2, source, weights)
+    part, shape = convolution(step, source, weights, bias, converted=True)
+
+    def settle(grid: Grid | None) -> int:
+        if grid is None:
+            raise step.unsupported(
+                "is not followed by a QuantizeLinear, so that ONNX Runtime computes it in float32; quantize its result"
+            )
+        return step.builder.linear(part, grid)
+
+    return Pending(settle, shape, step.where)
 
 
 def _clamped(step: QuantizedStep, lower: float, upper: float) -> QValue:
@@ -269,12 +294,14 @@ def _constant(step: QuantizedStep) -> QValue:
 HANDLERS: Final[dict[tuple[str, str], Callable[[QuantizedStep], QValue]]] = {
     ("", "Clip"): _clip,
     ("", "Constant"): _constant,
+    ("", "Conv"): _conv,
     ("", "DequantizeLinear"): _dequantize,
     ("", "Dropout"): _identity,
     ("", "Flatten"): _reshaped("Flatten"),
     ("", "Gemm"): _gemm,
     ("", "Identity"): _identity,
     ("", "MatMul"): _matmul,
+    ("", "QLinearConv"): _qlinear_conv,
     ("", "QLinearMatMul"): _qlinear_matmul,
     ("", "QuantizeLinear"): _quantize,
     ("", "Relu"): _relu,

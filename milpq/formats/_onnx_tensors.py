@@ -133,12 +133,14 @@ def attributes(node: onnx.NodeProto, path: PathLike) -> dict[str, Any]:
             result[attribute.name] = [int(number) for number in attribute.ints]
         elif attribute.type == kinds.FLOATS:
             result[attribute.name] = [float(number) for number in attribute.floats]
+        elif attribute.type == kinds.STRING:
+            result[attribute.name] = attribute.s.decode("utf-8", "replace")
         elif attribute.type == kinds.TENSOR:
             result[attribute.name] = tensor_to_array(attribute.t, path)
         else:
             raise UnsupportedModelError(
                 f"{path}: operator {node.op_type} {node.name!r}: its attribute {attribute.name!r} "
-                "is not a number, list or tensor"
+                "is not a number, name, list or tensor"
             )
     return result
 

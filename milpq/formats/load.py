@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
-from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
-from milpq.formats._files import PathLike, read_bytes
+from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError, UsageError
+from milpq.formats._files import PathLike, TorchModule, read_bytes
 from milpq.network.float_network import FloatNetwork
 from milpq.network.quantized_model import QuantizedModel
 
+Source: TypeAlias = "PathLike | TorchModule"
+"""A model file, or a torch module."""
 
-def load(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork | QuantizedModel:
-    """Return the network of a model file; its ending and content decide which kind.
+
+def load(
+    path: Source, *, keep_final_activation: bool = False, input_shape: tuple[int, ...] | None = None
+) -> FloatNetwork | QuantizedModel:
+    """Return the network of a model file or torch module; ending and content decide which kind.
 
     ``.nnet`` is a float network, ``.json`` an open integer network, and ``.onnx`` and ``.tflite`` are one or the
     other by their operators and tensors.
 
     Parameters
     ----------
+    path : path or torch.nn.Module
     keep_final_activation : bool
         Keep a sigmoid at the end of a quantized model, for executing the file as it is.  Float networks are
         answered at the input of a final sigmoid always.  `note` says where a network is answered.
+    input_shape : tuple of int, optional
+        Of one input without batch dimension; for torch modules that do not begin with a Linear.
 
     Raises
     ------
@@ -31,6 +40,10 @@ def load(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork
     InvalidNetworkError
         Its numbers are inconsistent; the layer is named.
     """
+    if isinstance(path, TorchModule):
+        return _load_torch(path, input_shape)
+    if input_shape is not None:
+        raise UsageError(f"{path}: states its input shape itself; input_shape is for torch modules")
     ending = Path(path).suffix.lower()
     try:
         if ending == ".onnx":
@@ -60,8 +73,8 @@ def load(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork
     raise ModelFileError(f"{path}: models end in .onnx, .tflite, .nnet or .json, not {ending!r}")
 
 
-def load_float(path: PathLike) -> FloatNetwork:
-    """Return the float network of a model file.
+def load_float(path: Source) -> FloatNetwork:
+    """Return the float network of a model file or torch module.
 
     Raises
     ------
@@ -73,13 +86,13 @@ def load_float(path: PathLike) -> FloatNetwork:
     network = load(path)
     if isinstance(network, QuantizedModel):
         raise UnsupportedModelError(
-            f"{path}: is a quantized model where a float network is needed; "
+            f"{network.origin}: is a quantized model where a float network is needed; "
             "to compare it with its own dequantized weights, use --float-twin dequantized"
         )
     return network
 
 
-def load_quantized(path: PathLike, *, keep_final_activation: bool = False) -> FloatNetwork | QuantizedModel:
+def load_quantized(path: Source, *, keep_final_activation: bool = False) -> FloatNetwork | QuantizedModel:
     """Return the second network of a comparison: a quantized model, or another float network.
 
     Raises
@@ -88,6 +101,12 @@ def load_quantized(path: PathLike, *, keep_final_activation: bool = False) -> Fl
         As `load`.
     """
     return load(path, keep_final_activation=keep_final_activation)
+
+
+def _load_torch(module: TorchModule, input_shape: tuple[int, ...] | None) -> FloatNetwork | QuantizedModel:
+    from milpq.formats.torch_module import read_torch
+
+    return read_torch(module, input_shape=input_shape)
 
 
 def _load_onnx(path: PathLike, *, keep_final_activation: bool) -> FloatNetwork | QuantizedModel:

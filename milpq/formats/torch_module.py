@@ -11,7 +11,26 @@ from torch import nn
 from milpq._arrays import Float64Array
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._float_builder import SIGMOID_NOTE, FloatBuilder
+from milpq.formats.torch_quantized import is_quantized, read_quantized_torch
 from milpq.network.float_network import FloatNetwork
+from milpq.network.quantized_model import QuantizedModel
+
+
+def read_torch(
+    module: object, *, input_shape: tuple[int, ...] | None = None
+) -> FloatNetwork | QuantizedModel:
+    """Return the network of a torch module: a quantized model where it computes with quantized activations.
+
+    Raises
+    ------
+    UnsupportedModelError, InvalidNetworkError
+        As `read_torch_module` and `read_quantized_torch`.
+    """
+    if not isinstance(module, nn.Module):
+        raise UnsupportedModelError(f"<{type(module).__name__}>: is no torch.nn.Module")
+    if is_quantized(module):
+        return read_quantized_torch(module, input_shape=input_shape)
+    return read_torch_module(module)
 
 
 def read_torch_module(module: nn.Module, origin: str = "<torch module>") -> FloatNetwork:

@@ -15,25 +15,33 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen
 from milpq.errors import InvalidNetworkError, RegionError, TargetError
-from milpq.rounding.arithmetic import Float32Array, round_half_away
+from milpq.rounding.arithmetic import Float32Array, float32_fused, round_half_away
 
-Rule: TypeAlias = Callable[[Float32Array, Float32Array], Float32Array]
-"""float32 inputs and float32 scales to integer-valued float32 levels, not yet clipped."""
+Rule: TypeAlias = Callable[[Float32Array, Float32Array, int], Float32Array]
+"""float32 inputs, float32 scales and the zero point to integer-valued float32 levels, not yet clipped."""
 
 
-def _half_away(value: Float32Array, scale: Float32Array) -> Float32Array:
+def _half_away(value: Float32Array, scale: Float32Array, zero_point: int) -> Float32Array:
+    del zero_point
     return round_half_away(value / scale)
 
 
-def _rint_div(value: Float32Array, scale: Float32Array) -> Float32Array:
+def _rint_div(value: Float32Array, scale: Float32Array, zero_point: int) -> Float32Array:
+    del zero_point
     return np.rint(value / scale)
 
 
-def _rint_mul(value: Float32Array, scale: Float32Array) -> Float32Array:
+def _rint_mul(value: Float32Array, scale: Float32Array, zero_point: int) -> Float32Array:
+    del zero_point
     return np.rint(value * (np.float32(1) / scale))
 
 
-def _floor_div(value: Float32Array, scale: Float32Array) -> Float32Array:
+def _rint_fma(value: Float32Array, scale: Float32Array, zero_point: int) -> Float32Array:
+    return np.rint(float32_fused(value, np.float32(1) / scale, zero_point)) - np.float32(zero_point)
+
+
+def _floor_div(value: Float32Array, scale: Float32Array, zero_point: int) -> Float32Array:
+    del zero_point
     return np.floor(value / scale)
 
 
@@ -41,6 +49,7 @@ RULES: Final[dict[str, Rule]] = {
     "half-away": _half_away,
     "rint-div": _rint_div,
     "rint-mul": _rint_mul,
+    "rint-fma": _rint_fma,
     "floor-div": _floor_div,
 }
 """The rounding rules, all in float32 as the runtimes compute:
@@ -51,6 +60,9 @@ rint-div
     ``rint(x / s)``, halves to even (ONNX Runtime).
 rint-mul
     ``rint(x · (1 / s))``, halves to even (XNNPACK; TFLite's optimized kernels on x86).
+rint-fma
+    ``rint(x · (1 / s) + z) − z`` with one rounding before ``rint``, so that a half goes to the even *code*
+    (torch with FBGEMM's vector code).
 floor-div
     ``floor(x / s)`` (programs that truncate).
 """
@@ -153,7 +165,8 @@ class InputQuantizer:
         level_lower = code_lower - int(zero_point[0])
         levels = np.arange(level_lower + 1, code_upper - int(zero_point[0]) + 1, dtype=np.int64)
         distinct, rows = np.unique(narrow, return_inverse=True)
-        return cls(_bisect(RULES[rule], distinct, levels)[rows], level_lower, scale * REACH)
+        thresholds = _bisect(RULES[rule], distinct, int(zero_point[0]), levels)
+        return cls(thresholds[rows], level_lower, scale * REACH)
 
     @property
     def inputs(self) -> int:
@@ -221,7 +234,7 @@ class InputQuantizer:
         return self(lower), self(upper)
 
 
-def _bisect(rule: Rule, scales: Float32Array, levels: Int64Array) -> Float64Array:
+def _bisect(rule: Rule, scales: Float32Array, zero_point: int, levels: Int64Array) -> Float64Array:
     """Return the real thresholds of each scale and level, shape (scales, levels)."""
     shape = (len(scales), len(levels))
     low = np.full(shape, -_LARGEST_KEY - 1, dtype=np.int64)
@@ -232,7 +245,7 @@ def _bisect(rule: Rule, scales: Float32Array, levels: Int64Array) -> Float64Arra
         # Rows that are done ask their upper end again, which changes nothing.
         middle = (low + high + 1) >> 1
         with np.errstate(over="ignore", under="ignore"):
-            reached = rule(_float32_of_key(middle), column) >= levels
+            reached = rule(_float32_of_key(middle), column, zero_point) >= levels
         high = np.where(reached, middle, high)
         low = np.where(reached, low, middle)
     thresholds = 0.5 * (_float32_of_key(low).astype(np.float64) + _float32_of_key(high).astype(np.float64))

@@ -51,8 +51,8 @@ def bound(
 
     Parameters
     ----------
-    float_network : FloatNetwork or path
-    quantized : QuantizedModel, IntegerNetwork, FloatNetwork or path
+    float_network : FloatNetwork, torch module or path
+    quantized : QuantizedModel, IntegerNetwork, FloatNetwork, torch module or path
         A float network with changed weights may stand on the quantized side; its arithmetic is then real.
     region : Box, pair of array-likes (lower, upper) of shape (inputs,), or path
         Real units.

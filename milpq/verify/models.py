@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from milpq.errors import NotAPairError, TargetError, UsageError
-from milpq.formats import load_float, load_quantized, load_region
+from milpq.formats import TorchModule, load_float, load_quantized, load_region
 from milpq.merge import QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-FloatSource: TypeAlias = "FloatNetwork | PathLike"
-QuantizedSource: TypeAlias = "FloatNetwork | IntegerNetwork | QuantizedModel | PathLike"
+FloatSource: TypeAlias = "FloatNetwork | PathLike | TorchModule"
+QuantizedSource: TypeAlias = "FloatNetwork | IntegerNetwork | QuantizedModel | PathLike | TorchModule"
 RegionSource: TypeAlias = "Box | tuple[npt.ArrayLike, npt.ArrayLike] | PathLike"
 
 
@@ -79,13 +79,13 @@ def load_quantized_side(
     source: QuantizedSource, *, keep_final_activation: bool = False
 ) -> FloatNetwork | IntegerNetwork | QuantizedModel:
     """Return the quantized side; a final sigmoid of a file is kept only for execution."""
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike | TorchModule):
         return load_quantized(source, keep_final_activation=keep_final_activation)
     return source
 
 
 def _load_float_side(source: FloatSource) -> FloatNetwork:
-    return load_float(source) if isinstance(source, str | os.PathLike) else source
+    return load_float(source) if isinstance(source, str | os.PathLike | TorchModule) else source
 
 
 def on_target(model: FloatNetwork | IntegerNetwork | QuantizedModel, target: str | None) -> QuantizedNetwork:

@@ -35,6 +35,30 @@ def perceptron(path: Path, sizes: tuple[int, ...], seed: int, *, matmul: bool = 
     save(path, nodes, constants, ["n", sizes[0]], value, ["n", sizes[-1]])
 
 
+def convolutional(path: Path, seed: int) -> None:
+    """Write a float network of images 3×9×8: convolutions (strided, padded, depthwise, dilated) and a Gemm."""
+    rng = np.random.default_rng(seed)
+    nodes, constants = [], []
+
+    def constant(name: str, *shape: int) -> str:
+        values = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]) if len(shape) > 1 else 25)
+        constants.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name
+
+    def conv(k: int, shape: tuple[int, ...], **options: object) -> None:
+        inputs = ["x" if k == 0 else f"r{k - 1}", constant(f"w{k}", *shape), constant(f"b{k}", shape[0])]
+        nodes.append(helper.make_node("Conv", inputs, [f"c{k}"], f"conv{k}", **options))
+        nodes.append(helper.make_node("Relu", [f"c{k}"], [f"r{k}"], f"relu{k}"))
+
+    conv(0, (8, 3, 3, 3), strides=[2, 1], pads=[1, 0, 1, 2])
+    conv(1, (8, 1, 3, 3), group=8, auto_pad="SAME_UPPER", strides=[1, 2])
+    conv(2, (6, 8, 2, 2), dilations=[2, 1])
+    nodes.append(helper.make_node("Flatten", ["r2"], ["flat"], "flatten"))
+    inputs = ["flat", constant("w3", 6 * 3 * 3, 10), constant("b3", 10)]
+    nodes.append(helper.make_node("Gemm", inputs, ["y"], "dense"))
+    save(path, nodes, constants, [1, 3, 9, 8], "y", [1, 10])
+
+
 def save(
     path: Path,
     nodes: list[onnx.NodeProto],
@@ -91,12 +115,14 @@ def quantize(
     )
 
 
-def run(path: Path, rows: np.ndarray) -> np.ndarray:
-    """Run a session with onnxruntime's default options."""
+def run(path: Path, rows: np.ndarray, *, single: bool = False) -> np.ndarray:
+    """Run a session with onnxruntime's default options, `single` input by input."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    if single:
+        return np.concatenate([np.asarray(session.run(None, {"x": row[None]})[0]) for row in rows])
     return np.asarray(session.run(None, {"x": rows})[0])

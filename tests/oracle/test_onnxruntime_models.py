@@ -13,7 +13,7 @@ from milpq.rounding.targets import get_target
 
 pytest.importorskip("onnxruntime")
 
-from tests.oracle.onnxruntime_models import perceptron, quantize, run
+from tests.oracle.onnxruntime_models import convolutional, perceptron, quantize, run
 
 OUTPUTS = 100_000
 
@@ -34,7 +34,7 @@ def differences(path: Path, target: str, shape: tuple[int, ...], outputs: int = 
     assert isinstance(model, QuantizedModel)
     network = model.on_target(get_target(target))
     rows = tie_heavy_rows(model, -(-outputs // network.output_size), shape, 5)
-    expected = run(path, rows).reshape(len(rows), -1)
+    expected = run(path, rows, single=len(shape) > 1).reshape(len(rows), -1)
     quantizer = network.input.quantizer
     assert quantizer is not None
     levels = network.execute(quantizer(rows.reshape(len(rows), -1).astype(np.float64)))
@@ -55,6 +55,20 @@ def test_a_perceptron_in_every_configuration(
         tmp_path / "f.onnx", tmp_path / "q.onnx", rows, qdq=qdq, unsigned=unsigned, per_channel=per_channel
     )
     assert differences(tmp_path / "q.onnx", "ort", (8,)) == 0
+
+
+@pytest.mark.parametrize("per_channel", [False, True], ids=["per-tensor", "per-channel"])
+@pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
+@pytest.mark.parametrize("qdq", [False, True], ids=["qoperator", "qdq"])
+def test_a_convolutional_network_in_every_configuration(
+    tmp_path: Path, qdq: bool, unsigned: bool, per_channel: bool
+) -> None:
+    convolutional(tmp_path / "f.onnx", 3)
+    rows = np.random.default_rng(4).uniform(-1, 1, (1, 3, 9, 8))
+    quantize(
+        tmp_path / "f.onnx", tmp_path / "q.onnx", rows, qdq=qdq, unsigned=unsigned, per_channel=per_channel
+    )
+    assert differences(tmp_path / "q.onnx", "ort", (3, 9, 8)) == 0
 
 
 def test_a_perceptron_with_separate_relu(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def factor_float64(requantization: Requantization, product: Product) -> Float64A
     TensorFlow Lite, ``kernels/kernel_util.cc``: ``GetQuantizedConvolutionMultipler`` (either product, by
     version) and ``PopulateConvolutionQuantizationParams`` (always float64).
     """
-    _require_scales(requantization)
+    require_scales(requantization)
     if product == "float32":
         scale = np.float32(requantization.input_scale)
         both = (scale * requantization.weight_scales.astype(np.float32)).astype(np.float64)
@@ -62,7 +62,7 @@ def factor_float64(requantization: Requantization, product: Product) -> Float64A
 
 def factor_float32(requantization: Requantization) -> Float32Array:
     """Return input scale · weight scale / output scale in float32 throughout, shape (channels,)."""
-    _require_scales(requantization)
+    require_scales(requantization)
     both = np.float32(requantization.input_scale) * requantization.weight_scales.astype(np.float32)
     return both / np.float32(requantization.output_scale)
 
@@ -72,7 +72,8 @@ def is_per_tensor_fully_connected(requantization: Requantization) -> bool:
     return requantization.operator == "fully_connected" and not requantization.per_channel
 
 
-def _require_scales(requantization: Requantization) -> None:
+def require_scales(requantization: Requantization) -> None:
+    """Raise TargetError unless every scale of a layer is a positive finite float32 value."""
     scales = np.concatenate(
         ([requantization.input_scale, requantization.output_scale], requantization.weight_scales)
     )

@@ -28,7 +28,7 @@ def test_equals_the_float32_formula_on_rounded_reals(rule: str) -> None:
     x[:5000] = np.round(x[:5000] / SCALES * 2) / 2 * SCALES
     x[5000:6000] = np.nextafter(x[:1000], np.inf)
     x[6000:7000] = np.nextafter(x[:1000], -np.inf)
-    expected = np.clip(RULES[rule](x.astype(np.float32), SCALES.astype(np.float32)), -123, 132)
+    expected = np.clip(RULES[rule](x.astype(np.float32), SCALES.astype(np.float32), -5), -123, 132)
     np.testing.assert_array_equal(found(x), expected)
 
 
