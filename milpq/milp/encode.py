@@ -185,6 +185,7 @@ class Encoder:
         ]
         values = [0] * len(parts)
         for index, node in enumerate(self.problem.merged.nodes):
+            builder.value = index + 1
             value = bounds.values[index + 1]
             if isinstance(node, MergedAffine):
                 sources = [faces[source] for source in node.sources]

@@ -291,13 +291,14 @@ def _add_stairs(
         builder.add_rows(
             [(column, 1.0), spread(coefficients)], low, high, name=f"{name}/stairs/{kind}", neurons=neurons
         )
-    later = np.flatnonzero(follows)
-    if len(later):
+    ordinal = np.arange(count) - np.maximum.accumulate(np.where(follows, 0, np.arange(count)))
+    for number in range(1, int(ordinal.max()) + 1):
+        later = np.flatnonzero(ordinal == number)
         builder.add_rows(
             [(stairs[later - 1], 1.0), (stairs[later], -1.0)],
             0.0,
             np.inf,
-            name=f"{name}/stairs/order",
+            name=f"{name}/stairs/order{number}",
             neurons=neurons[neuron[later]],
         )
     return stairs, accumulators[neuron], thresholds, stairs[~follows]

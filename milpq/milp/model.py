@@ -39,13 +39,16 @@ class ColumnBlock:
 class RowBlock:
     """A named run of rows, ``start ≤ row < stop``, of one kind, and the neuron each belongs to.
 
-    Name and neuron identify a row whatever else is in the model: they are what a proof refers to.
+    Value, name and neuron identify a row whatever else is in the model: they are what a proof refers to.
 
     Parameters
     ----------
+    value : int
+        The merged value the rows were made for (`ModelBuilder.value`).
     neurons : int64, shape (stop − start,)
     """
 
+    value: int
     name: str
     start: int
     stop: int
@@ -129,11 +132,11 @@ class LinearModel:
                 return block.columns
         raise KeyError(name)
 
-    def row_key(self, row: int) -> tuple[str, int]:
-        """Return the name and the neuron of a row; raise `KeyError` when it has none."""
+    def row_key(self, row: int) -> tuple[int, str, int]:
+        """Return value, name and neuron of a row; raise `KeyError` when it has no name."""
         for block in self.row_blocks:
             if block.start <= row < block.stop:
-                return block.name, int(block.neurons[row - block.start])
+                return block.value, block.name, int(block.neurons[row - block.start])
         raise KeyError(row)
 
     def objective(self, columns: Int64Array | int, coefficients: Float64Array | float = 1.0) -> Float64Array:
@@ -185,8 +188,14 @@ class ModelBuilder:
     """Collects columns and rows in bulk; `build` freezes what it has into a `LinearModel`.
 
     A builder may go on after `build`; the models it gave do not change.
+
+    Attributes
+    ----------
+    value : int
+        What the next rows belong to.
     """
 
+    value: int = 0
     _lower: list[Float64Array] = field(default_factory=list[Float64Array])
     _upper: list[Float64Array] = field(default_factory=list[Float64Array])
     _integer: list[BoolArray] = field(default_factory=list[BoolArray])
@@ -308,7 +317,7 @@ class ModelBuilder:
         start, self._rows = self._rows, self._rows + count
         if name and count:
             owners = np.arange(count, dtype=np.int64) if neurons is None else neurons
-            self._row_blocks.append(RowBlock(name, start, self._rows, owners))
+            self._row_blocks.append(RowBlock(self.value, name, start, self._rows, owners))
         return np.arange(start, self._rows, dtype=np.int64)
 
     def build(self) -> LinearModel:

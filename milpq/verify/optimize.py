@@ -13,6 +13,7 @@ from milpq.milp.backends import Backend, choose_backend
 from milpq.milp.encode import Encoder
 from milpq.milp.relax import LpBound, lp_bound, obbt
 from milpq.milp.solve import MilpOptions, MilpResult, SolveProgress, maximize_outputs
+from milpq.search.tree import TreeOptions, tree_search
 from milpq.verify import stages
 from milpq.verify.options import Options
 from milpq.verify.run import Run
@@ -63,7 +64,54 @@ def bound_by_lp(run: Run) -> None:
 
 
 def bound_by_milp(run: Run) -> None:
-    """Solve the mixed-integer program of the root cube, the largest difference first.
+    """Close the gap of the mixed-integer program of the root cube.
+
+    By our own branch and bound, whose bounds need no trust; a solver that was asked for by name solves the program
+    itself.
+    """
+    if run.options.solver == "auto":
+        _search_tree(run)
+    else:
+        _solve_natively(run)
+
+
+def _search_tree(run: Run) -> None:
+    """Branch and bound on the linear relaxation (`milpq.search.tree`)."""
+    backend, _ = _prepare(run)
+    if "duals" not in backend.features:
+        backend = choose_backend("highs").backend
+    run.tell("milp")
+    options = TreeOptions(
+        gap=run.options.gap,
+        tolerance=run.options.tolerance,
+        jobs_per_round=run.options.jobs,
+        seed=run.options.seed,
+    )
+
+    def listen(lower: float, upper: float, open_nodes: int, programs: int) -> None:
+        detail = f"{open_nodes:,} open nodes, {programs:,} linear programs"
+        run.tell("milp", detail, lower=lower, upper=upper)
+
+    with run.timed("search") as watch, stages.executor(run) as workers:
+        found = tree_search(
+            run.problem,
+            _bounds(run),
+            backend,
+            options,
+            pool=run.bracket.pool,
+            upper=run.bracket.objectives,
+            executor=workers,
+            budget=run.part(1.0),
+            on_progress=listen,
+        )
+    run.bracket.add_witnesses(found.pool)
+    run.commit("milp", found.upper, watch.elapsed_s, nodes=found.leaves + len(found.open))
+    if found.status == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _solve_natively(run: Run) -> None:
+    """Have a solver solve the mixed-integer program, the largest difference first.
 
     What the solver claims enters the bracket as trusted to the solver; its points are executed.
     """
