@@ -39,7 +39,11 @@ def bound(
         typer.Option(metavar="NAME", help="auto, or stop after: interval, symbolic, differential, lp, milp."),
     ] = "auto",
     solver: Annotated[
-        str, typer.Option(metavar="NAME", help="auto or a solver of `milpq solvers`.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto: milpq's own search; or a solver of `milpq solvers`, whose claims are trusted.",
+        ),
     ] = "auto",
     gap: Annotated[float, typer.Option(metavar="REL", help="Stop at this relative gap.")] = 1e-4,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the whole run.")] = None,
