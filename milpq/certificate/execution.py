@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Int64Array
+from milpq._arrays import Float64Array, Int64Array, gamma
 from milpq.certificate.forms import (
     ROUNDED,
     TINY,
@@ -35,7 +35,8 @@ from milpq.network.nodes import Affine
 MOST_CODES: Final = 10**10
 """Code vectors that one leaf may hold; more would take hours to execute."""
 
-_AT_ONCE: Final = 1 << 13
+_CODES_AT_ONCE: Final = 1 << 13
+_LEAVES_AT_ONCE: Final = 256
 _SYMBOLS: Final = 1024
 _MOST_FRACTIONS: Final = 1000
 
@@ -68,36 +69,57 @@ class Execution:
         counts = count_codes(self.problem, leaves)
         result = np.full((len(leaves), len(self.claim)), -np.inf)
         ends = np.cumsum(counts)
-        total = int(counts.sum())
-        for start in range(0, total, _AT_ONCE):
-            number = np.arange(start, min(start + _AT_ONCE, total))
-            owner = np.searchsorted(ends, number, side="right")
-            levels = _code_vectors(leaves, owner, number - (ends - counts)[owner])
-            first = np.flatnonzero(np.diff(owner, prepend=-1))
-            largest = np.maximum.reduceat(self._execute(leaves, owner, levels), first, axis=0)
-            result[owner[first]] = np.maximum(result[owner[first]], largest)
+        for first in range(0, len(leaves), _LEAVES_AT_ONCE):
+            some = leaves.select(slice(first, first + _LEAVES_AT_ONCE))
+            linear = self._linear(some)
+            start, stop = int(ends[first] - counts[first]), int(ends[first + len(some) - 1])
+            for begin in range(start, stop, _CODES_AT_ONCE):
+                number = np.arange(begin, min(begin + _CODES_AT_ONCE, stop))
+                owner = np.searchsorted(ends, number, side="right")
+                levels = _code_vectors(leaves, owner, number - (ends - counts)[owner])
+                value = self._execute(linear, some, owner - first, levels)
+                new = np.flatnonzero(np.diff(owner, prepend=-1))
+                result[owner[new]] = np.maximum(result[owner[new]], np.maximum.reduceat(value, new, axis=0))
         return result
 
-    def _execute(self, leaves: Cubes, owner: Int64Array, levels: Int64Array) -> Float64Array:
-        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen)."""
+    def _linear(self, leaves: Cubes) -> Linear:
+        integer = self.problem.domain.integer
+        assert integer is not None
+        if self.problem.domain.kind == "codes":
+            return Linear.of(
+                self.problem.float_network,
+                *map(integer.float_value, (leaves.level_lower, leaves.level_upper)),
+            )
+        return Linear.of(self.problem.float_network, leaves.lower, leaves.upper)
+
+    def _execute(self, linear: Linear, leaves: Cubes, owner: Int64Array, levels: Int64Array) -> Float64Array:
+        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen).
+
+        Where the linear enclosure of the leaf does not suffice for the claim, the code vector gets its own.
+        """
         network, quantized = self.problem.float_network, self.problem.quantized
         assert isinstance(quantized, IntegerNetwork)
-        if self.problem.domain.kind == "codes":
-            executed = quantized.execute(levels)
-            value, error = network.evaluate_with_error(quantized.input.float_value(levels))
-            error = error + ROUNDED * np.abs(value)
-            return self._settled(executed, (value - error, value + error), levels)
-        assert quantized.input.quantizer is not None
-        cell_lower, cell_upper = quantized.input.quantizer.cell(levels)
-        lower = np.maximum(cell_lower, leaves.lower[owner])
-        upper = np.minimum(cell_upper, leaves.upper[owner])
+        on_codes = self.problem.domain.kind == "codes"
+        if on_codes:
+            lower = upper = quantized.input.float_value(levels)
+        else:
+            assert quantized.input.quantizer is not None
+            cell_lower, cell_upper = quantized.input.quantizer.cell(levels)
+            lower = np.maximum(cell_lower, leaves.lower[owner])
+            upper = np.minimum(cell_upper, leaves.upper[owner])
         # A code whose cell lies outside of the leaf is read from none of its inputs.
-        some = np.flatnonzero((lower <= upper).all(axis=1))
-        bounds = np.full((len(levels), len(self.claim)), -np.inf)
-        if len(some):
-            ends = float_ends(network, lower[some], upper[some])
-            bounds[some] = self._apart(quantized.execute(levels[some]), ends)[0]
-        return bounds
+        exists = (lower <= upper).all(axis=1)
+        executed = quantized.execute(levels)
+        most = self._apart(executed, linear.ends(owner, lower, upper))[0]
+        unclear = np.flatnonzero(exists & (most > self.claim).any(axis=1))
+        if len(unclear) and on_codes:
+            value, error = network.evaluate_with_error(lower[unclear])
+            error = error + ROUNDED * np.abs(value)
+            most[unclear] = self._settled(executed[unclear], (value - error, value + error), levels[unclear])
+        elif len(unclear):
+            ends = float_ends(network, lower[unclear], upper[unclear])
+            most[unclear] = np.minimum(most[unclear], self._apart(executed[unclear], ends)[0])
+        return np.where(exists[:, None], most, -np.inf)
 
     def _apart(self, executed: Float64Array, ends: Ends) -> tuple[Float64Array, Float64Array]:
         """Return the most and the least that the objectives can be, given output levels and ends of the float side."""
@@ -157,11 +179,51 @@ def _code_vectors(leaves: Cubes, owner: Int64Array, number: Int64Array) -> Int64
     return levels
 
 
-def float_ends(network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Ends:
-    """Return ends of the outputs of `f` over boxes, all of shape (boxes, inputs or outputs).
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """A linear enclosure of `f` over each of some boxes: ``|f(x) − offset − slope·ε| <= radius``, x = middle + ε·half.
 
-    A value is an affine form with one symbol an input, and one for each clamp that is not settled on the box.
+    Parameters
+    ----------
+    middle, half : float64, shape (boxes, inputs)
+    slope : float64, shape (boxes, outputs, inputs)
+    offset, radius : float64, shape (boxes, outputs)
     """
+
+    middle: Float64Array
+    half: Float64Array
+    slope: Float64Array
+    offset: Float64Array
+    radius: Float64Array
+
+    @classmethod
+    def of(cls, network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Linear:
+        """Enclose over boxes of shape (boxes, inputs)."""
+        form = float_form(network, lower, upper)
+        inputs = lower.shape[1]
+        middle_, half = middle(lower, upper)
+        rest = np.abs(form.shared[:, :, 1 + inputs :]).sum(axis=2) + form.error
+        size = np.abs(form.shared).sum(axis=2)
+        # 2γ for the sums here, as much for evaluating the enclosure, and ε itself within four roundings.
+        radius = rest + (4 * gamma(form.shared.shape[2] + 8) + ROUNDED) * (size + rest) + TINY
+        slope = form.shared[:, :, 1 : 1 + inputs].transpose(1, 0, 2)
+        return cls(middle_, half, np.ascontiguousarray(slope), form.centre.T, radius.T)
+
+    def ends(self, owner: Int64Array, lower: Float64Array, upper: Float64Array) -> Ends:
+        """Return ends of `f` over parts of the boxes, one row a part, shape (parts, outputs)."""
+        half = self.half[owner]
+        low, high = (
+            np.divide(end - self.middle[owner], half, out=np.zeros_like(half), where=half > 0)
+            for end in (lower, upper)
+        )
+        slope = self.slope[owner]
+        centre = self.offset[owner] + np.einsum("boi,bi->bo", slope, 0.5 * (low + high))
+        spread = self.radius[owner] + np.einsum("boi,bi->bo", np.abs(slope), 0.5 * np.abs(high - low))
+        return centre - spread, centre + spread
+
+
+def float_form(network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Form:
+    """Return the outputs of `f` over boxes of shape (boxes, inputs): one symbol an input, one an unsettled clamp."""
     inputs = lower.shape[1]
     symbols = Symbols(_SYMBOLS)
     symbols.shared = 1 + inputs
@@ -182,7 +244,13 @@ def float_ends(network: FloatNetwork, lower: Float64Array, upper: Float64Array) 
                 values[source] = None
     output = values[network.output]
     assert output is not None
-    ends = output.ends(output.spread())
+    return output
+
+
+def float_ends(network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Ends:
+    """Return ends of the outputs of `f` over boxes, shape (boxes, outputs)."""
+    form = float_form(network, lower, upper)
+    ends = form.ends(form.spread())
     return ends[0].T, ends[1].T
 
 

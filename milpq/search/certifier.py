@@ -30,7 +30,7 @@ from milpq.search.slopes import influence
 Int32Array: TypeAlias = npt.NDArray[np.int32]
 
 _FORM_BYTES: Final = 1 << 21
-_FEW_CODES: Final = 1024
+_FEW_CODES: Final = 256
 _FEW_CELLS: Final = 64
 _LOOSE: Final = 1e-9
 """How much above the goal, relatively, counts as reached: the goal may be attained."""
