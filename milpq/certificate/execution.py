@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Int64Array, gamma
+from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
 from milpq.certificate.forms import (
     ROUNDED,
     TINY,
@@ -108,7 +108,7 @@ class Execution:
             lower = np.maximum(cell_lower, leaves.lower[owner])
             upper = np.minimum(cell_upper, leaves.upper[owner])
         # A code whose cell lies outside of the leaf is read from none of its inputs.
-        exists = (lower <= upper).all(axis=1)
+        exists: BoolArray = np.all(lower <= upper, axis=1)
         executed = quantized.execute(levels)
         most = self._apart(executed, linear.ends(owner, lower, upper))[0]
         unclear = np.flatnonzero(exists & (most > self.claim).any(axis=1))
