@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from milpq.certificate import check
     from milpq.formats import load, load_quantized, save
-    from milpq.quantization import quantize, quantize_fixed_point
+    from milpq.precision import search_precision
+    from milpq.quantization import Scheme, quantize, quantize_fixed_point
     from milpq.region.box import Box
     from milpq.torch_face import MergedNetwork, compute_guaranteed_error
     from milpq.verify import Explanation, Result, assert_quantization_error, bound, explain
@@ -24,6 +25,7 @@ __all__ = [
     "Explanation",
     "MergedNetwork",
     "Result",
+    "Scheme",
     "__version__",
     "assert_quantization_error",
     "bound",
@@ -35,6 +37,7 @@ __all__ = [
     "quantize",
     "quantize_fixed_point",
     "save",
+    "search_precision",
 ]
 
 _HOMES: Final = {
@@ -42,6 +45,7 @@ _HOMES: Final = {
     "Explanation": "milpq.verify",
     "MergedNetwork": "milpq.torch_face",
     "Result": "milpq.verify",
+    "Scheme": "milpq.quantization",
     "assert_quantization_error": "milpq.verify",
     "bound": "milpq.verify",
     "check": "milpq.certificate",
@@ -52,6 +56,7 @@ _HOMES: Final = {
     "quantize": "milpq.quantization",
     "quantize_fixed_point": "milpq.quantization",
     "save": "milpq.formats",
+    "search_precision": "milpq.precision",
 }
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -9,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from milpq.network.quantized_model import QuantizedModel
+    from milpq.precision import CostKind, SearchProgress
     from milpq.quantization import RangeMethod
 
 
@@ -31,8 +37,9 @@ def quantize(
         typer.Option(metavar="ID", help="Runtime whose rounding the file states; see `milpq targets`."),
     ] = None,
     bits: Annotated[
-        str, typer.Option(metavar="N[,N…]", help="Bits of the weights, 2 to 16; one for all or one a layer.")
-    ] = "8",
+        str | None,
+        typer.Option(metavar="N[,N…]", help="Bits of the weights, 2 to 16; one for all or one a layer."),
+    ] = None,
     activation_bits: Annotated[
         str, typer.Option(metavar="N[,N…]", help="Bits of what the layers give; one for all or one a layer.")
     ] = "8",
@@ -61,43 +68,162 @@ def quantize(
         int | None,
         typer.Option(metavar="N", help="Plain fixed point with N bits, without calibration, instead."),
     ] = None,
-) -> None:
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T", help="Search the cheapest bits whose certified error stays within T; needs --region."
+        ),
+    ] = None,
+    region: Annotated[
+        Path | None, typer.Option(metavar="REGION", help="Input box of the search: .toml, .npz or .vnnlib.")
+    ] = None,
+    widths: Annotated[
+        str, typer.Option(metavar="N-N|N,N…", help="Bits of the weights that the search tries in each layer.")
+    ] = "2-8",
+    cost: Annotated[
+        str,
+        typer.Option(
+            metavar="memory|macs", help="What is cheap: bits of weights, or multiplications × bits."
+        ),
+    ] = "memory",
+    front: Annotated[
+        bool,
+        typer.Option("--front/--no-front", help="Measure the front of cost against certified error too."),
+    ] = True,
+    input_domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="continuous|codes", help="Search: every real input, or only inputs that are codes."
+        ),
+    ] = None,
+    gap: Annotated[
+        float, typer.Option(metavar="REL", help="Relative gap to which the front is measured.")
+    ] = 0.01,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the search.")] = None,
+    question_limit: Annotated[
+        float, typer.Option(metavar="S", help="Seconds for one call of the verifier.")
+    ] = 60.0,
+    solver: Annotated[
+        str, typer.Option(metavar="NAME", help="auto or a solver of `milpq solvers`.")
+    ] = "auto",
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes, or threads of the solver.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Write the front: .json, .csv, .svg, .png, .pdf; may be given again."
+        ),
+    ] = None,
+    progress_mode: Annotated[
+        str, typer.Option("--progress", metavar="auto|json|none", help="Progress of the search on stderr.")
+    ] = "auto",
+) -> int:
     """Quantize a float network to an integer network, with activation ranges from sample inputs.
 
     The .json file states the arithmetic completely. A .tflite has int8 input and output, an .onnx (QOperator)
-    float ones; the real runtimes give the same results as `milpq simulate`.
+    float ones; the real runtimes give the same results as `milpq simulate`. With --tolerance and --region, the
+    bits of each layer are those of least cost whose certified error over the region stays within it.
+
+    Exit codes: 0 done, 1 every choice of bits exceeds the tolerance, 2 bad usage or input, 3 undecided, 4
+    soundness alarm, 130 interrupted.
     """
     from milpq.errors import UsageError
     from milpq.formats import check_save_path, load_float, save
-    from milpq.quantization import quantize as quantize_network
-    from milpq.quantization import quantize_fixed_point
+    from milpq.quantization import Scheme, calibrate_network, quantize_calibrated, quantize_fixed_point
+    from milpq.rounding.targets import get_target
 
     check_save_path(output)
     if (calibration is None) == (fixed_point is None):
         raise UsageError("give either --calibration DATA or --fixed-point N")
+    if (tolerance is None) != (region is None):
+        raise UsageError("a search over bits needs both --tolerance T and --region REGION")
     network = load_float(float_file)
     if fixed_point is not None:
+        if tolerance is not None:
+            raise UsageError("--fixed-point has one width; the search needs --calibration")
         model = quantize_fixed_point(network, fixed_point)
-    else:
-        assert calibration is not None
-        model = quantize_network(
+        save(model, output)
+        _show(model, output)
+        return 0
+    assert calibration is not None
+    scheme = Scheme(
+        parse_bits(bits or "8", "--bits"),
+        parse_bits(activation_bits, "--activation-bits"),
+        input_bits,
+        per_channel,
+        not asymmetric_weights,
+        symmetric,
+        power_of_two,
+        cast("RangeMethod", range_method),
+        percentile,
+        raw_output,
+        accumulator_bits,
+    )
+    if tolerance is None or region is None:
+        if report:
+            raise UsageError("--report writes the front of a search; give --tolerance T and --region REGION")
+        calibrated = calibrate_network(network, calibration, scheme)
+        chosen = None if target is None else get_target(target)
+        model = quantize_calibrated(network, calibrated, scheme, chosen)
+        save(model, output)
+        _show(model, output)
+        return 0
+    if bits is not None:
+        raise UsageError("--bits fixes what the search is to find; give --widths to limit it")
+    from milpq.cli.console import check_mode, plain_console
+    from milpq.precision import search_precision
+    from milpq.precision.report import check_front_path, details, headline, write_front
+
+    check_mode(progress_mode)
+    for path in report or ():
+        check_front_path(path)
+    with _search_progress(progress_mode) as listener:
+        result = search_precision(
             network,
             calibration,
-            target=target,
-            bits=parse_bits(bits, "--bits"),
-            activation_bits=parse_bits(activation_bits, "--activation-bits"),
-            input_bits=input_bits,
-            per_channel=per_channel,
-            symmetric_weights=not asymmetric_weights,
-            symmetric_activations=symmetric,
-            power_of_two=power_of_two,
-            range_method=cast("RangeMethod", range_method),
-            percentile=percentile,
-            raw_output=raw_output,
-            accumulator_bits=accumulator_bits,
+            region,
+            tolerance,
+            target=target or "",
+            widths=parse_widths(widths),
+            cost=cast("CostKind", cost),
+            scheme=scheme,
+            input_domain=input_domain,
+            front=front,
+            gap=gap,
+            time_limit=time_limit,
+            question_limit=question_limit,
+            solver=solver,
+            jobs=jobs,
+            seed=seed,
+            on_progress=listener,
         )
-    save(model, output)
-    _show(model, output)
+    if result.model is not None:
+        save(result.model, output)
+    for path in report or ():
+        write_front(result, path)
+    console = plain_console()
+    console.print(headline(result), soft_wrap=True)
+    console.print(details(result))
+    if result.model is not None:
+        _show(result.model, output)
+    return result.exit_code
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    """Return the widths that ``2-8`` or ``2,4,8`` name.
+
+    Raises
+    ------
+    UsageError
+        It is neither.
+    """
+    from milpq.errors import UsageError
+
+    try:
+        first, dash, last = text.partition("-")
+        return tuple(range(int(first), int(last) + 1) if dash else (int(part) for part in text.split(",")))
+    except ValueError:
+        raise UsageError(f"--widths {text}: give a range such as 2-8, or widths with commas") from None
 
 
 def parse_bits(text: str, option: str) -> int | tuple[int, ...]:
@@ -132,3 +258,30 @@ def _show(model: QuantizedModel, output: Path) -> None:
         )
         neurons, inputs = layer.weights.shape
         typer.echo(f"  {layer.name}: {neurons}×{inputs} weights, {codes}")
+
+
+@contextmanager
+def _search_progress(mode: str) -> Generator[Callable[[SearchProgress], None] | None]:
+    """Give a listener for the progress of a search; all of it goes to stderr."""
+    if mode == "json":
+
+        def lines(event: SearchProgress) -> None:
+            sys.stderr.write(json.dumps(asdict(event)) + "\n")
+            sys.stderr.flush()
+
+        yield lines
+    elif mode == "auto" and sys.stderr.isatty():
+        from milpq.cli.console import plain_console
+
+        with plain_console(stderr=True).status("reading the models") as status:
+
+            def line(event: SearchProgress) -> None:
+                best = "none" if event.certified_cost is None else f"{event.certified_cost:,}"
+                status.update(
+                    f"{event.examined:,} configurations examined, cost {event.cost:,}, certified {best}, "
+                    f"{event.verifier_calls} verifier calls  {event.time_s:.1f} s"
+                )
+
+            yield line
+    else:
+        yield None

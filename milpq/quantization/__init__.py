@@ -3,7 +3,7 @@
 from milpq.quantization.calibration import Calibrated, calibrate, load_calibration
 from milpq.quantization.fixed_point import quantize_fixed_point
 from milpq.quantization.layers import LinearLayer, linear_layers
-from milpq.quantization.quantize import quantize, quantize_calibrated
+from milpq.quantization.quantize import calibrate_network, quantize, quantize_calibrated
 from milpq.quantization.scheme import Bits, RangeMethod, Scheme
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "RangeMethod",
     "Scheme",
     "calibrate",
+    "calibrate_network",
     "linear_layers",
     "load_calibration",
     "quantize",

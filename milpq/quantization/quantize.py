@@ -86,15 +86,28 @@ range_method, percentile, raw_output, accumulator_bits
         accumulator_bits,
     )
     chosen = None if target is None else get_target(target)
+    if not isinstance(float_network, FloatNetwork):
+        float_network = load_float(float_network)
+    calibrated = calibrate_network(float_network, calibration, scheme)
+    return quantize_calibrated(float_network, calibrated, scheme, chosen)
+
+
+def calibrate_network(
+    float_network: FloatNetwork, calibration: npt.ArrayLike | str | os.PathLike[str], scheme: Scheme
+) -> Calibrated:
+    """Return the codes of all activations; the bits of the weights in the scheme do not matter.
+
+    Raises
+    ------
+    MilpqError
+        The data are not usable, or the structure of the network is not.
+    """
     where = "calibration data"
     if isinstance(calibration, str | os.PathLike):
         where = str(calibration)
         calibration = load_calibration(calibration)
-    if not isinstance(float_network, FloatNetwork):
-        float_network = load_float(float_network)
     rows = check_calibration(calibration, float_network.input_size, where)
-    calibrated = calibrate(linear_layers(float_network), rows, scheme)
-    return quantize_calibrated(float_network, calibrated, scheme, chosen)
+    return calibrate(linear_layers(float_network), rows, scheme)
 
 
 def quantize_calibrated(

@@ -75,6 +75,11 @@ def check_report_path(path: Path, formats: Mapping[str, object] = FORMATS) -> No
         raise UsageError(f"--report {path}: unknown ending {path.suffix!r}; use one of {', '.join(formats)}")
     if path.suffix.lower() == ".html":
         check_html()
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError where no report can be written: a directory, a missing or read-only folder."""
     if path.is_dir():
         raise UsageError(f"--report {path}: is a directory; name a file")
     if not path.parent.is_dir():
@@ -94,21 +99,22 @@ def write_report(result: Result, path: Path) -> None:
         Writing failed.
     """
     check_report_path(path)
-    _write(path, FORMATS[path.suffix.lower()](result))
+    replace_file(path, FORMATS[path.suffix.lower()](result).encode())
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
     """Write what each layer contributes, like `write_report`."""
     check_report_path(path, EXPLANATION_FORMATS)
-    _write(path, EXPLANATION_FORMATS[path.suffix.lower()](found))
+    replace_file(path, EXPLANATION_FORMATS[path.suffix.lower()](found).encode())
 
 
-def _write(path: Path, text: str) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one step: who reads it sees all of it, or what was there before."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
         # mkstemp makes files private; a report is as public as any file the user makes.
         mask = os.umask(0)
         os.umask(mask)

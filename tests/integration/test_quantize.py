@@ -1,5 +1,6 @@
 """``milpq quantize`` as a user runs it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from running import Milpq
 
 Models = Callable[[str], Path]
+SEARCH = ("--tolerance", "0.1", "--region", "region.toml")
 
 
 @pytest.fixture
@@ -53,6 +55,35 @@ def test_fixed_point_needs_no_data(milpq: Milpq, model_path: Models, tmp_path: P
     )
 
 
+def test_the_cheapest_bits_within_a_tolerance(
+    milpq: Milpq, model_path: Models, states: Path, tmp_path: Path
+) -> None:
+    region = tmp_path / "region.toml"
+    region.write_text("lower = [-0.03, -0.03, -0.03]\nupper = [0.03, 0.03, 0.03]\n")
+    out, front = tmp_path / "best.json", tmp_path / "front.json"
+    question = ["--calibration", states, "--target", "tflm", "--input-domain", "codes", "--region", region]
+    done = milpq(
+        "quantize", model_path("controller.onnx"), *question, "--tolerance", 0.05, "--widths", "3-5",
+        "-o", out, "--report", front, "--report", tmp_path / "front.svg", "--progress", "json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out.startswith("OPTIMAL: bits ") and "verifier calls: " in done.out
+    assert json.loads(done.err.splitlines()[-1])["examined"] <= 27
+    report = json.loads(front.read_text(encoding="utf-8"))
+    bounded = milpq(
+        "bound", model_path("controller.onnx"), out, "--region", region, "--input-domain", "codes",
+        "--tolerance", 0.05,
+    )  # fmt: skip
+    assert bounded.code == 0 and bounded.out.startswith("CERTIFIED")
+    assert report["best"]["upper"] <= 0.05
+    out.unlink()
+    hopeless = milpq(
+        "quantize", model_path("controller.onnx"), *question, "--tolerance", 1e-5, "--widths", "3,4",
+        "--no-front", "-o", out,
+    )  # fmt: skip
+    assert hopeless.code == 1 and hopeless.out.startswith("INFEASIBLE") and not out.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -65,6 +96,13 @@ def test_fixed_point_needs_no_data(milpq: Milpq, model_path: Models, tmp_path: P
         (["-o", "out.json", "--target", "pow2-floor"], "use power-of-two scales"),
         (["-o", "out.tflite", "--bits", "12"], "its weights are not int8"),
         (["-o", "out.json", "--bits", "16", "--activation-bits", "16"], "overflows int32"),
+        (["-o", "out.json", "--tolerance", "0.1"], "needs both --tolerance T and --region REGION"),
+        (["-o", "out.json", "--report", "front.json"], "--report writes the front of a search"),
+        (["-o", "out.json", *SEARCH], "a search needs a target"),
+        (["-o", "out.json", *SEARCH, "--target", "tflm", "--bits", "4"], "give --widths to limit it"),
+        (["-o", "out.json", *SEARCH, "--target", "tflm", "--widths", "all"], "give a range such as 2-8"),
+        (["-o", "out.json", *SEARCH, "--target", "tflm", "--cost", "money"], "unknown cost 'money'"),
+        (["-o", "out.json", *SEARCH, "--target", "tflm", "--report", "x.xml"], "unknown ending '.xml'"),
     ],
 )
 def test_what_is_refused(
