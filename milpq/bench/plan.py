@@ -16,18 +16,20 @@ from milpq.bench.suite import (
     Limits,
     MethodName,
     PairSpec,
+    QuantizedPair,
     RandomPair,
     RegionSpec,
     Suite,
     WeightsPair,
 )
-from milpq.bench.tasks import build_region, random_pair, rounded_weights
+from milpq.bench.tasks import build_region, quantized_on_box, random_pair, rounded_weights
 from milpq.formats import load_float
 from milpq.merge import DomainKind, Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.quantized_model import QuantizedModel
 from milpq.quantization import quantize_fixed_point
+from milpq.region.box import Box
 from milpq.verify.models import load_pair, on_target
 
 _Spec = TypeVar("_Spec", bound="PairSpec | RegionSpec | Limits")
@@ -76,15 +78,20 @@ class Case:
         }
 
     @property
-    def question(self) -> str:
-        """What is asked, for people."""
+    def words(self) -> list[str]:
+        """What is asked, for people, in parts."""
         parts = [self.pair.name, *_settled_values(self.pair), self.region.name, *_settled_values(self.region)]
         parts += [word for word in (self.target, self.domain) if word is not None]
         if self.outputs is not None:
             parts.append(f"outputs={','.join(map(str, self.outputs))}")
         if self.tolerance is not None:
             parts.append(f"tolerance={self.tolerance:g}")
-        return " ".join(parts)
+        return parts
+
+    @property
+    def question(self) -> str:
+        """What is asked, for people."""
+        return " ".join(self.words)
 
     @property
     def label(self) -> str:
@@ -190,13 +197,21 @@ class Poser:
         assert isinstance(spec.bits, int)
         if isinstance(spec, WeightsPair):
             return network, on_target(rounded_weights(network, spec.bits), target)
-        assert isinstance(spec, FixedPointPair)
-        return network, quantize_fixed_point(network, spec.bits).on_target(None)
+        if isinstance(spec, FixedPointPair):
+            # Settled here: clipped weights are more than half a step off, which no pair of files may be.
+            return network, on_target(quantize_fixed_point(network, spec.bits), target)
+        return network, on_target(_on_box(spec, network), target)
+
+
+def _on_box(spec: QuantizedPair, network: FloatNetwork) -> QuantizedModel:
+    assert isinstance(spec.bits, int)
+    box = Box(spec.lower, spec.upper)
+    box.check_size(network.input_size)
+    return quantized_on_box(network, box.lower, box.upper, spec.bits, spec.seed)
 
 
 def _random(spec: RandomPair, target: str | None) -> tuple[FloatNetwork, FloatNetwork | IntegerNetwork]:
     numbers = spec.inputs, spec.width, spec.depth, spec.bits, spec.seed
     inputs, width, depth, bits, seed = (number for number in numbers if isinstance(number, int))
     network, quantized = random_pair([inputs, *[width] * depth, spec.outputs], bits, seed)
-    model: QuantizedModel = quantized
-    return network, on_target(model, target)
+    return network, on_target(quantized, target)

@@ -78,6 +78,23 @@ class FixedPointPair(_Strict):
     bits: Sweep[Annotated[int, Field(ge=3, le=16)]] = 8
 
 
+class QuantizedPair(_Strict):
+    """A float network and its integer version by milpq's own quantizer, at `bits` bits throughout.
+
+    Activation ranges come from uniform random inputs of the box from `lower` to `upper`, real units.
+    """
+
+    sweeps: ClassVar[tuple[str, ...]] = ("bits",)
+
+    build: Literal["quantized"]
+    name: Name
+    float_file: Annotated[str, Field(alias="float")]
+    lower: list[Finite]
+    upper: list[Finite]
+    bits: Sweep[Bits] = 8
+    seed: Seed = 0
+
+
 class RandomPair(_Strict):
     """A random float ReLU network with equal hidden layers, and its integer version at `bits` bits."""
 
@@ -88,7 +105,7 @@ class RandomPair(_Strict):
     width: Sweep[Count]
     depth: Sweep[Count] = 2
     outputs: Count = 1
-    bits: Sweep[Annotated[int, Field(ge=2, le=8)]] = 8
+    bits: Sweep[Bits] = 8
     seed: Sweep[Seed] = 0
 
 
@@ -103,6 +120,7 @@ PairSpec = Annotated[
     Annotated[FilePair, Tag("files")]
     | Annotated[WeightsPair, Tag("weights")]
     | Annotated[FixedPointPair, Tag("fixed-point")]
+    | Annotated[QuantizedPair, Tag("quantized")]
     | Annotated[RandomPair, Tag("random")],
     Discriminator(_pair_kind),
 ]
@@ -147,13 +165,13 @@ class BallRegion(_Strict):
 class CodesRegion(_Strict):
     """Input codes within a radius of a center, clipped to those the input can hold.
 
-    The center is a list of codes, one code for all inputs, or ``"normal"``: rounded normal deviates around the
-    zero point with standard deviation `spread`, from `seed`.
+    The center is ``"zero"`` (the code of 0 everywhere), one code for all inputs, a list of codes, or ``"normal"``:
+    rounded normal deviates around the code of 0 with standard deviation `spread`, from `seed`.
     """
 
     sweeps: ClassVar[tuple[str, ...]] = ("radius_codes",)
     name: Name = "codes"
-    center_codes: int | list[int] | Literal["normal"] = 0
+    center_codes: int | list[int] | Literal["zero", "normal"] = "zero"
     spread: Positive = 15.0
     seed: Seed = 0
     radius_codes: Sweep[Annotated[int, Field(ge=0, le=2**15)]]

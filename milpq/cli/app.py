@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from milpq.cli.bench import bench
 from milpq.cli.bound import bound
 from milpq.cli.check import check
 from milpq.cli.demo import demo
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (bound, explain, check, quantize, simulate, targets, solvers, demo):
+for _command in (bound, bench, explain, check, quantize, simulate, targets, solvers, demo):
     app.command()(_command)
 
 

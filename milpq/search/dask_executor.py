@@ -29,6 +29,36 @@ _LOSSES: Final = 3
 _LOOKAHEAD: Final = 3  # jobs under way for each worker
 
 
+def connect(address: str | None, workers: int) -> tuple[Any, Any]:
+    """Return a client, and the cluster if it was started here.
+
+    Parameters
+    ----------
+    address : str or None
+        ``HOST:PORT`` of a scheduler; None starts a cluster of processes on this machine.
+    workers : int
+        Of that cluster.
+
+    Raises
+    ------
+    UsageError
+        No scheduler answers there.
+    """
+    module: Any = distributed
+    cluster: Any = None
+    if address is None:
+        cluster = module.LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        )
+    try:
+        client = module.Client(
+            cluster if address is None else f"tcp://{address}", timeout=_PATIENCE_S, set_as_default=False
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no Dask scheduler answers at {address} ({error})") from error
+    return client, cluster
+
+
 class DaskExecutor:
     """Runs jobs on a Dask cluster.
 
@@ -46,23 +76,7 @@ class DaskExecutor:
     """
 
     def __init__(self, address: str | None, workers: int = 1) -> None:
-        module: Any = distributed
-        self._cluster: Any = None
-        if address is None:
-            self._cluster = module.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            )
-        try:
-            self._client: Any = module.Client(
-                self._cluster if address is None else f"tcp://{address}",
-                timeout=_PATIENCE_S,
-                set_as_default=False,
-            )
-        except (OSError, ValueError) as error:
-            raise UsageError(f"no Dask scheduler answers at {address} ({error})") from error
+        self._client, self._cluster = connect(address, workers)
         self._work: Callable[[Any], Any] | None = None
         self._sent: Any = None
 

@@ -131,7 +131,8 @@ def bound(
     except (MemoryError, WorkersLostError) as error:
         if not math.isfinite(run.bracket.upper):
             raise
-        run.bracket.notes.append(f"stopped early: {error or 'out of memory'}")
+        reason = "out of memory" if isinstance(error, MemoryError) else str(error)
+        run.bracket.notes.append(f"stopped early: {reason}")
     if certifier is not None and certificate is not None:
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")

@@ -1,4 +1,4 @@
-"""A random network and its integer version: problems of any size."""
+"""Networks quantized on random inputs, and random networks: problems of any size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
-from milpq.network.quantized_model import QuantizedLinear, QuantizedModel
-from milpq.rounding.requantization import Requantization
+from milpq.network.quantized_model import QuantizedModel
+from milpq.quantization import quantize
 
 _SAMPLES = 2000
-_STRETCH = 1.05  # of the activation range seen on the samples
+
+
+def quantized_on_box(
+    network: FloatNetwork, lower: Float64Array, upper: Float64Array, bits: int, seed: int
+) -> QuantizedModel:
+    """Return the integer version of a network, its ranges from uniform random inputs of a box and its corners.
+
+    Parameters
+    ----------
+    lower, upper : float64, shape (inputs,), real units
+    bits : int
+        Of weights, activations and inputs; weights are symmetric per tensor.
+    """
+    generator = np.random.default_rng(seed)
+    samples = generator.uniform(lower, upper, size=(_SAMPLES, network.input_size))
+    samples = np.concatenate([samples, lower[None], upper[None]])
+    return quantize(network, samples, bits=bits, activation_bits=bits, input_bits=bits)
 
 
 def random_pair(sizes: list[int], bits: int, seed: int) -> tuple[FloatNetwork, QuantizedModel]:
@@ -22,53 +38,14 @@ def random_pair(sizes: list[int], bits: int, seed: int) -> tuple[FloatNetwork, Q
     Parameters
     ----------
     sizes : list of int
-        Inputs, hidden layers, outputs.
+        Inputs, hidden layers, outputs.  Inputs lie in [−1, 1].
     bits : int
-        Of weights and codes.  Weights are symmetric per tensor; inputs lie in [−1, 1).
+        Of weights, activations and inputs.
     """
     generator = np.random.default_rng(seed)
     network = _random_network(generator, sizes)
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    input_scale = 2.0 ** (1 - bits)
-    values = generator.integers(low, high + 1, size=(_SAMPLES, sizes[0])) * input_scale
-    scale = input_scale
-    layers: list[QuantizedLinear] = []
-    affine = [node for node in network.nodes if isinstance(node, Affine)]
-    for index, node in enumerate(affine):
-        weights = _dense(node)
-        values = values @ weights.T + node.bias
-        relu = index < len(affine) - 1
-        values = np.maximum(values, 0.0) if relu else values
-        weight_scale = float(np.float32(np.abs(weights).max() / high))
-        reach = float(values.max() if relu else 2 * np.abs(values).max())
-        output_scale = float(np.float32(max(reach, 1e-3) * _STRETCH / (high - low)))
-        zero_point = low if relu else 0
-        layers.append(
-            QuantizedLinear(
-                node.name,
-                index,
-                np.rint(weights / weight_scale),
-                np.rint(node.bias / (scale * weight_scale)).astype(np.int64),
-                scale,
-                np.full(1, weight_scale),
-                np.zeros(len(node.bias), dtype=np.int64),
-                Requantization(
-                    "fully_connected",
-                    scale,
-                    np.full(1, weight_scale),
-                    False,
-                    output_scale,
-                    zero_point,
-                    low,
-                    high,
-                ),
-                "relu" if relu else "none",
-            )
-        )
-        scale = output_scale
-    scales = np.full(sizes[0], input_scale)
-    name = f"random {'-'.join(map(str, sizes))}, seed {seed}, {bits} bits"
-    return network, QuantizedModel(scales, 0, low, high, scales, tuple(layers), len(layers), name)
+    one = np.ones(sizes[0])
+    return network, quantized_on_box(network, -one, one, bits, seed)
 
 
 def _random_network(generator: np.random.Generator, sizes: list[int]) -> FloatNetwork:
@@ -83,9 +60,3 @@ def _random_network(generator: np.random.Generator, sizes: list[int]) -> FloatNe
         if index < len(pairs) - 1:
             nodes.append(Clamp(f"relu{index + 1}", len(nodes)))
     return FloatNetwork(sizes[0], tuple(nodes), len(nodes), f"random {'-'.join(map(str, sizes))}")
-
-
-def _dense(node: Affine) -> Float64Array:
-    matrix = node.terms[0].matrix
-    assert isinstance(matrix, np.ndarray)
-    return matrix

@@ -65,8 +65,9 @@ def _codes(spec: CodesRegion, integer: IntegerInput) -> Box:
     if spec.center_codes == "normal":
         deviates = np.random.default_rng(spec.seed).normal(size=integer.size) * spec.spread
         center = np.rint(deviates).astype(np.int64) + integer.zero_point
-    elif isinstance(spec.center_codes, int):
-        center = np.full(integer.size, spec.center_codes, dtype=np.int64)
+    elif not isinstance(spec.center_codes, list):
+        code = integer.zero_point if spec.center_codes == "zero" else int(spec.center_codes)
+        center = np.full(integer.size, code, dtype=np.int64)
     else:
         center = np.array(spec.center_codes, dtype=np.int64)
         if len(center) != integer.size:

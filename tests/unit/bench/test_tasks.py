@@ -47,9 +47,8 @@ def test_a_random_pair_is_a_pair_and_close(bits: int) -> None:
     quantized = model.on_target(get_target("tflm"))
     region = build_region(CodesRegion(radius_codes=2**bits), quantized, __file__)
     problem = Problem.create(network, quantized, region, "codes")
-    points = quantized.input.float_value(
-        np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), size=(500, 4))
-    )
+    levels = quantized.input.level_lower, quantized.input.level_upper + 1
+    points = quantized.input.float_value(np.random.default_rng(0).integers(*levels, size=(500, 4)))
     difference, _ = problem.differences(points)
     spread = float(np.ptp(network.evaluate(points)))
     assert 0 < np.abs(difference).max() < (0.1 if bits == 8 else 1.0) * spread
