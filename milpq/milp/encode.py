@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Int64Array, Matrix, frozen
+from milpq._arrays import BoolArray, Float64Array, Int64Array, Matrix, frozen
 from milpq.bounds.values import Bounds
 from milpq.errors import UsageError
 from milpq.merge.domain import Cubes
@@ -85,6 +85,15 @@ class Encoding:
         side = self.faces[self.problem.merged.output].difference
         assert side is not None
         return side.columns[self.problem.outputs]
+
+    @property
+    def counts(self) -> BoolArray:
+        """Tell which columns count integer units, levels and accumulators, shape (columns,)."""
+        result = np.zeros(self.model.columns, dtype=np.bool_)
+        for faces in self.faces:
+            if faces.unit is not None:
+                result[faces.quantized.columns] = True
+        return result
 
     @property
     def integers(self) -> Int64Array:

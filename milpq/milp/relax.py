@@ -25,6 +25,7 @@ from milpq.milp.backends.protocol import Backend, Session, SolveOptions
 from milpq.milp.encode import Encoder, Encoding
 from milpq.milp.faces import Faces
 from milpq.milp.safe import safe_upper_bound
+from milpq.milp.scaling import ScaledSession
 
 _NEAR = 1e-3  # of its range: a column seen so close to its bound can hardly be tightened
 
@@ -83,22 +84,24 @@ def lp_bound(
     ends = {1: known.upper[0, outputs].copy(), -1: -known.lower[0, outputs]}
     points: list[Float64Array] = []
     complete = True
-    with backend.open(encoding.solver_model.relaxed()) as session:
-        for position in range(len(outputs)):
-            for sign in (1, -1):
-                left = None if time_limit is None else time_limit - (time.perf_counter() - started)
-                if left is not None and left <= 0.0:
-                    complete = False
-                    break
-                objective = encoding.objective(position, sign)
-                solution = session.maximize(objective, SolveOptions(time_limit=left))
-                complete &= solution.status == "optimal"
-                found = safe_upper_bound(encoding.model, objective, solution.duals)
-                ends[sign][position] = min(ends[sign][position], found)
-                if solution.point is not None:
-                    points.append(encoding.point_to_input(solution.point))
-                if solution.interrupted:
-                    raise KeyboardInterrupt
+    order = [(position, sign) for position in range(len(outputs)) for sign in (1, -1)]
+    # Where time runs out, it should not have been spent on differences that are small anyway.
+    order.sort(key=lambda key: -float(ends[key[1]][key[0]]))
+    with ScaledSession(backend, encoding.solver_model.relaxed()) as session:
+        for position, sign in order:
+            left = None if time_limit is None else time_limit - (time.perf_counter() - started)
+            if left is not None and left <= 0.0:
+                complete = False
+                break
+            objective = encoding.objective(position, sign)
+            solution = session.maximize(objective, SolveOptions(time_limit=left))
+            complete &= solution.status == "optimal"
+            found = safe_upper_bound(encoding.model, objective, solution.duals)
+            ends[sign][position] = min(ends[sign][position], found)
+            if solution.point is not None and bool(np.isfinite(solution.point).all()):
+                points.append(encoding.point_to_input(solution.point))
+            if solution.interrupted:
+                raise KeyboardInterrupt
     inputs = np.stack(points) if points else np.zeros((0, problem.merged.input_size))
     return LpBound(frozen(-ends[-1]), frozen(ends[1]), inputs, complete, time.perf_counter() - started)
 
@@ -141,7 +144,7 @@ def obbt(
         targets = _targets(encoding, value)
         if not targets:
             continue
-        with backend.open(encoding.solver_model.relaxed()) as session:
+        with ScaledSession(backend, encoding.solver_model.relaxed()) as session:
             found = _tighten(encoding, session, targets, deadline)
         if found:
             bounds = _with_columns(bounds, value, encoding.faces[value], found)

@@ -22,6 +22,7 @@ from milpq.merge.domain import Cubes
 from milpq.merge.problem import Problem
 from milpq.milp.backends.protocol import Backend, Progress, Session, Solution, SolveOptions
 from milpq.milp.encode import Encoder, Encoding
+from milpq.milp.scaling import ScaledSession
 
 _TOLERANCE = 1e-7  # of the range of the objective: ten times what tolerances of 1e-6 cost against enumeration
 
@@ -237,7 +238,7 @@ class _Run:
     def solve(self, backend: Backend) -> MilpResult:
         """Solve every objective; go round again with what time is left for those that ran out of theirs."""
         try:
-            with backend.open(self.encoding.solver_model) as session:
+            with ScaledSession(backend, self.encoding.solver_model, self.encoding.counts) as session:
                 open_ = list(self.results)
                 while open_ and not self.stopped:
                     open_.sort(key=lambda key: -self.results[key].upper)

@@ -15,6 +15,7 @@ import numpy as np
 from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import UsageError
 from milpq.merge import Problem
+from milpq.network.nodes import Affine
 from milpq.search.budget import Budget
 from milpq.search.codes import count_codes, levels_of
 from milpq.search.execution import Execution, signed
@@ -25,6 +26,9 @@ from milpq.search.pool import WitnessPool
 
 _ELEMENTS = 2_000_000
 """Numbers that one generation of children may hold."""
+
+_CHUNK_OPERATIONS = 2e8
+"""Multiplications between two looks at the budget: a tenth of a second or so."""
 
 _GENERATIONS = 40
 """Generations that the effort must suffice for; the population is smaller where it would not."""
@@ -114,18 +118,32 @@ class _Search:
         objectives, inputs = self._execution.objectives, self._inputs.size
         room = min(_ELEMENTS // inputs, self._limit // _GENERATIONS) // (options.brood * objectives)
         self._population = max(2, min(options.population, room))
+        # Networks of hundreds of outputs have too many objectives for all of them to move at once.
+        self._parents = max(1, _ELEMENTS // (inputs * options.brood))
+        nodes = (node for node in problem.float_network.nodes if isinstance(node, Affine))
+        weights = sum(float(term.matrix.size) for node in nodes for term in node.terms)
+        self._chunk = int(min(max(_CHUNK_OPERATIONS / max(weights, 1.0), 16), 1 << 16))
         self.pool = pool
         self.points = np.zeros((0, inputs))
         self.values = np.zeros(0)
         self.objective: Int64Array = np.zeros(0, dtype=np.int64)
 
     def run(self, points: Float64Array) -> Float64Array:
-        """Execute feedable points, remember the best, and return their objectives (points, objectives)."""
-        levels = self._inputs.levels(points)
-        difference = self._execution.run(points, None if self._problem.domain.integer is None else levels)
-        self._budget.used += len(points)
-        self.pool = self.pool.update(points, levels, difference, self._execution.error)
-        return signed(difference)
+        """Execute feedable points, remember the best, and return their objectives (points, objectives).
+
+        Points that the budget does not reach have the value minus infinity; something is executed in any case.
+        """
+        values = np.full((len(points), self._execution.objectives), -np.inf)
+        for start in range(0, len(points), self._chunk):
+            if self._budget.used and (self._budget.out_of_time or self._budget.cancelled()):
+                break
+            part = points[start : start + self._chunk]
+            levels = self._inputs.levels(part)
+            difference = self._execution.run(part, None if self._problem.domain.integer is None else levels)
+            self._budget.used += len(part)
+            self.pool = self.pool.update(part, levels, difference, self._execution.error)
+            values[start : start + len(part)] = signed(difference)
+        return values
 
     def sample(self, starts: Float64Array | None) -> None:
         """Fill the population with the best of a first sample."""
@@ -159,6 +177,15 @@ class _Search:
         self.values = np.concatenate([values[rows, k] for k, rows in enumerate(chosen)])
         counts = [len(rows) for rows in chosen]
         self.objective = np.repeat(np.arange(len(chosen), dtype=np.int64), counts)
+        if len(self.points) > self._parents:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Keep as many points as one generation can hold: those of the objectives with the largest values."""
+        best = np.full(self._execution.objectives, -np.inf)
+        np.maximum.at(best, self.objective, self.values)
+        rows = np.lexsort((-self.values, -best[self.objective]))[: self._parents]
+        self.points, self.values, self.objective = self.points[rows], self.values[rows], self.objective[rows]
 
     def evolve(self) -> None:
         """Let the population move until four fifths of the effort are spent."""
@@ -205,6 +232,8 @@ class _Search:
         lower = self.pool.lower
         promising = np.flatnonzero(lower >= lower.max() - 0.5 * abs(lower.max()))
         rows = np.flatnonzero(np.isin(self.objective, promising))
+        if not len(rows):
+            return np.arange(len(self.objective))
         self.points, self.values = self.points[rows], self.values[rows]
         self.objective = self.objective[rows]
         return rows

@@ -175,6 +175,8 @@ class TreeWork:
             empty = Node(node.objective, node.decisions, -math.inf, Evidence("propagation", depth))
             return Done([], [empty], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
         encoding, bounds = found
+        if job.deadline is not None and time.monotonic() >= job.deadline:
+            return Done([node], [], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
         with ScaledSession(self.backend, encoding.solver_model.relaxed()) as session:
             return _Subtree(self, job, encoding, bounds, session).run()
 
