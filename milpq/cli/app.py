@@ -16,6 +16,7 @@ from milpq.cli.explain import explain
 from milpq.cli.lists import solvers, targets
 from milpq.cli.quantize import quantize
 from milpq.cli.simulate import simulate
+from milpq.cli.vnncomp import vnncomp
 from milpq.errors import MilpqError
 
 INTERRUPTED: Final = 130
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (bound, bench, explain, check, quantize, simulate, targets, solvers, demo):
+for _command in (bound, bench, explain, check, quantize, simulate, targets, solvers, vnncomp, demo):
     app.command()(_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -98,12 +99,12 @@ class FloatNetwork:
         assert output is not None and output_error is not None
         return output, output_error
 
-    def evaluate_exact(self, point: Float64Array) -> list[Fraction]:
-        """Return the exact real outputs at one float64 point, as fractions.
+    def evaluate_exact(self, point: Float64Array | Sequence[Fraction]) -> list[Fraction]:
+        """Return the exact real outputs at one point of float64 numbers or fractions.
 
         Slow (big integers): about a microsecond per weight.  For witnesses, not for searching.
         """
-        values: list[list[Fraction]] = [[Fraction(float(x)) for x in point]]
+        values: list[list[Fraction]] = [[x if isinstance(x, Fraction) else Fraction(float(x)) for x in point]]
         for node in self.nodes:
             if isinstance(node, Affine):
                 result = [Fraction(float(b)) for b in node.bias]

@@ -78,14 +78,14 @@ def check_report_path(path: Path, formats: Mapping[str, object] = FORMATS) -> No
     check_place(path)
 
 
-def check_place(path: Path) -> None:
-    """Raise UsageError where no report can be written: a directory, a missing or read-only folder."""
+def check_place(path: Path, option: str = "--report") -> None:
+    """Raise UsageError where no file can be written: a directory, a missing or read-only folder."""
     if path.is_dir():
-        raise UsageError(f"--report {path}: is a directory; name a file")
+        raise UsageError(f"{option} {path}: is a directory; name a file")
     if not path.parent.is_dir():
-        raise UsageError(f"--report {path}: there is no directory {path.parent}; create it first")
+        raise UsageError(f"{option} {path}: there is no directory {path.parent}; create it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"--report {path}: not writable; choose another place")
+        raise UsageError(f"{option} {path}: not writable; choose another place")
 
 
 def write_report(result: Result, path: Path) -> None:
