@@ -252,18 +252,18 @@ class _GraphBuilder:
         version: int,
         inputs: list[int],
         output: int,
-        options: schema.FullyConnectedOptionsT | None = None,
+        options: Any = None,
     ) -> None:
-        """Add an operator with one output."""
+        """Add an operator with one output; `options` is the schema's table of options of its kind."""
         if (code, version) not in self._codes:
             self._codes.append((code, version))
-        kinds = schema.BuiltinOptions
+        kind = "NONE" if options is None else type(options).__name__.removesuffix("T")
         self._operators.append(
             schema.OperatorT(
                 opcodeIndex=self._codes.index((code, version)),
                 inputs=inputs,
                 outputs=[output],
-                builtinOptionsType=kinds.NONE if options is None else kinds.FullyConnectedOptions,
+                builtinOptionsType=getattr(schema.BuiltinOptions, kind),
                 builtinOptions=options,
             )
         )
@@ -280,8 +280,8 @@ class _GraphBuilder:
         model = schema.ModelT(
             version=SCHEMA_VERSION,
             operatorCodes=[
-                # All four operators have codes below 127, where the old field must repeat the new.
-                schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, version=version)
+                # Operators with codes below 127 repeat them in the old field.
+                schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)
                 for code, version in self._codes
             ],
             subgraphs=[subgraph],

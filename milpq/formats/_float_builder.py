@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
 
-from milpq._arrays import Float64Array, Matrix
+from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.network.float_network import FloatNetwork
+from milpq.network.float_parts import average_node, maximum_nodes, outside_counts, selection_node
 from milpq.network.nodes import Affine, Clamp, FloatNode, Term
 
 SIGMOID_NOTE = "answered at the input of the final sigmoid, which is left out"
 """What `note` says of a network whose last operator was a sigmoid."""
+
+SOFTMAX_NOTE = "answered at the input of the final softmax, which is left out"
+"""What `note` says of a network whose last operator was a softmax."""
+
+AVERAGE_NOTE = "averages are sums times the float64 number nearest to 1/count"
+"""What `note` says of a float network whose averages are not exact in float64."""
 
 MAX_VALUES = 2**22
 """Largest number of neurons in one value."""
@@ -41,6 +49,7 @@ class FloatBuilder:
         self._nodes: list[FloatNode] = []
         self._sizes: list[int] = [input_size]
         self._weights = 0
+        self._inexact_average = False
         self.check_size(input_size, "the input")
 
     def check_size(self, size: int, what: str) -> None:
@@ -93,7 +102,7 @@ class FloatBuilder:
         if isinstance(node, Affine) and _single(constant) and _is_single(node):
             # 24 bits times 24 bits fit into the 53 of float64, so every product is exact.
             terms = tuple(Term(term.source, _scale_rows(term.matrix, constant)) for term in node.terms)
-            return self._append(Affine(node.name, terms, node.bias * constant), len(constant))
+            return self._append(replace(node, terms=terms, bias=node.bias * constant), len(constant))
         return self._affine(name, (Term(value, _diagonal(constant)),), np.zeros(len(constant)))
 
     def add(self, name: str, first: int, second: int, *, subtract: bool = False) -> int:
@@ -104,7 +113,32 @@ class FloatBuilder:
             terms: tuple[Term, ...] = (Term(first, _diagonal(np.full(size, 1.0 + sign))),)
         else:
             terms = (Term(first, _identity(size)), Term(second, _diagonal(np.full(size, sign))))
-        return self._affine(name, terms, np.zeros(size))
+        return self._affine(name, terms, np.zeros(size), weighted=False)
+
+    def average(self, name: str, value: int, candidates: Int64Array) -> int:
+        """Append averages of candidates (neurons, window), `geometry.OUTSIDE` not counted."""
+        counts = outside_counts(candidates)
+        node = average_node(name, value, self._sizes[value], candidates, counts)
+        self._inexact_average |= bool((np.frexp(counts.astype(np.float64))[0] != 0.5).any())
+        return self._affine(name, node.terms, node.bias, weighted=False)
+
+    def maximum(self, name: str, value: int, candidates: Int64Array) -> int:
+        """Append maxima of candidates (neurons, window), `geometry.OUTSIDE` not counted."""
+        nodes = maximum_nodes(name, value, self._sizes[value], candidates, len(self._nodes) + 1)
+        for node in nodes:
+            if isinstance(node, Affine):
+                value = self._affine(name, node.terms, node.bias, weighted=False)
+            else:
+                value = self._append(node, self._sizes[node.source])
+        return value
+
+    def select(
+        self, name: str, values: Sequence[int], chosen: Sequence[Int64Array], constant: Float64Array
+    ) -> int:
+        """Append a selection: every neuron is a neuron of one of `values`, or a constant."""
+        sources = [(value, self._sizes[value]) for value in values]
+        node = selection_node(name, sources, chosen, constant)
+        return self._affine(name, node.terms, node.bias, weighted=False)
 
     def clamp(self, name: str, value: int, lower: float, upper: float) -> int:
         """Append ``min(max(value, lower), upper)``; a clamp to ``(−inf, inf)`` appends nothing."""
@@ -129,15 +163,20 @@ class FloatBuilder:
             else:
                 nodes.append(replace(node, source=renumbered[node.source]))
             renumbered[index + 1] = len(nodes)
-        return FloatNetwork(self._sizes[0], tuple(nodes), renumbered[output], self._origin, note)
+        notes = [note] if note else []
+        if self._inexact_average:
+            notes.append(AVERAGE_NOTE)
+        return FloatNetwork(self._sizes[0], tuple(nodes), renumbered[output], self._origin, "; ".join(notes))
 
-    def _affine(self, name: str, terms: tuple[Term, ...], bias: Float64Array) -> int:
+    def _affine(
+        self, name: str, terms: tuple[Term, ...], bias: Float64Array, *, weighted: bool = True
+    ) -> int:
         self.check_size(len(bias), f"layer {name!r}")
         count = sum(_data(term.matrix).size for term in terms)
         self.check_weights(count, f"layer {name!r}")
         self._weights += count
         try:
-            return self._append(Affine(name, terms, bias), len(bias))
+            return self._append(Affine(name, terms, bias, weighted), len(bias))
         except InvalidNetworkError as error:
             raise InvalidNetworkError(f"{self._origin}: {error}") from error
 

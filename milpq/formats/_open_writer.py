@@ -16,7 +16,6 @@ from milpq.formats._files import PathLike, beside
 from milpq.formats._float_builder import MAX_WEIGHTS
 from milpq.network.quantized_model import (
     QuantizedLinear,
-    QuantizedLogistic,
     QuantizedLookup,
     QuantizedModel,
     StatedRequantization,
@@ -54,14 +53,14 @@ def write_open_network(model: QuantizedModel, path: PathLike) -> None:
         entry["rounding"] = model.input_rounding
     layers: list[dict[str, object]] = []
     for number, layer in enumerate(model.layers, start=1):
-        if isinstance(layer, QuantizedLogistic):
-            raise UnsupportedModelError(
-                f"{model.origin}: layer {layer.name!r}: a sigmoid depends on the target; leave it out"
-            )
         if isinstance(layer, QuantizedLookup):
             layers.append(_lookup_entry(layer))
-        else:
+        elif isinstance(layer, QuantizedLinear):
             layers.append(_linear_entry(layer, number, arrays, model.origin))
+        else:
+            raise UnsupportedModelError(
+                f"{model.origin}: layer {layer.name!r}: the open format states layers with weights and tables only"
+            )
     file: dict[str, object] = {"schema": "milpq-network/1", "note": model.note}
     if arrays.stored:
         name = Path(path).with_suffix(".npz").name

@@ -1,31 +1,54 @@
-"""Read an int8 `.tflite` model of fully connected layers as a QuantizedModel."""
+"""Read an int8 or uint8 `.tflite` model as a QuantizedModel."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from milpq._arrays import Int64Array
 from milpq.errors import InvalidNetworkError, ModelFileError, TargetError, UnsupportedModelError
+from milpq.formats import _tflite_windows as windows
 from milpq.formats._files import PathLike
-from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS, SIGMOID_NOTE
+from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS, SIGMOID_NOTE, SOFTMAX_NOTE
 from milpq.formats.tflite_reader import TfliteGraph, TfliteOperator, TfliteTensor, read_tflite
+from milpq.network.geometry import OUTSIDE
 from milpq.network.quantized_model import (
+    QuantizedAverage,
     QuantizedLayer,
     QuantizedLinear,
-    QuantizedLogistic,
+    QuantizedMaximum,
     QuantizedModel,
+    QuantizedSelection,
+    QuantizedSum,
+    QuantizedUnary,
 )
-from milpq.rounding.activation import CODE_LOWER, CODE_UPPER, activation_codes
-from milpq.rounding.requantization import Requantization
+from milpq.rounding.activation import INT8, CodeRange, activation_codes
+from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel, UnaryKernel, UnaryKind
+from milpq.rounding.requantization import Operator, Requantization
+
+_RANGES = {"INT8": INT8}
+_UNARY: dict[str, UnaryKind] = {
+    "QUANTIZE": "requantize",
+    "RELU": "relu",
+    "RELU6": "relu6",
+    "RELU_N1_TO_1": "relu_n1_to_1",
+    "LOGISTIC": "logistic",
+}
+_LINEAR: dict[str, Operator] = {
+    "FULLY_CONNECTED": "fully_connected",
+    "CONV_2D": "conv",
+    "DEPTHWISE_CONV_2D": "depthwise",
+}
+_ENDS = {"LOGISTIC": SIGMOID_NOTE, "SOFTMAX": SOFTMAX_NOTE}
 
 
 def read_int8_tflite(path: PathLike, *, keep_final_activation: bool = False) -> QuantizedModel:
     """Return what an int8 `.tflite` file states, its rounding left to a target.
 
-    QUANTIZE at the start and DEQUANTIZE at the end are the boundary of the integer network.  A LOGISTIC at
-    the end is left out, and `note` says so, unless `keep_final_activation`.
+    QUANTIZE at the start and DEQUANTIZE at the end are the boundary of the integer network.  A LOGISTIC or SOFTMAX
+    at the end is left out, and `note` says so; a LOGISTIC is kept with `keep_final_activation`.
 
     Raises
     ------
@@ -54,9 +77,19 @@ class _Walker:
         self.sizes: list[int] = []
         self.values: dict[int, int] = {}
         self.ended: dict[int, str] = {}
-        self.dropped: set[int] = set()
+        self.dropped: dict[int, str] = {}
         self.input: TfliteTensor | None = None
         self.weights = 0
+        self.handlers: dict[str, Callable[[TfliteOperator], None]] = {
+            **dict.fromkeys(_LINEAR, self._linear),
+            **dict.fromkeys(("AVERAGE_POOL_2D", "MEAN"), self._average),
+            "MAX_POOL_2D": self._maximum,
+            "ADD": self._add,
+            **dict.fromkeys(("PAD", "PADV2"), self._pad),
+            "CONCATENATION": self._concatenate,
+            **dict.fromkeys(_UNARY, self._unary),
+            **dict.fromkeys(("RESHAPE", "DEQUANTIZE", "SOFTMAX"), self._pass),
+        }
 
     def model(self) -> QuantizedModel:
         graph = self.graph
@@ -68,18 +101,18 @@ class _Walker:
             raise UnsupportedModelError(f"{graph.path}: is a float model where a quantized one is needed")
         if graph.output not in self.values:
             raise ModelFileError(f"{graph.path}: no operator computes the output")
-        scale, zero_point = self.input.quantization()
-        scales = np.full(self.input.size, scale)
+        tensor = _quantization(self.input)
+        scales = np.full(self.input.size, tensor.scale)
         return QuantizedModel(
             scales,
-            zero_point,
-            CODE_LOWER,
-            CODE_UPPER,
+            tensor.zero_point,
+            tensor.range.lower,
+            tensor.range.upper,
             scales,
             tuple(self.layers),
             self.values[graph.output],
             str(graph.path),
-            SIGMOID_NOTE if graph.output in self.dropped else "",
+            _ENDS.get(self.dropped.get(graph.output, ""), ""),
         )
 
     def _begin(self, index: int) -> None:
@@ -87,7 +120,7 @@ class _Walker:
         tensor = self.graph.tensors[index]
         if self.input is not None:
             raise UnsupportedModelError(f"{tensor.where}: is a second quantized input")
-        _check_activation(tensor)
+        _quantization(tensor)
         if not 0 < tensor.size <= MAX_VALUES:
             raise UnsupportedModelError(
                 f"{tensor.where}: has {tensor.size} values; milpq reads 1 to {MAX_VALUES}"
@@ -106,103 +139,106 @@ class _Walker:
                 raise InvalidNetworkError(f"{where}: its input and output differ in size")
             self._begin(result)
             return
-        if source not in self.values:
-            raise (
-                UnsupportedModelError(
-                    f"{where}: works on float values, in a model that is quantized elsewhere"
+        if operator.name not in self.handlers:
+            raise UnsupportedModelError(
+                f"{where}: is not supported; milpq reads {', '.join(sorted(self.handlers))}"
+            )
+        for index in (source, *(i for i in operator.inputs[1:] if i >= 0 and graph.tensors[i].data is None)):
+            if index not in self.values:
+                raise (
+                    UnsupportedModelError(
+                        f"{where}: works on float values, in a model that is quantized elsewhere"
+                    )
+                    if index == graph.input
+                    else ModelFileError(f"{where}: reads a tensor that no operator before it computes")
                 )
-                if source == graph.input
-                else ModelFileError(f"{where}: reads a tensor that no operator before it computes")
-            )
-        if source in self.ended and operator.name not in {"RESHAPE", "DEQUANTIZE"}:
-            raise UnsupportedModelError(
-                f"{where}: follows a {self.ended[source]}, which milpq reads only at the end"
-            )
-        if operator.name == "FULLY_CONNECTED":
-            self._fully_connected(operator, self.values[source], graph.tensors[source])
-        elif operator.name == "LOGISTIC":
-            self._logistic(operator, source)
-        elif operator.name in {"RESHAPE", "DEQUANTIZE"}:
-            self.values[result] = self.values[source]
-            if source in self.ended or operator.name == "DEQUANTIZE":
-                self.ended[result] = self.ended.get(source, "DEQUANTIZE")
-            if source in self.dropped:
-                self.dropped.add(result)
-            self._check_passed_through(operator, where)
-        else:
-            raise UnsupportedModelError(
-                f"{where}: is not supported; milpq reads FULLY_CONNECTED, RESHAPE, QUANTIZE first, "
-                "and LOGISTIC and DEQUANTIZE last"
-            )
+            if index in self.ended and operator.name not in {"RESHAPE", "DEQUANTIZE"}:
+                raise UnsupportedModelError(
+                    f"{where}: follows a {self.ended[index]}, which milpq reads only at the end"
+                )
+        self.handlers[operator.name](operator)
 
-    def _check_passed_through(self, operator: TfliteOperator, where: str) -> None:
-        source, result = (self.graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
-        if operator.name == "RESHAPE" and result.kind == "INT8":
-            _check_activation(result)
-            if result.quantization() != source.quantization():
-                raise InvalidNetworkError(f"{where}: its input and output have different scales")
+    def _pass(self, operator: TfliteOperator) -> None:
+        """Let the result be the source: for RESHAPE, and at the end for DEQUANTIZE and SOFTMAX."""
+        source, result = operator.inputs[0], operator.outputs[0]
+        read, made = self.graph.tensors[source], self.graph.tensors[result]
+        where = self.graph.where(operator)
+        if read.size != made.size:
+            raise InvalidNetworkError(f"{where}: its input and output differ in size")
+        self.values[result] = self.values[source]
+        if source in self.ended or operator.name != "RESHAPE":
+            self.ended[result] = self.ended.get(source, operator.name)
+        if operator.name in _ENDS:
+            self.dropped[result] = operator.name
+        elif source in self.dropped:
+            self.dropped[result] = self.dropped[source]
+        if operator.name == "RESHAPE" and made.kind in _RANGES and _quantization(made) != _quantization(read):
+            raise InvalidNetworkError(f"{where}: its input and output have different scales")
 
-    def _fully_connected(self, operator: TfliteOperator, source: int, read: TfliteTensor) -> None:
+    def _linear(self, operator: TfliteOperator) -> None:
         graph = self.graph
         where = graph.where(operator)
-        result = graph.tensors[operator.outputs[0]]
+        source, kind = self.values[operator.inputs[0]], _LINEAR[operator.name]
+        tensors = [graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0])]
+        read, result = (_quantization(tensor) for tensor in tensors)
         if not operator.plain_weights or len(operator.inputs) < 2 or operator.inputs[1] < 0:
             raise UnsupportedModelError(f"{where}: has no weights in the plain format")
-        for tensor in (read, result):
-            _check_activation(tensor)
         stored = graph.tensors[operator.inputs[1]]
         weights = stored.array("INT8")
-        if weights.ndim != 2 or weights.shape[1] != self.sizes[source]:
-            raise InvalidNetworkError(
-                f"{stored.where}: weights of shape {weights.shape} for {self.sizes[source]} inputs"
-            )
         self.weights += weights.size
         if self.weights > MAX_WEIGHTS:
             raise UnsupportedModelError(f"{where}: the network has more than {MAX_WEIGHTS} weights")
-        neurons = weights.shape[0]
+        if kind == "fully_connected":
+            if weights.ndim != 2 or weights.shape[1] != self.sizes[source]:
+                raise InvalidNetworkError(
+                    f"{stored.where}: weights of shape {weights.shape} for {self.sizes[source]} inputs"
+                )
+            matrix = weights.astype(np.float64)
+            channel = np.arange(len(matrix), dtype=np.int64)
+        else:
+            matrix, channel = windows.convolution(
+                graph, operator, weights.astype(np.float64), depthwise=kind == "depthwise"
+            )
+            self.weights += matrix.nnz
+        axis = 3 if kind == "depthwise" else 0
+        channels = weights.shape[axis]
         stored.check_scales()
         per_channel = len(stored.scales) > 1
-        if len(stored.scales) not in {1, neurons} or (per_channel and stored.quantized_dimension != 0):
-            raise InvalidNetworkError(f"{stored.where}: {len(stored.scales)} scales for {neurons} neurons")
+        if len(stored.scales) not in {1, channels} or (per_channel and stored.quantized_dimension != axis):
+            raise InvalidNetworkError(f"{stored.where}: {len(stored.scales)} scales for {channels} neurons")
         if stored.zero_points.any():
             # XNNPACK leaves such layers to other kernels, which round differently.
             raise UnsupportedModelError(
                 f"{stored.where}: its zero point is {stored.zero_points[0]}; int8 weights must have "
                 "zero point 0: convert the model again"
             )
-        bias = np.zeros(neurons, dtype=np.int64)
+        bias = np.zeros(channels, dtype=np.int64)
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-            bias = self._bias(graph.tensors[operator.inputs[2]], neurons)
-        input_scale, _ = read.quantization()
-        output_scale, output_zero_point = result.quantization()
+            bias = self._bias(graph.tensors[operator.inputs[2]], channels)
         try:
-            lower, upper = activation_codes(None, operator.activation, output_scale, output_zero_point)
+            lower, upper = activation_codes(
+                None, operator.activation, result.scale, result.zero_point, result.range
+            )
         except TargetError as error:
             raise InvalidNetworkError(f"{where}: {error}") from error
-        scales = np.broadcast_to(stored.scales, (neurons,)).copy()
-        self.layers.append(
+        scales = np.broadcast_to(stored.scales, (channels,)).copy()
+        self._made(
+            operator,
             QuantizedLinear(
-                stored.name or result.name,
+                stored.name or tensors[1].name,
                 source,
-                weights.astype(np.float64),
-                bias,
-                input_scale,
+                matrix,
+                bias[channel],
+                read.scale,
                 scales,
-                np.arange(neurons, dtype=np.int64),
+                channel,
                 Requantization(
-                    "fully_connected",
-                    input_scale,
-                    scales,
-                    per_channel,
-                    output_scale,
-                    output_zero_point,
-                    lower,
-                    upper,
+                    kind, read.scale, scales, per_channel, result.scale, result.zero_point, lower, upper
                 ),
                 operator.activation,
-            )
+            ),
+            matrix.shape[0],
         )
-        self._made(operator.outputs[0], neurons)
 
     def _bias(self, tensor: TfliteTensor, neurons: int) -> Int64Array:
         if tensor.zero_points.any():
@@ -213,34 +249,128 @@ class _Walker:
             )
         return tensor.array("INT32").astype(np.int64).ravel()
 
-    def _logistic(self, operator: TfliteOperator, source: int) -> None:
-        read, result = self.graph.tensors[source], self.graph.tensors[operator.outputs[0]]
-        for tensor in (read, result):
-            _check_activation(tensor)
-        self.ended[operator.outputs[0]] = "LOGISTIC"
-        if self.keep_final_activation:
-            value = self.values[source]
-            self.layers.append(
-                QuantizedLogistic(result.name, value, *read.quantization(), *result.quantization())
-            )
-            self._made(operator.outputs[0], self.sizes[value])
+    def _average(self, operator: TfliteOperator) -> None:
+        source, read, result = self._ends_of(operator)
+        spatial_keep = False
+        if operator.name == "MEAN":
+            candidates, spatial_keep = windows.mean(self.graph, operator)
         else:
-            self.values[operator.outputs[0]] = self.values[source]
-            self.dropped.add(operator.outputs[0])
+            candidates = windows.pool(self.graph, operator)
+        kind = "mean" if operator.name == "MEAN" else "pool"
+        kernel = AverageKernel(kind, read, result, operator.activation, spatial_keep)
+        layer = QuantizedAverage(self._name(operator), source, candidates, kernel)
+        self._made(operator, layer, len(candidates))
 
-    def _made(self, tensor: int, size: int) -> None:
-        self.values[tensor] = len(self.layers)
+    def _maximum(self, operator: TfliteOperator) -> None:
+        source, read, result = self._ends_of(operator)
+        self._check_same(operator, read, result)
+        candidates = windows.pool(self.graph, operator)
+        layer = QuantizedMaximum(self._name(operator), source, candidates, read, operator.activation)
+        self._made(operator, layer, len(candidates))
+
+    def _add(self, operator: TfliteOperator) -> None:
+        graph = self.graph
+        both = windows.operands(graph, operator)
+        tensors = [graph.tensors[index] for index in operator.inputs]
+        if any(tensor.data is not None for tensor in tensors):
+            raise UnsupportedModelError(
+                f"{graph.where(operator)}: adds a constant; fold it into the bias of a layer"
+            )
+        operands = [_quantization(tensor) for tensor in tensors]
+        result = _quantization(graph.tensors[operator.outputs[0]])
+        values: list[int] = []
+        for index, tensor, operand, chosen in zip(operator.inputs, tensors, operands, both, strict=True):
+            value = self.values[index]
+            if len(chosen) != tensor.size:
+                zeros = np.zeros(len(chosen), dtype=np.int64)
+                layer = QuantizedSelection(tensor.name, (value,), (chosen,), zeros, operand)
+                value = self._append(layer, len(chosen))
+            values.append(value)
+        kernel = SumKernel(operands[0], operands[1], result, operator.activation)
+        self._made(operator, QuantizedSum(self._name(operator), values[0], values[1], kernel), len(both[0]))
+
+    def _pad(self, operator: TfliteOperator) -> None:
+        source, read, result = self._ends_of(operator)
+        self._check_same(operator, read, result)
+        chosen, level = windows.pad(self.graph, operator), 0
+        if operator.name == "PADV2":
+            if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+                raise InvalidNetworkError(f"{self.graph.where(operator)}: its constant is missing")
+            constant = self.graph.tensors[operator.inputs[2]]
+            self._check_same(operator, _quantization(constant), read)
+            level = int(constant.array(constant.kind).ravel()[0]) - read.zero_point
+        fill = np.where(chosen == OUTSIDE, level, 0)
+        layer = QuantizedSelection(self._name(operator), (source,), (chosen,), fill, read)
+        self._made(operator, layer, len(chosen))
+
+    def _concatenate(self, operator: TfliteOperator) -> None:
+        graph = self.graph
+        where = graph.where(operator)
+        if operator.activation != "none":
+            raise UnsupportedModelError(
+                f"{where}: has a fused {operator.activation}; fuse it into the layers before it"
+            )
+        if any(index not in self.values for index in operator.inputs):
+            raise UnsupportedModelError(f"{where}: joins a constant, which milpq does not read")
+        result = _quantization(graph.tensors[operator.outputs[0]])
+        for index in operator.inputs:
+            self._check_same(operator, _quantization(graph.tensors[index]), result)
+        chosen = windows.concatenation(graph, operator)
+        sources = tuple(self.values[index] for index in operator.inputs)
+        zeros = np.zeros(len(chosen[0]), dtype=np.int64)
+        layer = QuantizedSelection(self._name(operator), sources, tuple(chosen), zeros, result)
+        self._made(operator, layer, len(zeros))
+
+    def _unary(self, operator: TfliteOperator) -> None:
+        source, read, result = self._ends_of(operator)
+        if operator.name == "LOGISTIC":
+            self.ended[operator.outputs[0]] = operator.name
+            if not self.keep_final_activation:
+                self.values[operator.outputs[0]] = source
+                self.dropped[operator.outputs[0]] = operator.name
+                return
+        kernel = UnaryKernel(_UNARY[operator.name], read, result)
+        self._made(operator, QuantizedUnary(self._name(operator), source, kernel), self.sizes[source])
+
+    def _ends_of(self, operator: TfliteOperator) -> tuple[int, Quantization, Quantization]:
+        """Return the value an operator reads, and the quantizations of its input and output."""
+        read, made = (self.graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
+        return self.values[operator.inputs[0]], _quantization(read), _quantization(made)
+
+    def _check_same(self, operator: TfliteOperator, first: Quantization, second: Quantization) -> None:
+        if first != second:
+            raise UnsupportedModelError(
+                f"{self.graph.where(operator)}: its tensors differ in scale or zero point, which no runtime computes"
+            )
+
+    def _name(self, operator: TfliteOperator) -> str:
+        return self.graph.tensors[operator.outputs[0]].name
+
+    def _append(self, layer: QuantizedLayer, size: int) -> int:
+        self.layers.append(layer)
         self.sizes.append(size)
+        return len(self.layers)
+
+    def _made(self, operator: TfliteOperator, layer: QuantizedLayer, size: int) -> None:
+        """Append the layer of an operator."""
+        result = self.graph.tensors[operator.outputs[0]]
+        if result.size != size:
+            raise InvalidNetworkError(
+                f"{self.graph.where(operator)}: gives {size} values, but its output has the shape {result.shape}"
+            )
+        self.values[operator.outputs[0]] = self._append(layer, size)
 
 
-def _check_activation(tensor: TfliteTensor) -> None:
-    """Raise unless an activation tensor is int8 with one scale and a zero point in range."""
+def _quantization(tensor: TfliteTensor) -> Quantization:
+    """Return the quantization of an activation tensor; raise unless it is int8 with a zero point in range."""
     if tensor.kind == "UINT8":
         raise UnsupportedModelError(
             f"{tensor.where}: is uint8, the legacy quantization; convert the model to int8"
         )
-    if tensor.kind != "INT8":
+    if tensor.kind not in _RANGES:
         raise UnsupportedModelError(f"{tensor.where}: is {tensor.kind}; milpq reads int8 activations")
-    _, zero_point = tensor.quantization()
-    if not CODE_LOWER <= zero_point <= CODE_UPPER:
+    limits: CodeRange = _RANGES[tensor.kind]
+    scale, zero_point = tensor.quantization()
+    if not limits.lower <= zero_point <= limits.upper:
         raise InvalidNetworkError(f"{tensor.where}: its zero point {zero_point} is no int8 code")
+    return Quantization(scale, zero_point, limits)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,31 @@ MAX_ENTRIES = 100_000
 
 _IDENTIFIER = b"TFL3"
 _DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError, KeyError, AttributeError)
-_DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT32": "<i4"}
+_DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "UINT8": "u1", "INT32": "<i4"}
+_WINDOW = ("Padding", "StrideH", "StrideW")
+_OPTIONS = {
+    "FULLY_CONNECTED": ("FullyConnectedOptions", ("FusedActivationFunction", "WeightsFormat")),
+    "CONV_2D": (
+        "Conv2DOptions",
+        (*_WINDOW, "DilationHFactor", "DilationWFactor", "FusedActivationFunction"),
+    ),
+    "DEPTHWISE_CONV_2D": (
+        "DepthwiseConv2DOptions",
+        (*_WINDOW, "DilationHFactor", "DilationWFactor", "FusedActivationFunction"),
+    ),
+    "AVERAGE_POOL_2D": (
+        "Pool2DOptions",
+        (*_WINDOW, "FilterHeight", "FilterWidth", "FusedActivationFunction"),
+    ),
+    "MAX_POOL_2D": (
+        "Pool2DOptions",
+        (*_WINDOW, "FilterHeight", "FilterWidth", "FusedActivationFunction"),
+    ),
+    "ADD": ("AddOptions", ("FusedActivationFunction",)),
+    "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
+    "MEAN": ("ReducerOptions", ("KeepDims",)),
+}
+"""The numbers read from an operator's table of options, by the names of the schema."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,13 +128,21 @@ class TfliteTensor:
 
 @dataclass(frozen=True, slots=True)
 class TfliteOperator:
-    """One operator: its name in the schema, tensor indices (−1: an input left out), fused activation."""
+    """One operator: its name in the schema, tensor indices (−1: an input left out), fused activation.
+
+    `options` holds the other numbers of its table of options, by the names of the schema.
+    """
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     activation: Activation
-    plain_weights: bool
+    options: Mapping[str, int]
+
+    @property
+    def plain_weights(self) -> bool:
+        """Tell whether fully connected weights are stored row by row."""
+        return self.options.get("WeightsFormat", 0) == 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,18 +292,16 @@ class _Parser:
         outputs = self.vector(operator.OutputsLength, operator.OutputsAsNumpy, 4)
         if len(outputs) == 0:
             raise ModelFileError(f"{self.path}: operator {name} has no output")
-        activation: str = "NONE"
-        plain_weights = True
-        if (
-            name == "FULLY_CONNECTED"
-            and operator.BuiltinOptionsType() == tflite.BuiltinOptions.FullyConnectedOptions
-        ):
-            table = operator.BuiltinOptions()
-            options: Any = tflite.FullyConnectedOptions()
-            options.Init(table.Bytes, table.Pos)
-            code_number = options.FusedActivationFunction()
-            activation = self._activation_names.get(code_number, str(code_number))
-            plain_weights = options.WeightsFormat() == tflite.FullyConnectedOptionsWeightsFormat.DEFAULT
+        options: dict[str, int] = {}
+        if name in _OPTIONS:
+            kind, fields = _OPTIONS[name]
+            if operator.BuiltinOptionsType() == getattr(tflite.BuiltinOptions, kind):
+                table = operator.BuiltinOptions()
+                reader: Any = getattr(tflite, kind)()
+                reader.Init(table.Bytes, table.Pos)
+                options = {field: int(getattr(reader, field)()) for field in fields}
+        code_number = options.pop("FusedActivationFunction", 0)
+        activation: str = self._activation_names.get(code_number, str(code_number))
         fused: Activation | None = next((known for known in ENDS if known == activation.lower()), None)
         if fused is None:
             raise UnsupportedModelError(
@@ -282,7 +312,7 @@ class _Parser:
             tuple(-1 if index == -1 else self.checked_index(int(index), tensors) for index in inputs),
             tuple(self.checked_index(int(index), tensors) for index in outputs),
             fused,
-            plain_weights,
+            options,
         )
 
     def vector(self, length: Callable[[], int], values: Callable[[], Any], itemsize: int) -> npt.NDArray[Any]:

@@ -30,11 +30,19 @@ class Term:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """``Σ matrix @ value[source] + bias`` over the terms, in real arithmetic on the stored float64 numbers."""
+    """``Σ matrix @ value[source] + bias`` over the terms, in real arithmetic on the stored float64 numbers.
+
+    Parameters
+    ----------
+    weighted : bool
+        Whether the matrix holds weights of the model; False for sums, averages and selections, which have no
+        quantized weights to be compared with.
+    """
 
     name: str
     terms: tuple[Term, ...]
     bias: Float64Array
+    weighted: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bias", frozen(np.ascontiguousarray(self.bias, dtype=np.float64)))

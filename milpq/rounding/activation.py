@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.arithmetic import round_half_away
 from milpq.rounding.requantization import Requantization
@@ -15,6 +16,23 @@ Activation: TypeAlias = Literal["none", "relu", "relu6", "relu_n1_to_1"]
 
 CODE_LOWER = -128
 CODE_UPPER = 127
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRange:
+    """Codes of an activation tensor: ``-128 … 127`` for int8, ``0 … 255`` for uint8."""
+
+    lower: int
+    upper: int
+
+    @property
+    def codes(self) -> Int64Array:
+        """All of them, in order."""
+        return np.arange(self.lower, self.upper + 1, dtype=np.int64)
+
+
+INT8 = CodeRange(-128, 127)
+UINT8 = CodeRange(0, 255)
 
 ENDS: dict[Activation, tuple[float, float]] = {
     "none": (-np.inf, np.inf),
@@ -35,9 +53,13 @@ class SupportsActivationCode(Protocol):
 
 
 def activation_codes(
-    target: object, activation: Activation, output_scale: float, output_zero_point: int
+    target: object,
+    activation: Activation,
+    output_scale: float,
+    output_zero_point: int,
+    limits: CodeRange = INT8,
 ) -> tuple[int, int]:
-    """Return the smallest and largest int8 output code under a fused activation.
+    """Return the smallest and largest output code under a fused activation.
 
     Runtimes disagree here: TFLite and what follows it round ``6/s`` half away from zero and then add the zero
     point, XNNPACK adds first and rounds half to even.  The limits can differ by one either way.
@@ -47,6 +69,8 @@ def activation_codes(
     target : Target
         TFLite's conversion applies unless the target satisfies `SupportsActivationCode`.
     output_scale : float32 value, held as float
+    limits : CodeRange
+        The codes there are.
 
     Raises
     ------
@@ -61,10 +85,10 @@ def activation_codes(
             found = target.activation_code(real, output_scale, output_zero_point)
         else:
             found = tflite_activation_code(real, output_scale, output_zero_point)
-        return min(max(found, CODE_LOWER), CODE_UPPER)
+        return min(max(found, limits.lower), limits.upper)
 
     lower, upper = ENDS[activation]
-    code_lower, code_upper = code(lower, CODE_LOWER), code(upper, CODE_UPPER)
+    code_lower, code_upper = code(lower, limits.lower), code(upper, limits.upper)
     if code_lower > code_upper:
         raise TargetError(f"{activation}: its output codes {code_lower} to {code_upper} are an empty range")
     return code_lower, code_upper

@@ -49,6 +49,7 @@ class StepFunction:
     _keys: Int64Array = field(init=False, repr=False)
     _value_keys: Int64Array = field(init=False, repr=False)
     _starts: Int64Array = field(init=False, repr=False)
+    _is_table: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         thresholds = frozen(np.ascontiguousarray(self.thresholds, dtype=np.int64))
@@ -71,6 +72,9 @@ class StepFunction:
         keys = thresholds + shift
         border = np.full((len(thresholds), 1), NEVER)
         starts = np.concatenate([-border, thresholds, border], axis=1)
+        # A table has a plateau of its own for every accumulator between its ends, so nothing needs to be searched.
+        is_table = thresholds.shape[1] > 0 and bool((np.diff(thresholds, axis=1) == 1).all())
+        object.__setattr__(self, "_is_table", is_table)
         for name, value in (
             ("thresholds", thresholds),
             ("values", values),
@@ -180,6 +184,9 @@ class StepFunction:
         ``clip(floor(slope·acc + offset[acc >= 0]))``; the other rows are searched.
         """
         rows = self.rows
+        if self._is_table:
+            plateau = np.clip(accumulator - (self.thresholds[rows, 0] - 1), 0, self.thresholds.shape[1])
+            return self.values[rows, plateau.astype(np.int64)].astype(np.float64)
         negative: Float64Array = self._offset[0, rows]
         other: Float64Array = self._offset[1, rows]
         product = accumulator * self._slope[rows]

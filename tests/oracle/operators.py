@@ -72,17 +72,15 @@ def convolution_model(
         _per_tensor(output_scale, output_zero_point),
     )
     if depthwise:
-        code, kind = schema.BuiltinOperator.DEPTHWISE_CONV_2D, schema.BuiltinOptions.DepthwiseConv2DOptions
+        code = schema.BuiltinOperator.DEPTHWISE_CONV_2D
         options = schema.DepthwiseConv2DOptionsT(
             padding=schema.Padding.VALID, strideH=1, strideW=1, depthMultiplier=1
         )
     else:
-        code, kind = schema.BuiltinOperator.CONV_2D, schema.BuiltinOptions.Conv2DOptions
+        code = schema.BuiltinOperator.CONV_2D
         options = schema.Conv2DOptionsT(padding=schema.Padding.VALID, strideH=1, strideW=1)
     options.dilationHFactor = options.dilationWFactor = 1
-    graph.operator(code, 3, [source, kernel, offset], result)
-    graph._operators[-1].builtinOptionsType = kind
-    graph._operators[-1].builtinOptions = options
+    graph.operator(code, 3, [source, kernel, offset], result, options)
     return graph.finish(source, result)
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.activation import xnnpack_activation_code
-from milpq.rounding.arithmetic import Float32Array, float32_half_even
+from milpq.rounding.arithmetic import Float32Array, double_rounding, float32_half_even
+from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.logistic import float_logistic_half_even
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.targets.base import TargetFamily, factor_float32, spell
+from milpq.rounding.tflite_kernels import fixed_point_unary, rounded_average, xnnpack_convert, xnnpack_sum
 
 XNNPACK_FACTOR_UPPER = 256.0
 """XNNPACK refuses a layer whose requantization factor reaches this."""
@@ -61,6 +63,32 @@ class XnnpackTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return float_logistic_half_even(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Return the output code of every input code; XNNPACK runs QUANTIZE, TFLite's own kernels the rest."""
+        return (
+            xnnpack_convert(kernel)
+            if kernel.kind == "requantize"
+            else fixed_point_unary(kernel, double_rounding)
+        )
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how ADD computes."""
+        return xnnpack_sum(self, kernel)
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels to codes, one row per count.
+
+        Raises
+        ------
+        TargetError
+            A MEAN, whose kernels in XNNPACK differ by the shape of the tensor.
+        """
+        if kernel.kind == "mean":
+            raise TargetError(
+                f"{self.name}: how its MEAN rounds depends on the shape; use AVERAGE_POOL_2D, or another target"
+            )
+        return rounded_average(kernel, counts)
 
 
 ORT_OPTIONS = {"vnni": ("no", "yes")}

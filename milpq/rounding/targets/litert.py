@@ -8,11 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.rounding.arithmetic import float64_half_away, quantize_multiplier
+from milpq.errors import TargetError
+from milpq.rounding.arithmetic import (
+    double_rounding,
+    float64_half_away,
+    quantize_multiplier,
+    ruy_x86_rounding,
+)
+from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.logistic import float_logistic_half_away
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer
 from milpq.rounding.targets.base import TargetFamily, factor_float64, is_per_tensor_fully_connected
+from milpq.rounding.tflite_kernels import (
+    fixed_point_mean,
+    fixed_point_sum,
+    fixed_point_unary,
+    rounded_average,
+)
 
 DEPTHWISE_BLOCK = 8
 """Channels the vectorized depthwise kernel takes at once; the rest of them go through portable code."""
@@ -55,6 +68,20 @@ class LiteRTReferenceTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Return the output code of every input code."""
+        return fixed_point_unary(kernel, double_rounding)
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how ADD computes."""
+        return fixed_point_sum(kernel, double_rounding)
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels to codes, one row per count."""
+        if kernel.kind == "pool":
+            return rounded_average(kernel, counts)
+        return fixed_point_mean(kernel, counts, double_rounding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +131,24 @@ class LiteRTNoDelegateTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Return the output code of every input code."""
+        return fixed_point_unary(kernel, ruy_x86_rounding if kernel.kind == "requantize" else double_rounding)
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how ADD computes."""
+        return fixed_point_sum(kernel, double_rounding)
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels to codes, one row per count."""
+        if kernel.kind == "pool":
+            return rounded_average(kernel, counts)
+        if kernel.spatial_keep:
+            raise TargetError(
+                f"{self.name}: has a MEAN of its own over both axes of an image; use AVERAGE_POOL_2D or litert-ref"
+            )
+        return fixed_point_mean(kernel, counts, double_rounding)
 
 
 def _float64_requantizer(requantization: Requantization, factor: Float64Array) -> Requantizer:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from milpq._arrays import Int64Array
-from milpq.errors import AccumulatorOverflowError
-from milpq.rounding.arithmetic import quantize_multiplier
+from milpq.errors import AccumulatorOverflowError, TargetError
+from milpq.rounding.arithmetic import quantize_multiplier, single_rounding
+from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer
 from milpq.rounding.targets.base import (
@@ -17,6 +18,12 @@ from milpq.rounding.targets.base import (
     factor_float64,
     is_per_tensor_fully_connected,
     spell,
+)
+from milpq.rounding.tflite_kernels import (
+    fixed_point_mean,
+    fixed_point_sum,
+    fixed_point_unary,
+    rounded_average,
 )
 
 OPTIONS = {"multiplier": ("float64", "float32")}
@@ -77,6 +84,27 @@ class SingleRoundingTarget:
             requantization.code_upper,
         )
         return requantize if self.family == "cmsis-single" else _within_tosa(requantize, shift)
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Return the output code of every input code."""
+        self._require_tflite(kernel.kind.upper())
+        return fixed_point_unary(kernel, single_rounding)
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how ADD computes."""
+        self._require_tflite("ADD")
+        return fixed_point_sum(kernel, single_rounding)
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels to codes, one row per count."""
+        if kernel.kind == "pool":
+            return rounded_average(kernel, counts)
+        self._require_tflite("MEAN")
+        return fixed_point_mean(kernel, counts, single_rounding)
+
+    def _require_tflite(self, operator: str) -> None:
+        if self.family != "cmsis-single":
+            raise TargetError(f"{self.name}: TOSA does not fix how {operator} is lowered; use cmsis-single")
 
 
 def _within_tosa(requantize: Requantizer, shift: Int64Array) -> Requantizer:

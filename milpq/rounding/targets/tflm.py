@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from milpq._arrays import Int64Array
-from milpq.rounding.arithmetic import quantize_multiplier
+from milpq.errors import TargetError
+from milpq.rounding.activation import INT8
+from milpq.rounding.arithmetic import double_rounding, quantize_multiplier
+from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.logistic import fixed_point_logistic
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer
@@ -17,6 +20,13 @@ from milpq.rounding.targets.base import (
     factor_float64,
     is_per_tensor_fully_connected,
     spell,
+)
+from milpq.rounding.tflite_kernels import (
+    clip_unary,
+    fixed_point_mean,
+    fixed_point_sum,
+    fixed_point_unary,
+    rounded_average,
 )
 
 OPTIONS = {"multiplier": ("float64", "float32")}
@@ -75,6 +85,26 @@ class TflmTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return fixed_point_logistic(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Return the output code of every input code; RELU6 ignores the output scale."""
+        if kernel.source.range != INT8 or kernel.result.range != INT8:
+            raise TargetError(f"{self.name}: its {kernel.kind.upper()} takes int8 only")
+        if kernel.kind == "relu_n1_to_1":
+            raise TargetError(f"{self.name}: has no RELU_N1_TO_1; fuse it into the layer before it")
+        if kernel.kind == "relu6":
+            return clip_unary(kernel)
+        return fixed_point_unary(kernel, double_rounding)
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how ADD computes."""
+        return fixed_point_sum(kernel, double_rounding)
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels to codes, one row per count."""
+        if kernel.kind == "pool":
+            return rounded_average(kernel, counts)
+        return fixed_point_mean(kernel, counts, double_rounding)
 
 
 def _build(options: Mapping[str, str]) -> TflmTarget:

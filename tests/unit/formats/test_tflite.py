@@ -20,7 +20,7 @@ from milpq.errors import InvalidNetworkError, MilpqError, ModelFileError, Unsupp
 from milpq.formats import load, load_float, load_quantized
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Clamp
-from milpq.network.quantized_model import QuantizedLinear, QuantizedLogistic, QuantizedModel
+from milpq.network.quantized_model import QuantizedLinear, QuantizedModel, QuantizedUnary
 from milpq.rounding.requantization import Requantization
 from milpq.rounding.targets import get_target
 
@@ -105,7 +105,7 @@ def test_boundary_and_sigmoid(tmp_path: Path) -> None:
     dropped, kept = read(tmp_path, content), read(tmp_path, content, keep_final_activation=True)
     assert len(dropped.layers) == 1
     assert "sigmoid" in dropped.note
-    assert isinstance(kept.layers[1], QuantizedLogistic)
+    assert isinstance(kept.layers[1], QuantizedUnary)
     assert not kept.note
     network = kept.on_target(get_target("tflm"))
     before = dropped.on_target(get_target("tflm"))
@@ -216,9 +216,9 @@ def test_refused(tmp_path: Path, model: Any, change: Any, error: type[MilpqError
 
 def test_unsupported_operator_is_named(tmp_path: Path, model: Any) -> None:
     model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = (
-        schema.BuiltinOperator.SOFTMAX
+        schema.BuiltinOperator.HARD_SWISH
     )
-    with pytest.raises(UnsupportedModelError, match=r"operator SOFTMAX 'layer0/output'"):
+    with pytest.raises(UnsupportedModelError, match=r"operator HARD_SWISH 'layer0/output'"):
         read(tmp_path, _edited(model))
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from milpq.errors import AccumulatorOverflowError, TargetError
-from milpq.network.quantized_model import QuantizedLinear, QuantizedLogistic, QuantizedLookup, QuantizedModel
+from milpq.network.quantized_model import QuantizedLinear, QuantizedLookup, QuantizedModel, QuantizedUnary
 from milpq.rounding.activation import Activation, activation_codes
+from milpq.rounding.kernels import Quantization, UnaryKernel
 from milpq.rounding.requantization import Requantization
 from milpq.rounding.targets import get_target
 
@@ -66,7 +67,9 @@ def test_lookup_and_sigmoid() -> None:
     end = model().layers[0]
     assert isinstance(end, QuantizedLinear)
     table = QuantizedLookup("clip", 1, np.clip(np.arange(-128, 128), -5, 90), -128, 1, 0.5, 1)
-    sigmoid = QuantizedLogistic("sigmoid", 2, 0.5, 1, 1 / 256, -128)
+    sigmoid = QuantizedUnary(
+        "sigmoid", 2, UnaryKernel("logistic", Quantization(0.5, 1), Quantization(1 / 256, -128))
+    )
     whole = replace(model(), layers=(end, table, sigmoid), output=3)
     codes = np.random.default_rng(0).integers(-128, 128, (200, 2))
     target = get_target("tflm")

@@ -1,0 +1,156 @@
+"""What a model file says about the operators that hold no weights, and what a target states of them.
+
+A target need not know any of these operators; one that does satisfies the protocol here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from milpq._arrays import Int64Array, frozen
+from milpq.errors import TargetError
+from milpq.rounding.activation import INT8, Activation, CodeRange
+from milpq.rounding.logistic import logistic_table
+from milpq.rounding.requantization import Requantizer
+
+UnaryKind: TypeAlias = Literal["requantize", "relu", "relu6", "relu_n1_to_1", "logistic", "tanh"]
+
+ACTIVATION_OF: dict[UnaryKind, Activation] = {
+    "requantize": "none",
+    "relu": "relu",
+    "relu6": "relu6",
+    "relu_n1_to_1": "relu_n1_to_1",
+}
+"""The clamp that the float original applies, of the operators whose original is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Scale (a float32 value, held as float), zero point and range of an activation tensor."""
+
+    scale: float
+    zero_point: int
+    range: CodeRange = INT8
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryKernel:
+    """An operator from codes to codes, element by element."""
+
+    kind: UnaryKind
+    source: Quantization
+    result: Quantization
+
+
+@dataclass(frozen=True, slots=True)
+class SumKernel:
+    """A quantized ADD of two tensors, with its fused activation."""
+
+    first: Quantization
+    second: Quantization
+    result: Quantization
+    activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class AverageKernel:
+    """An average pool, or a mean over axes.
+
+    Parameters
+    ----------
+    kind : which operator
+    spatial_keep : bool
+        A mean over both spatial axes of an image that keeps them; some runtimes have a kernel of its own for that.
+    """
+
+    kind: Literal["pool", "mean"]
+    source: Quantization
+    result: Quantization
+    activation: Activation
+    spatial_keep: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairSum:
+    """How a runtime adds: ``output(first[x] + second[y])``.
+
+    Parameters
+    ----------
+    first, second : int64, shape (codes,)
+        Addend of each code of an operand, nondecreasing.
+    output : callable
+        Sums, any shape, to codes; nondecreasing.
+    """
+
+    first: Int64Array
+    second: Int64Array
+    output: Callable[[Int64Array], Int64Array]
+
+
+@runtime_checkable
+class SupportsKernels(Protocol):
+    """A target that states what its operators without weights compute."""
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Return the output code of every input code, in their order."""
+        ...
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how ADD computes."""
+        ...
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels (code − zero point) to codes, one row per count.
+
+        Parameters
+        ----------
+        counts : int64, shape (rows,)
+            How many codes are summed.
+        """
+        ...
+
+
+def unary_table(target: object, kernel: UnaryKernel) -> Int64Array:
+    """Return the output code of every input code of an operator on a target; checked to be nondecreasing.
+
+    Raises
+    ------
+    TargetError
+        The target does not have the operator or does not take these parameters.
+    """
+    source, result = kernel.source, kernel.result
+    if kernel.kind == "logistic":
+        if source.range != INT8 or result.range != INT8:
+            raise TargetError("LOGISTIC: milpq knows it for int8 only")
+        return logistic_table(target, source.scale, source.zero_point, result.scale, result.zero_point)
+    table = supported(target, kernel.kind.upper()).unary_codes(kernel)
+    if table.shape != source.range.codes.shape or (np.diff(table) < 0).any():
+        raise TargetError(f"{kernel.kind.upper()}: the table is not monotone")
+    return frozen(table)
+
+
+def supported(target: object, operator: str) -> SupportsKernels:
+    """Return the target as one that states its operators.
+
+    Raises
+    ------
+    TargetError
+        It does not.
+    """
+    if not isinstance(target, SupportsKernels):
+        name = getattr(target, "name", target)
+        raise TargetError(f"target {name}: its {operator} is not known to milpq; use another target")
+    return target
+
+
+def check_scales(*tensors: Quantization) -> None:
+    """Raise TargetError unless every scale is a positive finite float32 value."""
+    for tensor in tensors:
+        scale = tensor.scale
+        if not (math.isfinite(scale) and scale > 0 and float(np.float32(scale)) == scale):
+            raise TargetError(f"scale {scale!r} is not a positive float32 value")
