@@ -277,12 +277,12 @@ class _Spread:
                 self._step_back(functionals, value, frame.quiet, frame.quiet_sizes)
         functionals.forget_differences(self._reached)
         if self._source.kind != "weights":
-            return functionals.upper(self._values[first], first)
+            return functionals.upper(self._values)
         self._step_back(functionals, first, frame.nodes, frame.sizes)
         functionals.forget_differences(())
         for value in range(first - 1, 0, -1):
             self._step_back(functionals, value, frame.quiet, frame.quiet_sizes)
-        return functionals.upper(self._values[0])
+        return functionals.upper(self._values)
 
     def _step_back(
         self,

@@ -15,8 +15,18 @@ from collections.abc import Container
 
 import numpy as np
 
-from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, gamma
-from milpq.bounds.outward import TINY, largest, times
+from milpq._arrays import UNIT_ROUNDOFF, Float64Array, gamma
+from milpq.bounds.coefficients import (
+    Coefficients,
+    dot,
+    magnitude,
+    plus,
+    product,
+    product_or_none,
+    tilted,
+    work,
+)
+from milpq.bounds.outward import TINY, largest
 from milpq.bounds.prepared import Sizes
 from milpq.bounds.relaxation import Band, Relaxation
 from milpq.bounds.values import Interval, ValueBounds
@@ -29,20 +39,21 @@ _BAND_SLACK = 64 * UNIT_ROUNDOFF
 class Functionals:
     """Upper-bounded linear functionals, shape (cubes, functionals), while they are substituted backwards.
 
-    ``coefficients[value]`` holds the pair (on the float side, on the difference), each of shape
-    (cubes, functionals, neurons) or None for zero.
+    For every value the pair of its coefficients (on the float side, on the difference); None for zero.  `work` adds
+    up what the products cost (`milpq.bounds.coefficients.work`).
     """
 
     def __init__(self, cubes: int, count: int) -> None:
         self.offset: Float64Array = np.zeros((cubes, count))
         self._slack: Float64Array = np.zeros((cubes, count))
-        self._on: dict[int, tuple[Float64Array | None, Float64Array | None]] = {}
+        self.work = 0.0
+        self._on: dict[int, tuple[Coefficients | None, Coefficients | None]] = {}
 
-    def add(self, value: int, on_float: Float64Array | None, on_difference: Float64Array | None) -> None:
+    def add(self, value: int, on_float: Coefficients | None, on_difference: Coefficients | None) -> None:
         """Add coefficients on a value."""
         if value in self._on:
             known = self._on[value]
-            on_float, on_difference = _plus(known[0], on_float), _plus(known[1], on_difference)
+            on_float, on_difference = plus(known[0], on_float), plus(known[1], on_difference)
         self._on[value] = on_float, on_difference
 
     def substitute_affine(
@@ -59,45 +70,51 @@ class Functionals:
         error = gamma(width + 16)
         weight_float, weight_difference = affine_weights(node, sizes, values)
         if on_float is not None:
-            self.offset = self.offset + _dot(on_float, node.float_bias)
-            self._slack = self._slack + error * _dot(np.abs(on_float), weight_float)
+            self.offset = self.offset + dot(on_float, node.float_bias)
+            self._slack = self._slack + error * dot(magnitude(on_float), weight_float)
         if on_difference is not None:
-            size = np.abs(on_difference)
-            self.offset = self.offset + _dot(on_difference, node.difference_bias)
-            self._slack = self._slack + _dot(size, error * weight_difference + node.difference_bias_error)
+            size = magnitude(on_difference)
+            self.offset = self.offset + dot(on_difference, node.difference_bias)
+            self._slack = self._slack + dot(size, error * weight_difference + node.difference_bias_error)
         for term in node.terms:
-            new_float = None if on_float is None else times(on_float, term.float_matrix)
+            for coefficients, matrices in (
+                (on_float, (term.float_matrix,)),
+                (on_difference, (term.difference_matrix, term.quantized_matrix)),
+            ):
+                if coefficients is not None:
+                    self.work += sum(work(coefficients, matrix) for matrix in matrices)
+            new_float = None if on_float is None else product(on_float, term.float_matrix)
             new_difference = None
             if on_difference is not None:
-                new_float = _plus(new_float, _times_or_none(on_difference, term.difference_matrix))
-                new_difference = times(on_difference, term.quantized_matrix)
+                new_float = plus(new_float, product_or_none(on_difference, term.difference_matrix))
+                new_difference = product(on_difference, term.quantized_matrix)
             self.add(term.source, new_float, new_difference)
         self._slack = self._slack + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
 
     def substitute_activation(self, value: int, node: MergedActivation, planes: Relaxation) -> None:
         """Replace ``h`` and ``δ`` of an activation by their planes in ``(a, d)``, the side by each sign."""
         on_float, on_difference = self._on.pop(value, (None, None))
-        new_float: Float64Array | None = None
-        new_difference: Float64Array | None = None
+        new_float: Coefficients | None = None
+        new_difference: Coefficients | None = None
         for coefficients, band, has_difference in (
             (on_float, planes.float_side, False),
             (on_difference, planes.difference, True),
         ):
             if coefficients is None:
                 continue
-            size = np.abs(coefficients)
+            size = magnitude(coefficients)
             if band.slope_a.any() or band.slope_a_radius.any():
-                new_float = _plus(new_float, _tilted(coefficients, size, band.slope_a, band.slope_a_radius))
+                new_float = plus(new_float, tilted(coefficients, size, band.slope_a, band.slope_a_radius))
             if has_difference:
-                new_difference = _tilted(coefficients, size, band.slope_d, band.slope_d_radius)
+                new_difference = tilted(coefficients, size, band.slope_d, band.slope_d_radius)
             self._bend(coefficients, size, band)
         if new_float is not None or new_difference is not None:
             self.add(node.source, new_float, new_difference)
 
-    def _bend(self, coefficients: Float64Array, size: Float64Array, band: Band) -> None:
-        self.offset = self.offset + (_dot(coefficients, band.offset) + _dot(size, band.offset_radius))
+    def _bend(self, coefficients: Coefficients, size: Coefficients, band: Band) -> None:
+        self.offset = self.offset + (dot(coefficients, band.offset) + dot(size, band.offset_radius))
         error = _BAND_SLACK + gamma(2 * coefficients.shape[-1])
-        self._slack = self._slack + error * _dot(size, band.weight) + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
+        self._slack = self._slack + error * dot(size, band.weight) + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
 
     def forget_differences(self, kept: Container[int]) -> None:
         """Drop coefficients on differences of all but the kept values, for differences that are zero."""
@@ -109,20 +126,24 @@ class Functionals:
             else:
                 self._on[value] = on_float, None
 
-    def upper(self, source: ValueBounds, value: int = 0) -> Float64Array:
-        """Return the upper bounds, all coefficients being on one value by now, by default the input."""
-        on_float, on_difference = self._on.pop(value, (None, None))
-        for coefficients, interval in ((on_float, source.float_side), (on_difference, source.difference)):
-            if coefficients is None:
-                continue
+    def upper(self, values: list[ValueBounds]) -> Float64Array:
+        """Return the upper bounds, over the bounds on the values that have coefficients by now."""
+        parts = [
+            (coefficients, interval)
+            for value, pair in self._on.items()
+            for coefficients, interval in zip(
+                pair, (values[value].float_side, values[value].difference), strict=True
+            )
+            if coefficients is not None
+        ]
+        for coefficients, interval in parts:
             middle = 0.5 * interval.lower + 0.5 * interval.upper
             radius = np.maximum(interval.upper - middle, middle - interval.lower)
-            size = np.abs(coefficients)
-            self.offset = self.offset + (_dot(coefficients, middle) + _dot(size, radius))
+            size = magnitude(coefficients)
+            self.offset = self.offset + (dot(coefficients, middle) + dot(size, radius))
             error = gamma(2 * coefficients.shape[-1] + 16)
             weight = 2 * largest(interval.lower, interval.upper)
-            self._slack = self._slack + error * _dot(size, weight) + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
-        assert not self._on, "a functional still speaks about an inner value"
+            self._slack = self._slack + error * dot(size, weight) + 4 * UNIT_ROUNDOFF * np.abs(self.offset)
         # The slack is a sum of nonnegative numbers: 1e-9 covers all its own rounding.
         return self.offset + (self._slack * (1 + 1e-9) + 4 * UNIT_ROUNDOFF * np.abs(self.offset) + TINY)
 
@@ -153,55 +174,28 @@ def substitute(
     sizes: tuple[tuple[Sizes, ...], ...],
     values: list[ValueBounds],
     relaxations: dict[int, Relaxation],
+    stop: int = 0,
 ) -> Float64Array:
-    """Substitute functionals on values up to `start` back to the input; return their upper bounds.
+    """Substitute functionals on values up to `start` back to the values up to `stop`; return their upper bounds.
 
     Parameters
     ----------
     values : list of ValueBounds
         Bounds on all values below `start`.
     relaxations : dict from value to its Relaxation, for all activations up to `start`
+    stop : int
+        What is left on this value and those before it is bounded by their own bounds: 0 goes back to the input.
     """
-    for value in range(start, 0, -1):
+    for value in range(start, stop, -1):
         node = nodes[value - 1]
         if isinstance(node, MergedAffine):
             functionals.substitute_affine(value, node, sizes[value - 1], values)
         else:
             functionals.substitute_activation(value, node, relaxations[value])
-    return functionals.upper(values[0])
+    return functionals.upper(values)
 
 
 def two_sided(bounds: Float64Array) -> Interval:
     """Return the interval of functionals given upper bounds of them and then of their negations."""
     half = bounds.shape[1] // 2
     return Interval(-bounds[:, half:], bounds[:, :half])
-
-
-def _plus(first: Float64Array | None, second: Float64Array | None) -> Float64Array | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
-
-
-def _times_or_none(values: Float64Array, matrix: Matrix) -> Float64Array | None:
-    """Return the product, or None for a matrix without entries (unchanged weights)."""
-    if not (matrix.any() if isinstance(matrix, np.ndarray) else matrix.nnz):
-        return None
-    return times(values, matrix)
-
-
-def _tilted(
-    coefficients: Float64Array, size: Float64Array, slope: Float64Array, radius: Float64Array
-) -> Float64Array:
-    result = coefficients * slope[:, None, :]
-    result += size * radius[:, None, :]
-    return result
-
-
-def _dot(coefficients: Float64Array, vector: Float64Array) -> Float64Array:
-    """Return ``Σ_n coefficients[b, t, n]·vector[b, n]`` (or one vector for all cubes)."""
-    if vector.ndim == 1:
-        return coefficients @ vector
-    if len(vector) == 1:
-        return coefficients @ vector[0]
-    return np.matmul(coefficients, vector[:, :, None])[..., 0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Int64Array
+from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.backward import Functionals, substitute, two_sided
+from milpq.bounds.coefficients import unit_functionals
 from milpq.bounds.forward import (
     ResidueBand,
     activation_bounds,
@@ -20,9 +21,16 @@ from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.merge.domain import Cubes
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 from milpq.merge.problem import Problem
+from milpq.network.nodes import is_sparse
 
 _FEW_STEPS = 3
 """A step with at most so many thresholds in range is worth tighter accumulators: it may become decided."""
+
+_ENTRIES = 1 << 22
+"""Coefficients that a group of functionals through sparse layers may have on one value."""
+
+_WORK = 1e10
+"""Multiplications that one substitution through sparse layers may cost, as `milpq.bounds.coefficients.work` counts."""
 
 _BATCH_BYTES = 4_000_000
 """Size of the coefficient arrays of one batch: what two cores keep in their caches."""
@@ -96,6 +104,13 @@ class _Sweep:
         self._relaxations: dict[int, Relaxation] = {}
         self._cubes = len(cubes)
         self._consumers = _consumers(problem.merged)
+        self._widest = max([problem.merged.input_size] + [node.size for node in problem.merged.nodes])
+        self._sparse = len(cubes) == 1 and any(
+            is_sparse(term.quantized_matrix)
+            for node in problem.merged.nodes
+            if isinstance(node, MergedAffine)
+            for term in node.terms
+        )
 
     def run(self) -> Bounds:
         """Return the bounds on every value."""
@@ -187,17 +202,47 @@ class _Sweep:
         size = (
             self._values[value].float_side.lower.shape[1] if value < len(self._values) else self._size(value)
         )
-        one_hot = np.zeros((self._cubes, 2 * chosen.shape[1], size))
-        cube = np.arange(self._cubes)[:, None]
-        row = np.arange(chosen.shape[1], dtype=np.int64)[None, :]
-        one_hot[cube, row, chosen] = 1.0
-        one_hot[cube, row + chosen.shape[1], chosen] = -1.0
-        functionals = Functionals(self._cubes, 2 * chosen.shape[1])
-        functionals.add(value, one_hot if on_float else None, one_hot if on_difference else None)
-        upper = substitute(
-            functionals, value, self._merged.nodes, self._ready.sizes, self._values, self._relaxations
+        units = (on_float, on_difference)
+        if not self._sparse:
+            return two_sided(self._functionals(value, chosen, size, units)[0])
+        stop = self._choose_stop(value, chosen, size, units)
+        group = max(_ENTRIES // self._widest, 16)
+        parts = [
+            two_sided(self._functionals(value, chosen[:, first : first + group], size, units, stop)[0])
+            for first in range(0, chosen.shape[1], group)
+        ]
+        return Interval(
+            np.concatenate([part.lower for part in parts], axis=1),
+            np.concatenate([part.upper for part in parts], axis=1),
         )
-        return two_sided(upper)
+
+    def _functionals(
+        self, value: int, chosen: Int64Array, size: int, units: tuple[bool, bool], stop: int = 0
+    ) -> tuple[Float64Array, float]:
+        """Return the upper bounds of some functionals and then of their negations, and what they cost."""
+        unit = unit_functionals(chosen, size, sparse=self._sparse)
+        functionals = Functionals(self._cubes, 2 * chosen.shape[1])
+        functionals.add(value, unit if units[0] else None, unit if units[1] else None)
+        bounds = substitute(
+            functionals, value, self._merged.nodes, self._ready.sizes, self._values, self._relaxations, stop
+        )
+        return bounds, functionals.work
+
+    def _choose_stop(self, value: int, chosen: Int64Array, size: int, units: tuple[bool, bool]) -> int:
+        """Return how far back to substitute: to the input, or as far as the work allows.
+
+        A functional in the middle of the image is tried; the farther back, the more of the image it reads.
+        """
+        trial = chosen[:, chosen.shape[1] // 2 :][:, :1]
+        limit = _WORK / max(chosen.shape[1], 1)
+        low, high = 0, value - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._functionals(value, trial, size, units, middle)[1] <= limit:
+                high = middle
+            else:
+                low = middle + 1
+        return low
 
     def _size(self, value: int) -> int:
         return self._merged.nodes[value - 1].size

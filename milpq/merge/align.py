@@ -80,7 +80,8 @@ class _Aligner:
         left = self._float.nodes[float_value - 1] if float_value else None
         right = self._quantized.nodes[quantized_value - 1] if quantized_value else None
         if isinstance(right, Step):
-            return [(left.source if isinstance(left, Clamp) else float_value, right.source)]
+            clamp = self._clamp_of(float_value, quantized_value)
+            return [(float_value if clamp is None else clamp.source, right.source)]
         if isinstance(left, Clamp) and isinstance(right, Clamp):
             if (left.lower, left.upper) != (right.lower, right.upper):
                 raise NotAPairError(f"layers {left.name!r} and {right.name!r} clamp differently: {_REMEDY}")
@@ -96,12 +97,38 @@ class _Aligner:
         names = [repr(node.name) if node is not None else "the input" for node in (left, right)]
         raise NotAPairError(f"{names[0]} of the float side meets {names[1]} of the quantized side: {_REMEDY}")
 
+    def _clamp_of(self, float_value: int, quantized_value: int) -> Clamp | None:
+        """Return the clamp of the float side that pairs with a step; None where it pairs with the identity.
+
+        Of several steps in a row, as a requantization and the rescaling in front of an addition, one cuts what the
+        clamp cuts; the one next to the accumulators where none does.
+        """
+        left = self._float.nodes[float_value - 1] if float_value else None
+        if not isinstance(left, Clamp):
+            return None
+        assert isinstance(self._quantized, IntegerNetwork)
+        nodes, reachable = self._quantized.nodes, self._quantized.reachable
+        step = nodes[quantized_value - 1]
+        assert isinstance(step, Step)
+        if not step.source or not isinstance(nodes[step.source - 1], Step):
+            return left
+        before, after = (
+            (scale * levels[0], scale * levels[1])
+            for scale, levels in (
+                (self._scale(step.source), reachable[step.source]),
+                (step.scale, reachable[quantized_value]),
+            )
+        )
+        cuts_below = (before[0] < left.lower - step.scale) & (after[0] > left.lower - step.scale)
+        cuts_above = (before[1] > left.upper + step.scale) & (after[1] < left.upper + step.scale)
+        return left if bool(cuts_below.any() or cuts_above.any()) else None
+
     def _pair(self, float_value: int, quantized_value: int) -> MergedNode:
         left = self._float.nodes[float_value - 1] if float_value else None
         right = self._quantized.nodes[quantized_value - 1]
         sources = [self._known[pair] for pair in self._sources(float_value, quantized_value)]
         if isinstance(right, Step):
-            clamp = left if isinstance(left, Clamp) else Clamp("identity", 0, -np.inf, np.inf)
+            clamp = self._clamp_of(float_value, quantized_value) or Clamp("identity", 0, -np.inf, np.inf)
             return MergedActivation(
                 right.name,
                 sources[0],
