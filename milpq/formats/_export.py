@@ -10,11 +10,17 @@ import numpy.typing as npt
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import UnsupportedModelError
+from milpq.formats._float_builder import SIGMOID_NOTE
 from milpq.network.quantized_model import QuantizedLinear, QuantizedModel, StatedRequantization
 from milpq.rounding.activation import CODE_LOWER, CODE_UPPER, Activation
 from milpq.rounding.requantization import Requantization
 
 _OPEN_FILE = "write the open file (.json)"
+
+
+def ends_in_sigmoid(model: QuantizedModel) -> bool:
+    """Tell whether the model was answered at the input of a final sigmoid, which files therefore get back."""
+    return SIGMOID_NOTE in model.note
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from milpq.formats._export import ExportLayer, export_layers
+from milpq.formats._export import ExportLayer, ends_in_sigmoid, export_layers
 from milpq.network.quantized_model import QuantizedModel
 from milpq.rounding.activation import CODE_LOWER, CODE_UPPER
 
@@ -26,7 +26,8 @@ def onnx_bytes(model: QuantizedModel) -> bytes:
     """Return a model as an ONNX file with float32 input and output.
 
     QuantizeLinear, one ``com.microsoft.QGemm`` a layer, with a Clip of codes where the activation needs one,
-    and DequantizeLinear.  ONNX Runtime rounds each layer once and at every level of graph optimization alike.
+    and DequantizeLinear; a final sigmoid that `model.note` tells of follows in float32.  ONNX Runtime rounds
+    each layer once, and at every level of graph optimization alike.
 
     Raises
     ------
@@ -45,7 +46,10 @@ def onnx_bytes(model: QuantizedModel) -> bytes:
     value = "input/codes"
     for index, layer in enumerate(layers):
         value, ends = _append(graph, layer, f"layer{index}", value, ends)
-    graph.node("DequantizeLinear", [value, *ends], "output")
+    logits = "logits" if ends_in_sigmoid(model) else "output"
+    graph.node("DequantizeLinear", [value, *ends], logits)
+    if logits != "output":
+        graph.node("Sigmoid", [logits], "output")
     proto = helper.make_model(
         helper.make_graph(
             graph.nodes,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tflite
 
 from milpq.errors import UnsupportedModelError
-from milpq.formats._export import ExportLayer, export_layers
+from milpq.formats._export import ExportLayer, ends_in_sigmoid, export_layers
 from milpq.network.quantized_model import QuantizedModel
 from milpq.rounding.activation import activation_codes
 
@@ -25,8 +25,14 @@ BUFFER_ALIGNMENT: Final = 16
 TARGETS: Final = ("tflm", "litert-xnnpack", "litert-ref", "litert-nodelegate", "cmsis-single")
 """The targets that run `.tflite` files."""
 
-_FULLY_CONNECTED_VERSION: Final = 4
-"""The operator version that brought int8 operands."""
+_OPERATORS: Final = (
+    (tflite.BuiltinOperator.FULLY_CONNECTED, 4),
+    (tflite.BuiltinOperator.LOGISTIC, 2),
+)
+"""The operators and the version of each that brought int8 operands."""
+
+_PROBABILITIES: Final = (np.array([1.0 / 256.0], dtype=np.float32), -128)
+"""Scale and zero point; the int8 LOGISTIC gives no others."""
 
 _ACTIVATIONS: Final = {
     "none": tflite.ActivationFunctionType.NONE,
@@ -38,6 +44,8 @@ _ACTIVATIONS: Final = {
 
 def tflite_bytes(model: QuantizedModel) -> bytes:
     """Return a model as a `.tflite` file of FULLY_CONNECTED operators with int8 input and output.
+
+    A final sigmoid that `model.note` tells of becomes a LOGISTIC.
 
     Raises
     ------
@@ -78,13 +86,8 @@ class _Writer:
     def content(self) -> bytes:
         """Return the finished file."""
         builder = self.builder
-        code = tflite.BuiltinOperator.FULLY_CONNECTED
-        tflite.OperatorCodeStart(builder)
-        # The code lies below 127, where the old field must repeat the new one.
-        tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, code)
-        tflite.OperatorCodeAddVersion(builder, _FULLY_CONNECTED_VERSION)
-        tflite.OperatorCodeAddBuiltinCode(builder, code)
-        codes = self.tables([tflite.OperatorCodeEnd(builder)])
+        used = _OPERATORS[: 2 if ends_in_sigmoid(self.model) else 1]
+        codes = self.tables([self.operator_code(*operator) for operator in used])
         subgraphs = self.tables([self.subgraph()])
         buffers = self.tables([self.buffer(data) for data in self.buffers])
         tflite.ModelStart(builder)
@@ -112,9 +115,17 @@ class _Writer:
             )
             ends.append(([value, weights, bias], result, _ACTIVATIONS[layer.activation]))
             value = result
+        logistic: list[tuple[int, int]] = []
+        if ends_in_sigmoid(model):
+            shape = (1, len(self.layers[-1].bias))
+            logistic.append((value, self.tensor("logistic", shape, "INT8", *_PROBABILITIES)))
+            value = logistic[0][1]
         tensors = self.tables(self.tensors)
         inputs, outputs = self.integers([0]), self.integers([value])
-        operators = self.tables([self.fully_connected(*end) for end in ends])
+        operators = self.tables([
+            *(self.operator(read, given, activation) for read, given, activation in ends),
+            *(self.operator([value], result, None) for value, result in logistic),
+        ])  # fmt: skip
         name = builder.CreateString("main")
         tflite.SubGraphStart(builder)
         tflite.SubGraphAddTensors(builder, tensors)
@@ -159,18 +170,32 @@ class _Writer:
         self.tensors.append(tflite.TensorEnd(builder))
         return len(self.tensors) - 1
 
-    def fully_connected(self, inputs: list[int], output: int, activation: int) -> int:
-        """Write an operator."""
+    def operator_code(self, code: int, version: int) -> int:
+        """Write an operator code; both lie below 127, where the old field must repeat the new one."""
+        builder = self.builder
+        tflite.OperatorCodeStart(builder)
+        tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, code)
+        tflite.OperatorCodeAddVersion(builder, version)
+        tflite.OperatorCodeAddBuiltinCode(builder, code)
+        return int(tflite.OperatorCodeEnd(builder))
+
+    def operator(self, inputs: list[int], output: int, activation: int | None) -> int:
+        """Write a FULLY_CONNECTED with its activation, or a LOGISTIC without one."""
         builder = self.builder
         read, given = self.integers(inputs), self.integers([output])
-        tflite.FullyConnectedOptionsStart(builder)
-        tflite.FullyConnectedOptionsAddFusedActivationFunction(builder, activation)
-        options = tflite.FullyConnectedOptionsEnd(builder)
+        options = None
+        if activation is not None:
+            tflite.FullyConnectedOptionsStart(builder)
+            tflite.FullyConnectedOptionsAddFusedActivationFunction(builder, activation)
+            options = tflite.FullyConnectedOptionsEnd(builder)
         tflite.OperatorStart(builder)
+        if options is None:
+            tflite.OperatorAddOpcodeIndex(builder, 1)
         tflite.OperatorAddInputs(builder, read)
         tflite.OperatorAddOutputs(builder, given)
-        tflite.OperatorAddBuiltinOptionsType(builder, tflite.BuiltinOptions.FullyConnectedOptions)
-        tflite.OperatorAddBuiltinOptions(builder, options)
+        if options is not None:
+            tflite.OperatorAddBuiltinOptionsType(builder, tflite.BuiltinOptions.FullyConnectedOptions)
+            tflite.OperatorAddBuiltinOptions(builder, options)
         return int(tflite.OperatorEnd(builder))
 
     def buffer(self, data: bytes) -> int:

@@ -123,7 +123,11 @@ class Candidate:
         self._check()
 
     def _check(self) -> None:
-        if self.lower > self.upper and self.checked:
+        """Compare the ends: a proved bound must hold, a solver's claim that does not is dropped."""
+        if self.lower <= self.upper:
+            return
+        if self.checked:
             raise SoundnessError(
                 f"bits {self.widths}: an executed input differs by {self.lower!r}, above the bound {self.upper!r}"
             )
+        self.upper, self.checked = math.inf, True

@@ -106,7 +106,10 @@ def spell_cost(result: PrecisionResult, cost: int) -> str:
 def _verdict(result: PrecisionResult) -> str:
     best, tolerance = result.best, f"{result.tolerance:g}"
     if best is not None:
-        found = f"bits {_bits(best)}, {spell_cost(result, best.cost)}, error at most {upward(best.upper)}"
+        claim = "" if best.checked else " by a solver's claim"
+        found = (
+            f"bits {_bits(best)}, {spell_cost(result, best.cost)}, error at most {upward(best.upper)}{claim}"
+        )
         if result.status == "optimal":
             return f"OPTIMAL: {found}; every cheaper choice exceeds the tolerance {tolerance}"
         word = "INTERRUPTED, CERTIFIED" if result.status == "interrupted" else "CERTIFIED"

@@ -70,7 +70,7 @@ class Effort:
         Those that were quantized and executed; the others cost as much as a certified one or more, or were
         out of time.
     killed : dict of str to int
-        Configurations that an executed input excluded, by where the input came from.
+        Configurations that an executed input excluded, by what found the input.
     propagated : int
         Configurations certified by propagated bounds alone.
     decided : int

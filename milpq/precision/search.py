@@ -122,9 +122,7 @@ class PrecisionSearch:
     def effort(self) -> Effort:
         """Return what the search took."""
         known = self._known.values()
-        killed = Counter(
-            found.by for found in known if found.verdict == "violated" and found.by != "verifier"
-        )
+        killed = Counter(found.by for found in known if found.verdict == "violated")
         propagated = sum(found.by == "propagation" for found in known if found.verdict == "certified")
         return Effort(
             count_configurations(self.choices),

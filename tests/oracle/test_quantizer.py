@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import milpq
+from milpq.formats._float_builder import SIGMOID_NOTE
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
 from milpq.network.quantized_model import QuantizedModel
@@ -113,3 +114,25 @@ def test_onnx_files(level: str, tmp_path: Path) -> None:
         assert (again.execute(again.input.quantizer(points.astype(np.float64))) == levels).all()
         compared += ours.size
     assert compared >= OUTPUTS
+
+
+@pytest.mark.parametrize("target", TFLITE)
+def test_a_final_sigmoid_is_written_back(target: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(13)
+    network = mlp(rng, (0.0, np.inf), ties=False)
+    network = FloatNetwork(network.input_size, network.nodes, network.output, note=SIGMOID_NOTE)
+    model = milpq.quantize(network, rng.uniform(-1, 1, (200, 5)))
+    path = tmp_path / "model.tflite"
+    milpq.save(model, path)
+    whole = milpq.load_quantized(path, keep_final_activation=True)
+    assert isinstance(whole, QuantizedModel)
+    codes = random_codes(rng, 100)
+    ours = whole.on_target(get_target(target)).execute_codes(codes.astype(np.int64))
+    assert np.count_nonzero(ours != runtime(target).run(path.read_bytes(), codes)) == 0
+    for name in ("model.tflite", "model.onnx"):
+        milpq.save(model, tmp_path / name)
+        read = milpq.load_quantized(tmp_path / name)
+        assert isinstance(read, QuantizedModel)
+        assert read.note == SIGMOID_NOTE
+        logits = model.on_target(get_target("ort")).execute_codes(codes.astype(np.int64))
+        assert (read.on_target(get_target("ort")).execute_codes(codes.astype(np.int64)) == logits).all()

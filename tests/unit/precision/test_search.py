@@ -257,6 +257,10 @@ def test_contradictions_are_alarms() -> None:
     candidate.lower_upper(0.5, checked=True)
     with pytest.raises(SoundnessError, match=r"executed input differs by 0\.6"):
         candidate.raise_lower(0.6, "random inputs")
+    claimed = Candidate((8,), 8, None, None)
+    claimed.lower_upper(0.5, checked=False)
+    claimed.raise_lower(0.6, "random inputs")
+    assert math.isinf(claimed.upper)
 
 
 @pytest.mark.parametrize(
