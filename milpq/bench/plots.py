@@ -49,7 +49,7 @@ def draw_all(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
     return plots
 
 
-def bar_chart(labels: Sequence[str], values: Sequence[float], lower: float, unit: str) -> Any:  # noqa: ANN401
+def bar_chart(labels: Sequence[str], values: Sequence[float], lower: float) -> Any:  # noqa: ANN401
     """Return a figure of horizontal bars on a logarithmic axis, and a line at the lower end of the bracket."""
     figure, axes = _figure(height=1.2 + 0.4 * len(labels))
     places = list(range(len(labels)))[::-1]
@@ -63,7 +63,7 @@ def bar_chart(labels: Sequence[str], values: Sequence[float], lower: float, unit
     if any(value > 0 for value in values):
         axes.set_xscale("log")
         axes.margins(x=0.2)
-    axes.set_xlabel(f"upper bound on max |f_q − f|, {unit}")
+    axes.set_xlabel("upper bound on max |f_q − f|, real units")
     return figure
 
 

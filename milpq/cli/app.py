@@ -11,6 +11,7 @@ import typer
 from milpq.cli.bench import bench
 from milpq.cli.bound import bound
 from milpq.cli.check import check
+from milpq.cli.compare import compare
 from milpq.cli.demo import demo
 from milpq.cli.explain import explain
 from milpq.cli.lists import solvers, targets
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (bound, bench, explain, check, quantize, simulate, targets, solvers, vnncomp, demo):
+for _command in (bound, compare, bench, explain, check, quantize, simulate, targets, solvers, vnncomp, demo):
     app.command()(_command)
 
 

@@ -54,7 +54,8 @@ def test_the_integer_network_is_read_and_bounded(tmp_path: Path) -> None:
 
 def test_every_option_named_exists(milpq: Milpq) -> None:
     shown = "".join(
-        milpq(command, "--help").out for command in ("bound", "bench", "explain", "quantize", "simulate")
+        milpq(command, "--help").out
+        for command in ("bound", "compare", "bench", "explain", "quantize", "simulate")
     )
     for option in set(re.findall(r"`(--[a-z-]+)", README)):
         assert option in shown, option
