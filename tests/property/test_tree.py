@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_pairs import all_codes, box, float_network, quantized, sample, some_pair
@@ -10,6 +11,7 @@ from random_pairs import all_codes, box, float_network, quantized, sample, some_
 from milpq.bounds import interval
 from milpq.merge import Problem
 from milpq.milp.backends.highs import HighsBackend
+from milpq.milp.solve import maximize_outputs
 from milpq.search.budget import Budget
 from milpq.search.tree import TreeOptions, tree_search
 from milpq.search.tree.work import Effort
@@ -20,7 +22,7 @@ HIGHS = HighsBackend()
 
 def search(problem: Problem, limit_s: float = 60.0, **options):
     """Search with cheap bounds and few enumerations, so that the tree has something to do."""
-    effort = Effort(programs=100, enumerate_codes=32, enumerate_cells=16)
+    effort = Effort(programs=100, enumerate_codes=64, enumerate_cells=16)
     bounds = interval(problem, problem.domain.root)
     chosen = TreeOptions(effort=effort, witness_evaluations=0, **options)
     return tree_search(problem, bounds, HIGHS, chosen, budget=Budget(limit_s))
@@ -58,3 +60,15 @@ def test_brackets_hold_on_every_kind_of_domain(seed):
     assert float(np.abs(differences).max()) <= upper + float(error.max())
     if problem.domain.kind != "continuous":
         assert upper - lower <= 1e-4 * upper
+
+
+@pytest.mark.parametrize("seed", [1, 4, 11])
+def test_the_checked_bound_is_the_one_that_a_solver_claims(seed):
+    problem = some_pair(seed, sizes=[2, 4, 1])
+    root = problem.domain.root
+    found = search(problem, gap=1e-9, each=True)
+    claimed = maximize_outputs(problem, root, interval(problem, root), HIGHS)
+    for result in claimed.objectives:
+        k = result.position + (0 if result.sign > 0 else len(problem.outputs))
+        # What the solver's own tolerances can move.
+        assert result.upper == pytest.approx(float(found.upper[k]), rel=1e-6, abs=1e-6)

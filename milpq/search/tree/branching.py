@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from milpq._arrays import Float64Array
+from milpq._arrays import BoolArray, Float64Array
 from milpq.merge import MergedActivation
 from milpq.milp.encode import Encoding
 from milpq.milp.encode_clamp import Face, Kink
@@ -16,6 +16,9 @@ from milpq.search.tree.region import Box
 
 _WHOLE = 1e-6
 """A level this close to an integer is taken for it."""
+
+_MOST = 24
+"""Branchings of one layer that are looked at."""
 
 _RELATIVE = 1e-7
 """A real interval narrower than this share of the root's is not split."""
@@ -93,8 +96,11 @@ class _Finder:
             self._inputs()
         return self.found
 
-    def _matters(self, value: int, neuron: int) -> bool:
-        return value != self.encoding.problem.merged.output or neuron == self.output
+    def _matters(self, value: int, size: int) -> BoolArray:
+        """Tell which neurons of a value the output depends on, shape (size,)."""
+        if value != self.encoding.problem.merged.output:
+            return np.ones(size, dtype=np.bool_)
+        return np.arange(size) == self.output
 
     def _levels_of_input(self) -> None:
         levels = self.encoding.levels
@@ -105,7 +111,7 @@ class _Finder:
         lower, upper, at = self.box.lower[levels], self.box.upper[levels], self.point[levels]
         distance = np.abs(at - np.rint(at))
         wanted = (lower < upper) & ((distance > _WHOLE) | self.anything)
-        for neuron in np.flatnonzero(wanted).tolist():
+        for neuron in _most(wanted, integer.scale * distance):
             weight = float(integer.scale[neuron] * distance[neuron])
             self._between(0, neuron, float(lower[neuron]), float(upper[neuron]), float(at[neuron]), weight)
 
@@ -123,10 +129,8 @@ class _Finder:
         # A whole level may be that of another accumulator.
         apart = np.maximum(np.maximum(below, above), 0.0) * node.scale_in / node.scale_out
         wrong = np.where(distance > _WHOLE, np.abs(at - true), apart)
-        wanted = (lower < upper) & ((wrong > _WHOLE) | self.anything)
-        for neuron in np.flatnonzero(wanted).tolist():
-            if not self._matters(value, neuron):
-                continue
+        wanted = self._matters(value, node.size) & (lower < upper) & ((wrong > _WHOLE) | self.anything)
+        for neuron in _most(wanted, node.scale_out * wrong):
             split = float(at[neuron])
             if distance[neuron] <= _WHOLE:
                 # Whole, but the level of another accumulator: part them.
@@ -159,10 +163,10 @@ class _Finder:
         source, result = self.point[part.source.columns], self.point[part.result.columns]
         wrong = np.abs(result - clamp(source, part.kink))
         open_ = part.unstable & (lower < part.kink) & (part.kink < upper)
-        wanted = open_ & ((wrong > _RELATIVE * (upper - lower)) | self.anything)
-        for neuron in np.flatnonzero(wanted).tolist():
-            if not self._matters(value, neuron):
-                continue
+        wanted = (
+            self._matters(value, node.size) & open_ & ((wrong > _RELATIVE * (upper - lower)) | self.anything)
+        )
+        for neuron in _most(wanted, wrong):
             away = float(source[neuron]) - part.kink
             self.found.append(
                 Branching(
@@ -196,6 +200,14 @@ class _Finder:
                     half,
                 )
             )
+
+
+def _most(wanted: BoolArray, weight: Float64Array) -> list[int]:
+    """Return the wanted neurons of the largest weights."""
+    neurons = np.flatnonzero(wanted)
+    if len(neurons) > _MOST:
+        neurons = neurons[np.argpartition(-weight[neurons], _MOST)[:_MOST]]
+    return neurons.tolist()
 
 
 @dataclass(slots=True)

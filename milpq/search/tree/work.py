@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from milpq._arrays import Float64Array, frozen
+from milpq.bounds.symbolic import differential
 from milpq.bounds.values import Bounds
-from milpq.errors import DisjointBoundsError
 from milpq.merge import Cubes, Problem
 from milpq.milp.backends.protocol import Backend, Session, Solution, SolveOptions
 from milpq.milp.encode import Encoder, Encoding
@@ -30,7 +30,7 @@ from milpq.search.pool import WitnessPool
 from milpq.search.slopes import float_slopes
 from milpq.search.tree.branching import Branching, Gains, branchings
 from milpq.search.tree.leaf import Evidence, EvidenceKind, Leaf, Node
-from milpq.search.tree.region import Box, anchor_encoding, assume, input_cubes, restrict
+from milpq.search.tree.region import Box, anchor_encoding, input_cubes, restrict
 
 _STARTS = 16
 """Points handed back as starts for a witness search."""
@@ -87,7 +87,16 @@ DEFAULT_EFFORT = Effort()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A node to work on, with what is known so far, and when to stop (seconds of `time.monotonic`)."""
+    """A node to work on, with what is known so far.
+
+    Parameters
+    ----------
+    node : Node
+    pool : WitnessPool
+    gains : Gains
+    deadline : float or None
+        When to stop, in seconds of `time.monotonic`.
+    """
 
     node: Node
     pool: WitnessPool
@@ -174,11 +183,11 @@ class TreeWork:
         if found is None:
             empty = Node(node.objective, node.decisions, -math.inf, Evidence("propagation", depth))
             return Done([], [empty], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
-        encoding, bounds = found
+        encoding = found[0]
         if job.deadline is not None and time.monotonic() >= job.deadline:
             return Done([node], [], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
         with ScaledSession(self.backend, encoding.solver_model.relaxed()) as session:
-            return _Subtree(self, job, encoding, bounds, session).run()
+            return _Subtree(self, job, encoding, session).run()
 
 
 @dataclass(slots=True, eq=False)
@@ -194,11 +203,9 @@ class _Open:
 class _Subtree:
     """A branch and bound below one node, on one relaxation: dives from the best node, over and over."""
 
-    def __init__(
-        self, work: TreeWork, job: Job, encoding: Encoding, bounds: Bounds, session: Session
-    ) -> None:
+    def __init__(self, work: TreeWork, job: Job, encoding: Encoding, session: Session) -> None:
         self._work, self._effort = work, work.effort
-        self._encoding, self._bounds, self._session = encoding, bounds, session
+        self._encoding, self._session = encoding, session
         self._model = encoding.model
         self._anchor = len(job.node.decisions)
         self._root = job.node
@@ -291,19 +298,19 @@ class _Subtree:
             node = self._tightened(entry.node, float(upper[0, self._k]), "enumeration")
             return replace(entry, node=node, branchings=[])
         if domain.kind == "continuous" and codes <= effort.enumerate_cells:
-            upper = self._bound_cells(entry, cubes)
+            upper = self._bound_cells(cubes)
             return replace(entry, node=self._tightened(entry.node, upper, "cells"))
         return entry
 
-    def _bound_cells(self, entry: _Open, cubes: Cubes) -> float:
-        """Return a bound on the objective over every cell of a node."""
+    def _bound_cells(self, cubes: Cubes) -> float:
+        """Return a bound on the objective over every cell of a node.
+
+        The slopes are those of the whole cube: the centre of a cell, where both networks run, and the way from it
+        may lie outside of what the decisions leave.
+        """
         work = self._work
-        try:
-            _, bounds = assume(work.problem, self._bounds, entry.node.decisions[self._anchor :])
-        except DisjointBoundsError:
-            return -math.inf
         known = np.full((1, work.execution.objectives), np.inf)
-        slopes = float_slopes(work.problem, bounds)
+        slopes = float_slopes(work.problem, differential(work.problem, cubes))
         threshold = np.full(work.execution.objectives, self._threshold())
         cells = bound_cells(work.execution, cubes, known, slopes, threshold)
         self.pool = cells.witnesses(work.execution, work.inputs, self.pool)
@@ -356,6 +363,9 @@ class _Subtree:
             return _Open(self._tightened(node, -math.inf, "infeasible", solution.ray), box, [], None)
         if self._effort.safe:
             upper = safe_upper_bound(self._model, self._objective, solution.duals, box.lower, box.upper)
+            if upper > self._threshold() > solution.claimed_bound:
+                # What the rounding of the evaluation costs would cost a branching.
+                upper = min(upper, self._exactly(solution.duals, box))
         else:
             upper = solution.claimed_bound
         node = self._tightened(node, upper, "dual", solution.duals)
@@ -368,6 +378,9 @@ class _Subtree:
         if node.upper - seen <= _SETTLED * abs(node.upper) + self._noise:
             return _Open(node, box, [], None)
         return _Open(node, box, branchings(self._encoding, box, point, self._output), self._session.basis())
+
+    def _exactly(self, duals: Float64Array | None, box: Box) -> float:
+        return safe_upper_bound(self._model, self._objective, duals, box.lower, box.upper, exact=True)
 
     def _solve(self, box: Box, basis: object | None) -> Solution:
         """Solve the linear program of a box."""
