@@ -7,12 +7,18 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
 
 import milpq
 from milpq.bench.methods import Outcome
 from milpq.bench.plan import Case
 from milpq.merge import Problem
 from milpq.network.nodes import Affine, entries
+from milpq.search.inputs import FeedableInputs
+
+_POINTS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +31,15 @@ class Subject:
         Of the problem; None where it could not be posed.
     inputs, neurons, weights : int
         Sizes of one network.
+    span : float
+        The largest spread of a chosen output of the float network over random inputs, real units.
     """
 
     hash: str | None = None
     inputs: int = 0
     neurons: int = 0
     weights: int = 0
+    span: float = 0.0
 
     @classmethod
     def of(cls, problem: Problem) -> Subject:
@@ -38,7 +47,10 @@ class Subject:
         nodes = [node for node in problem.float_network.nodes if isinstance(node, Affine)]
         weights = sum(int((entries(term.matrix) != 0).sum()) for node in nodes for term in node.terms)
         neurons = sum(len(node.bias) for node in nodes)
-        return cls(problem.hash(), problem.merged.input_size, neurons, weights)
+        points = FeedableInputs(problem).random(np.random.default_rng(0), _POINTS)
+        outputs = problem.float_network.evaluate(points)[:, problem.outputs]
+        span = float(np.ptp(outputs, axis=0).max())
+        return cls(problem.hash(), problem.merged.input_size, neurons, weights, span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,13 @@ class Row:
         if self.witness <= 0.0 or not math.isfinite(self.outcome.upper):
             return None
         return self.outcome.upper / self.witness
+
+    @property
+    def relative(self) -> float | None:
+        """The upper bound relative to the span of the output; None where one of them is not known."""
+        if self.subject.span <= 0.0 or not math.isfinite(self.outcome.upper):
+            return None
+        return self.outcome.upper / self.subject.span
 
 
 def case_key(case: Case, subject: Subject) -> str:

@@ -44,6 +44,8 @@ def row_values(row: Row) -> dict[str, object]:
         "trust": outcome.trust,
         "witness": row.witness,
         "ratio": row.ratio,
+        "span": subject.span,
+        "relative": row.relative,
         "lsb": outcome.lsb,
         "nodes": outcome.nodes,
         "method_s": round(outcome.method_s, 6),
