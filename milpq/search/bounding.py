@@ -88,7 +88,7 @@ class Zonotope:
         # Cells of the continuous domain are bounded by the slopes that bounds on every value give.
         every = problem.domain.kind == "continuous"
         found = zonotope_objectives(problem, cubes, threshold, every=every)
-        return CubeBounds(found.objectives, found.score, found.towards, found.values)
+        return CubeBounds(found.upper, found.score, found.towards, found.values)
 
 
 def fitting(problem: Problem) -> Bounding:

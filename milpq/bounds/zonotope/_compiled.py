@@ -11,10 +11,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Return the function compiled on its first call, and kept on disk from then on.
+    """Return a function for other compiled ones to call; Python cannot, so no wrapper is built.
 
     Plain IEEE arithmetic: no reassociation, so error bounds written for the source hold for the machine code
-    (a contraction to fused multiply-add would only round less).  The compiled code releases the interpreter.
+    (a contraction to fused multiply-add would only round less).
     """
-    compile_ = cast(Any, numba).njit(cache=True, nogil=True, error_model="numpy")
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def entry(function: Function) -> Function:
+    """Return a function compiled on its first call from Python, and kept on disk from then on.
+
+    It releases the interpreter while it runs.
+    """
+    return _compile(function, no_cfunc_wrapper=True)
+
+
+def _compile(function: Function, **options: bool) -> Function:
+    compile_ = cast(Any, numba).njit(cache=True, nogil=True, error_model="numpy", **options)
     return cast(Function, compile_(function))

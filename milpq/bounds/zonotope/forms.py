@@ -1,18 +1,74 @@
-"""Operations on the affine forms of one value: their generators, magnitudes and ranges.
+"""The affine forms of all values of one cube, and the operations on those of one value.
 
 Generators ``h`` (of the float side) and ``d`` (of the difference) have shape (rows, neurons), one row for each
-noise symbol; ``only_d`` marks the symbols that do not occur in any ``h``.
+noise symbol, in the order in which the symbols are made.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array
+from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled
 from milpq.bounds.zonotope.pack import Packed
 
 _U = 2.0**-53
+
+FREE, ACTIVE, DEAD, FALLS, RISES = 0, 1, 2, 3, 4
+"""What is decided about a pair of ReLUs: nothing; both active; both dead; the float side alone active; the
+quantized side alone active."""
+
+
+class Forms(NamedTuple):
+    """Affine forms; neuron arrays as in `Packed`.
+
+    Attributes
+    ----------
+    h, d : float64
+        Generators of all values, one after another.
+    centre_h, centre_d, slack_h, slack_d : float64, shape (neurons,)
+    size_h, size_d : float64, shape (neurons,)
+        Bounds on the magnitude of each form.
+    bounds : float64, shape (6, neurons)
+        Lower and upper bounds on ``a``, ``v`` and ``d``.
+    used : int64, shape (values,)
+        Symbols that each value's generators know.
+    before : int64, shape (nodes + 1,)
+        Symbols made before each node.
+    only_d : bool, shape (symbols,)
+        Symbols that occur in no ``h``.
+    owner : int64, shape (symbols,)
+        The neuron whose activation made the symbol; −1 for an input.
+    shares : float64, shape (symbols, inputs) or (symbols, 0)
+        How much each input has to do with each symbol.
+    decided : int64, shape (neurons,)
+        Decided phases, by the neuron of the activation.
+    fact_first : int64, shape (nodes + 1,)
+        Facts that hold before each node.  A *fact* is a linear form that is nonnegative where the decided
+        phases are as decided.
+    fact : float64, shape (facts, 1 + symbols)
+        Centre (slack added) and generators of each fact.
+    """
+
+    h: Float64Array
+    d: Float64Array
+    centre_h: Float64Array
+    centre_d: Float64Array
+    slack_h: Float64Array
+    slack_d: Float64Array
+    size_h: Float64Array
+    size_d: Float64Array
+    bounds: Float64Array
+    used: Int64Array
+    before: Int64Array
+    only_d: BoolArray
+    owner: Int64Array
+    shares: Float64Array
+    decided: Int64Array
+    fact_first: Int64Array
+    fact: Float64Array
 
 
 @compiled
@@ -22,11 +78,11 @@ def generators(net: Packed, flat: Float64Array, value: int) -> Float64Array:
 
 
 @compiled
-def clear(gh: Float64Array, gd: Float64Array, row: int, size: int) -> None:
+def clear(h: Float64Array, d: Float64Array, row: int, size: int) -> None:
     """Set one symbol's generators of a value to zero."""
     for o in range(size):
-        gh[row, o] = 0.0
-        gd[row, o] = 0.0
+        h[row, o] = 0.0
+        d[row, o] = 0.0
 
 
 @compiled
@@ -85,46 +141,36 @@ def add_affine(
 
 
 @compiled
-def ranges(
-    gh: Float64Array,
-    gd: Float64Array,
-    rows: int,
-    only_d: BoolArray,
-    size: int,
-    first: int,
-    ch: Float64Array,
-    cd: Float64Array,
-    sh: Float64Array,
-    sd: Float64Array,
-    mh: Float64Array,
-    md: Float64Array,
-    bounds: Float64Array,
-) -> bool:
+def ranges(net: Packed, forms: Forms, value: int) -> bool:
     """Set magnitudes and bounds of a value's neurons from their forms; tell whether they are all finite."""
+    size, first, rows = net.sizes[value], net.first[value], forms.used[value]
+    h, d = generators(net, forms.h, value), generators(net, forms.d, value)
+    bounds, only_d = forms.bounds, forms.only_d
     spread = np.zeros((3, size))
     for r in range(rows):
         if only_d[r]:
             for o in range(size):
-                spread[1, o] += abs(gd[r, o])
-                spread[2, o] += abs(gd[r, o])
+                spread[1, o] += abs(d[r, o])
+                spread[2, o] += abs(d[r, o])
         else:
             for o in range(size):
-                spread[0, o] += abs(gh[r, o])
-                spread[1, o] += abs(gh[r, o] + gd[r, o])
-                spread[2, o] += abs(gd[r, o])
+                spread[0, o] += abs(h[r, o])
+                spread[1, o] += abs(h[r, o] + d[r, o])
+                spread[2, o] += abs(d[r, o])
     lift = 1.0 + (rows + 16) * _U
     finite = True
     for o in range(size):
         k = first + o
-        a, d = ch[k], cd[k]
-        ra = (spread[0, o] + sh[k]) * lift + 4 * _U * abs(a)
-        rd = (spread[2, o] + sd[k]) * lift + 4 * _U * abs(d)
-        rv = (spread[1, o] + sh[k] + sd[k]) * lift + 4 * _U * (abs(a) + abs(d))
-        mh[k], md[k] = (abs(a) + ra) * lift, (abs(d) + rd) * lift
+        a, b = forms.centre_h[k], forms.centre_d[k]
+        ra = (spread[0, o] + forms.slack_h[k]) * lift + 4 * _U * abs(a)
+        rd = (spread[2, o] + forms.slack_d[k]) * lift + 4 * _U * abs(b)
+        rv = (spread[1, o] + forms.slack_h[k] + forms.slack_d[k]) * lift + 4 * _U * (abs(a) + abs(b))
+        size_h, size_d = (abs(a) + ra) * lift, (abs(b) + rd) * lift
+        forms.size_h[k], forms.size_d[k] = size_h, size_d
         bounds[0, k], bounds[1, k] = a - ra, a + ra
-        bounds[4, k], bounds[5, k] = d - rd, d + rd
-        pad = 4 * _U * (mh[k] + md[k])
-        bounds[2, k] = max(a + d - rv, a - ra + d - rd - pad)
-        bounds[3, k] = min(a + d + rv, a + ra + d + rd + pad)
-        finite = finite and mh[k] + md[k] < np.inf
+        bounds[4, k], bounds[5, k] = b - rd, b + rd
+        pad = 4 * _U * (size_h + size_d)
+        bounds[2, k] = max(a + b - rv, a - ra + b - rd - pad)
+        bounds[3, k] = min(a + b + rv, a + ra + b + rd + pad)
+        finite = finite and size_h + size_d < np.inf
     return finite

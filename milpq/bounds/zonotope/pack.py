@@ -51,6 +51,8 @@ class Packed(NamedTuple):
         ``[row, step]`` of each step, in C order; one level more than thresholds.
     largest, smallest : float64
         Residue tables, ``[power, kind, column]`` in C order, as many columns as levels.
+    has_phases : int
+        1 where some activation has no rounding step, so that deciding its phases settles it.
     output : int
     """
 
@@ -87,6 +89,7 @@ class Packed(NamedTuple):
     levels: Int64Array
     largest: Float64Array
     smallest: Float64Array
+    has_phases: int
     output: int
 
 
@@ -181,6 +184,7 @@ def pack(merged: Merged) -> Packed:
         levels=levels,
         largest=largest,
         smallest=smallest,
+        has_phases=int(bool(((is_affine == 0) & (has_step == 0)).any())),
         output=merged.output,
     )
 

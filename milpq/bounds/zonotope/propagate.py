@@ -25,7 +25,7 @@ class ZonotopeBounds:
 
     Parameters
     ----------
-    objectives : float64, shape (cubes, 2·chosen)
+    upper : float64, shape (cubes, 2·chosen)
         Upper bounds on ``f_q − f`` of the chosen outputs, then on ``f − f_q``; infinite after an overflow.
     score : float64, shape (cubes, inputs)
         How much of the looseness of the objective farthest above its threshold each input causes; zero
@@ -36,7 +36,7 @@ class ZonotopeBounds:
         Bounds on every value, where asked for.
     """
 
-    objectives: Float64Array
+    upper: Float64Array
     score: Float64Array
     towards: Float64Array
     values: Bounds | None
@@ -49,7 +49,7 @@ def zonotope(problem: Problem, cubes: Cubes) -> Bounds:
 
     *Soundness:* see `milpq.bounds.zonotope.kernel` and `milpq.bounds.zonotope.phases`.
     """
-    threshold = np.zeros(2 * len(problem.outputs))
+    threshold = np.full(2 * len(problem.outputs), np.inf)
     values = zonotope_objectives(problem, cubes, threshold, every=True).values
     assert values is not None
     return values.intersect(interval(problem, cubes))
@@ -63,7 +63,7 @@ def zonotope_objectives(
     Parameters
     ----------
     threshold : float64, shape (2·chosen,)
-        Bounds below these are of no interest.
+        Bounds below these are of no interest; those above are improved where that looks cheap.
     every : bool
         Whether to return the bounds on every value too.
     """
@@ -84,7 +84,7 @@ def zonotope_objectives(
         np.array(rest_lower),
         np.array(rest_upper),
         np.array(problem.outputs),
-        np.where(np.isfinite(threshold), threshold, 0.0),
+        np.array(threshold),
         objectives,
         score,
         towards,

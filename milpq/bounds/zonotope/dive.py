@@ -1,0 +1,252 @@
+"""Bounds on one objective of one cube by deciding phases of ReLU pairs, deepest first.
+
+Input splitting converges slowly where the kink of a neuron crosses small cubes: its noise is as large as the
+difference there, however small the cube.  Deciding the phases of the few neurons that matter removes it: in
+each part both ReLUs are affine, and the linear *facts* that say where the part lies enter the bound with
+multipliers (Lagrangian duality), so the parts need no polytopes.
+"""
+
+# Elements of numpy arrays are arrays to the type checker; what is compiled sees the scalars they are.
+# pyright: reportArgumentType=false
+
+from __future__ import annotations
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array
+from milpq.bounds.zonotope._compiled import compiled
+from milpq.bounds.zonotope.forms import ACTIVE, DEAD, FALLS, FREE, RISES, Forms, generators
+from milpq.bounds.zonotope.nodes import activation, affine
+from milpq.bounds.zonotope.pack import Packed
+
+_U = 2.0**-53
+
+DEPTH = 10
+"""Phases decided along one path at most."""
+
+_PASSES = 3
+_PARTS = 6
+"""Parts worked on at most, for each phase that has to be decided."""
+
+_PROGRESS = 0.9
+"""How much of the excess over the threshold may be left after a decision."""
+
+
+@compiled
+def propagate(net: Packed, forms: Forms, begin: int, everything: bool) -> bool:
+    """Set the forms of the nodes from `begin` on; tell whether they are finite."""
+    for node in range(begin, len(net.is_affine)):
+        if net.is_affine[node] == 1:
+            if not affine(net, forms, node):
+                return False
+        else:
+            activation(net, forms, node, everything or net.ranged[node + 1] == 1)
+    return True
+
+
+@compiled
+def improve(
+    net: Packed, forms: Forms, o: int, sign: float, upper: float, threshold: float, multiplier: Float64Array
+) -> tuple[float, int]:
+    """Bound ``sign·d`` of an output over the cube whose forms are set; leave the forms of some part.
+
+    Parameters
+    ----------
+    o : int
+        The output.
+    upper
+        The bound known.
+    threshold
+        A bound at most this is good enough.
+    multiplier : float64, shape (facts,)
+        Scratch.
+
+    Returns
+    -------
+    float
+        At most `upper`.
+    int
+        Parts that were propagated.
+    """
+    wanted = _phases_needed(net, forms, o, upper, threshold)
+    if wanted == 0:
+        return upper, 0
+    budget = _PARTS * wanted
+    neurons = np.zeros((3 * DEPTH + 4, DEPTH), np.int64)
+    phases = np.zeros((3 * DEPTH + 4, DEPTH), np.int64)
+    lengths = np.zeros(3 * DEPTH + 4, np.int64)
+    known = np.full(3 * DEPTH + 4, upper)
+    waiting, worst = 1, -np.inf
+    current = np.zeros(DEPTH, np.int64)
+    depth = 0
+    first, parts = True, 0
+    while waiting > 0:
+        waiting -= 1
+        length = lengths[waiting]
+        begin = len(net.is_affine)
+        # Forms before the first node whose decisions change stay as they are.
+        for i in range(depth):
+            begin = min(begin, _node_of(net, current[i]))
+            forms.decided[current[i]] = FREE
+        for i in range(length):
+            k = neurons[waiting, i]
+            forms.decided[k] = phases[waiting, i]
+            current[i] = k
+            begin = min(begin, _node_of(net, k))
+        depth = length
+        if not first:
+            parts += 1
+            if not propagate(net, forms, begin, False):
+                return upper, parts
+        first = False
+        bound = min(_value(net, forms, o, sign, multiplier), upper)
+        if bound <= max(threshold, worst):
+            worst = max(worst, bound) if bound > -np.inf else worst
+            continue
+        budget -= 1
+        # A part that falls too slowly tells that the cube is too large for this: its inputs should be split.
+        slow = length > 0 and bound - threshold > _PROGRESS * (known[waiting] - threshold)
+        k = _heaviest(net, forms, o) if budget > 0 and length < DEPTH and not slow else -1
+        if k < 0 or waiting + 4 > len(lengths):
+            worst = max(worst, bound)
+            for i in range(waiting):
+                worst = max(worst, known[i])
+            break
+        j = k - net.first[_node_of(net, k) + 1] + net.first[net.source[_node_of(net, k)]]
+        chosen = neurons[waiting].copy(), phases[waiting].copy()
+        for phase in (RISES, FALLS, DEAD, ACTIVE):
+            if (phase == RISES and forms.bounds[5, j] <= 0.0) or (
+                phase == FALLS and forms.bounds[4, j] >= 0.0
+            ):
+                continue
+            neurons[waiting], phases[waiting] = chosen
+            neurons[waiting, length], phases[waiting, length] = k, phase
+            lengths[waiting], known[waiting] = length + 1, bound
+            waiting += 1
+    for i in range(depth):
+        forms.decided[current[i]] = FREE
+    return (min(upper, worst) if worst > -np.inf else upper), parts
+
+
+@compiled
+def _node_of(net: Packed, neuron: int) -> int:
+    """Return the node that makes a neuron."""
+    return int(np.searchsorted(net.first, neuron, side="right")) - 2
+
+
+@compiled
+def _weights(net: Packed, forms: Forms, o: int) -> tuple[Int64Array, Float64Array, float]:
+    """Return the neurons whose phases can be decided, their noise in an output, and the noise of the rest."""
+    rows = forms.used[net.output]
+    d = generators(net, forms.d, net.output)
+    neurons, noise = np.zeros(rows, np.int64), np.zeros(rows)
+    count, rest = 0, 0.0
+    for r in range(forms.used[0], rows):
+        size = abs(d[r, o])
+        k = forms.owner[r]
+        if size == 0.0:
+            continue
+        if not _decidable(net, forms, k):
+            rest += size
+        elif count > 0 and neurons[count - 1] == k:
+            noise[count - 1] += size
+        else:
+            neurons[count], noise[count] = k, size
+            count += 1
+    return neurons[:count], noise[:count], rest
+
+
+@compiled
+def _decidable(net: Packed, forms: Forms, k: int) -> bool:
+    """Tell whether a pair of activations has one kink in reach, without rounding steps."""
+    node = _node_of(net, k)
+    if net.has_step[node] == 1 or forms.decided[k] != FREE:
+        return False
+    j = k - net.first[node + 1] + net.first[net.source[node]]
+    lower, upper = net.clamp[node, 0], net.clamp[node, 1]
+    return lower > -np.inf and forms.bounds[1, j] < upper and forms.bounds[3, j] < upper
+
+
+@compiled
+def _phases_needed(net: Packed, forms: Forms, o: int, upper: float, threshold: float) -> int:
+    """Return how many phases must be decided for the bound to fall to the threshold; 0 if too many."""
+    _, noise, rest = _weights(net, forms, o)
+    if len(noise) == 0 or 2.0 * (noise.sum() + rest) < upper - threshold or rest > 0.5 * (upper - threshold):
+        return 0
+    order = np.sort(noise)[::-1]
+    gone, count = 0.0, 0
+    while count < len(order) and 2.0 * gone < upper - threshold:
+        gone += order[count]
+        count += 1
+    return count if count <= DEPTH // 2 else 0
+
+
+@compiled
+def _heaviest(net: Packed, forms: Forms, o: int) -> int:
+    """Return the neuron whose undecided phases make the most noise in an output, or −1."""
+    neurons, noise, _ = _weights(net, forms, o)
+    return neurons[np.argmax(noise)] if len(noise) > 0 else -1
+
+
+@compiled
+def _value(net: Packed, forms: Forms, o: int, sign: float, multiplier: Float64Array) -> float:
+    """Bound ``sign·d`` of an output over the part where all facts are nonnegative.
+
+    For any multipliers ``λ >= 0``: ``max d <= max (d + Σ λ·fact)``, and the maximum of a form over its symbols is
+    its centre plus the sum of its generators' magnitudes.  The multipliers are improved one by one, each
+    exactly (the bound is convex and piecewise linear in one).  A fact that is negative everywhere proves that
+    the part is empty.
+    """
+    rows, facts = forms.used[net.output], forms.fact_first[len(net.is_affine)]
+    k = net.first[net.output] + o
+    d = generators(net, forms.d, net.output)
+    form = np.empty(rows)
+    for r in range(rows):
+        form[r] = sign * d[r, o]
+    for f in range(facts):
+        reach = 0.0
+        for r in range(rows):
+            reach += abs(forms.fact[f, 1 + r])
+        if forms.fact[f, 0] + reach * (1.0 + (rows + 8) * _U) < 0.0:
+            return -np.inf
+        multiplier[f] = 0.0
+    breaks, order = np.empty(rows), np.empty(rows, np.int64)
+    for _pass in range(_PASSES if facts > 0 else 0):
+        for f in range(facts):
+            fact = forms.fact[f]
+            slope = fact[0]
+            count = 0
+            for r in range(rows):
+                x = fact[1 + r]
+                if x != 0.0:
+                    slope -= abs(x)
+                    breaks[count], order[count] = -form[r] / x, r
+                    count += 1
+            step = -multiplier[f]
+            if slope < 0.0:
+                by = np.argsort(breaks[:count])
+                for i in by:
+                    slope += 2.0 * abs(fact[1 + order[i]])
+                    if slope >= 0.0:
+                        step = max(step, breaks[i])
+                        break
+            if step != 0.0 and step < np.inf:
+                multiplier[f] += step
+                for r in range(rows):
+                    form[r] += step * fact[1 + r]
+    # Evaluated afresh, so that rounding is bounded: each sum has fewer terms than facts + rows + 8.
+    total = sign * forms.centre_d[k]
+    size = abs(total)
+    for f in range(facts):
+        total += multiplier[f] * forms.fact[f, 0]
+        size += abs(multiplier[f] * forms.fact[f, 0])
+    for r in range(rows):
+        x = sign * d[r, o]
+        magnitude = abs(x)
+        for f in range(facts):
+            x += multiplier[f] * forms.fact[f, 1 + r]
+            magnitude += abs(multiplier[f] * forms.fact[f, 1 + r])
+        total += abs(x)
+        size += magnitude
+    error = (2 * facts + rows + 16) * _U
+    return total + forms.slack_d[k] * (1.0 + 8 * _U) + 2.0 * error / (1.0 - error) * size
