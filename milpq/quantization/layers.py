@@ -52,8 +52,8 @@ def linear_layers(network: FloatNetwork) -> tuple[LinearLayer, ...]:
     Raises
     ------
     UnsupportedModelError
-        A layer adds several values, a clamp stands before any layer, or a layer is read with and without its
-        activation; the layer is named.
+        A layer has no weights of its own or adds several values, a clamp stands before any layer, or a layer is
+        read with and without its activation; the layer is named.
     """
     layers: list[LinearLayer] = []
     # What each value is: layer number it is the result of; 0 the input.
@@ -66,6 +66,11 @@ def linear_layers(network: FloatNetwork) -> tuple[LinearLayer, ...]:
     for node in network.nodes:
         where = f"{network.origin}: layer {node.name!r}"
         if isinstance(node, Affine):
+            if not node.weighted:
+                raise UnsupportedModelError(
+                    f"{where}: is a sum, pool, pad or selection; milpq quantizes fully connected layers and "
+                    "convolutions with their activations"
+                )
             if len(node.terms) != 1:
                 raise UnsupportedModelError(
                     f"{where}: adds {len(node.terms)} values; milpq quantizes layers that read one value"

@@ -178,7 +178,8 @@ def _quantize_layer(
         scales,
         channel.astype(np.int64),
         Requantization(
-            "fully_connected",
+            # Readers store convolutions sparse, and dense layers dense; runtimes round them differently.
+            "fully_connected" if isinstance(levels, np.ndarray) else "conv",
             read.scale,
             scales,
             scheme.per_channel,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import milpq
+from benchmarks.models.tflite_graph import GraphWriter
 from milpq.errors import (
     AccumulatorOverflowError,
     InvalidNetworkError,
@@ -149,6 +150,52 @@ def test_sparse_layers_are_quantized_as_dense_ones() -> None:
             np.testing.assert_array_equal(left.bias, right.bias)
 
 
+def test_convolutions_are_quantized(tmp_path: Path) -> None:
+    rng = np.random.default_rng(12)
+    writer = GraphWriter((1, 6, 6, 1), None)
+    value = writer.input
+    for outputs, inputs in ((3, 1), (2, 3)):
+        kernel = rng.normal(size=(outputs, 3, 3, inputs)).astype(np.float32) * 0.4
+        value = writer.convolution(
+            value,
+            kernel,
+            rng.normal(size=outputs).astype(np.float32),
+            None,
+            padding="same",
+            activation="relu",
+        )
+    value = writer.reshape(value, (1, 72))
+    value = writer.fully_connected(
+        value, rng.normal(size=(2, 72)).astype(np.float32) * 0.1, np.zeros(2, np.float32), None
+    )
+    (tmp_path / "float.tflite").write_bytes(writer.finish(value))
+    network = milpq.load(tmp_path / "float.tflite")
+    assert isinstance(network, FloatNetwork)
+    points = rng.uniform(-1, 1, (300, 6, 6, 1))
+    errors = [
+        largest_error(
+            network, quantize(network, points, target="litert-ref", bits=bits), points.reshape(300, 36), None
+        )
+        for bits in (3, 8)
+    ]
+    assert errors[1] < 0.05 < errors[0]
+    model = quantize(network, points, target="litert-ref", bits=(4, 8, 6))
+    first, _, last = model.layers
+    assert isinstance(first, QuantizedLinear) and isinstance(last, QuantizedLinear)
+    for layer, operator in ((first, "conv"), (last, "fully_connected")):
+        assert isinstance(layer.requantization, StatedRequantization)
+        assert layer.requantization.statement["operator"] == operator
+    milpq.save(model, tmp_path / "model.json")
+    read = milpq.load(tmp_path / "model.json")
+    assert isinstance(read, QuantizedModel)
+    codes = rng.integers(-128, 128, (50, 36))
+    np.testing.assert_array_equal(
+        model.on_target(None).execute_codes(codes), read.on_target(None).execute_codes(codes)
+    )
+    with pytest.raises(UnsupportedModelError, match="sparse weights"):
+        milpq.save(quantize(network, points), tmp_path / "model.tflite")
+
+
 def test_an_unrounded_output_is_the_accumulator() -> None:
     network, points = mlp(2), samples(2, 3)
     model = quantize(
@@ -202,11 +249,13 @@ def test_structures_that_are_refused() -> None:
     both = FloatNetwork(
         2, (Affine("a", (Term(0, eye),), zero), Clamp("r", 1), Affine("b", (Term(1, eye),), zero)), 3
     )
+    pool = FloatNetwork(2, (Affine("pool", (Term(0, eye),), zero, weighted=False),), 1)
     none = FloatNetwork(2, (), 0)
     for network, message in (
         (add, "'sum': adds 2 values"),
         (first, "'early': clamps the input"),
         (both, "'r': what it reads is read elsewhere"),
+        (pool, "'pool': is a sum, pool, pad or selection"),
         (none, "no layer"),
     ):
         with pytest.raises(UnsupportedModelError, match=message):
