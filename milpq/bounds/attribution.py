@@ -137,8 +137,7 @@ class _Frame:
         for index, node in enumerate(merged.nodes):
             if isinstance(node, MergedActivation):
                 source = bounds.values[node.source]
-                residue = ready.residues[index]
-                band = None if residue is None else residue_band(residue, source)
+                band = residue_band(node, ready.residues[index], source)
                 if band is not None:
                     steps[index + 1] = band
                 decided[index + 1] = _decided(node, source)

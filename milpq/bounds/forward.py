@@ -68,10 +68,23 @@ def closed(value: ValueBounds, what: str) -> ValueBounds:
     return ValueBounds(a, v, d)
 
 
-def residue_band(residue: Residue, source: ValueBounds) -> ResidueBand:
-    """Return what a step node adds to its clamp over the accumulators that bounds leave reachable."""
-    band = residue.band(*residue.accumulators(source.quantized_side))
-    return ResidueBand(*band, residue.saturation_lower, residue.saturation_upper)
+def residue_band(node: MergedActivation, residue: Residue | None, source: ValueBounds) -> ResidueBand | None:
+    """Return what rounding adds to the clamp of a node over what bounds leave reachable; None where nothing."""
+    if residue is not None:
+        band = residue.band(*residue.accumulators(source.quantized_side))
+        return ResidueBand(*band, residue.saturation_lower, residue.saturation_upper)
+    if node.inexact is None:
+        return None
+    v = source.quantized_side
+    near = node.inexact.band(v.lower, v.upper)
+    # Such an operation keeps no table of steps, is never settled, and does not saturate.
+    return ResidueBand(
+        Interval(near.residue_lower, near.residue_upper),
+        Interval(near.lower, near.upper),
+        np.full(v.lower.shape, np.iinfo(np.int64).max),
+        np.full(node.size, -np.inf),
+        np.full(node.size, np.inf),
+    )
 
 
 def activation_bounds(node: MergedActivation, band: ResidueBand | None, source: ValueBounds) -> ValueBounds:

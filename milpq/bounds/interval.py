@@ -28,6 +28,6 @@ def interval(problem: Problem, cubes: Cubes) -> Bounds:
             values.append(affine_bounds(node, sizes, values))
         else:
             source = values[node.source]
-            band = None if residue is None else residue_band(residue, source)
+            band = residue_band(node, residue, source)
             values.append(activation_bounds(node, band, source))
     return Bounds(tuple(values), merged.output)

@@ -145,6 +145,9 @@ def _saturation_planes(node: MergedActivation, band: ResidueBand, v: Interval) -
     Otherwise the part is monotone in ``v`` and enters as its range.
     """
     low, top = band.saturation_lower, band.saturation_upper
+    if np.isinf(low).all() and np.isinf(top).all():
+        none = np.zeros_like(v.lower)
+        return PlanePair(Plane(none, none, none), Plane(none, none, none))
     clamped = [np.clip(end, node.lower, node.upper) for end in (v.lower, v.upper)]
     zero = np.zeros_like(v.lower)
     if np.isinf(node.upper) and (top >= node.lower).all():

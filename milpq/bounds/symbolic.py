@@ -8,7 +8,6 @@ from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.backward import Functionals, substitute, two_sided
 from milpq.bounds.coefficients import unit_functionals
 from milpq.bounds.forward import (
-    ResidueBand,
     activation_bounds,
     affine_bounds,
     closed,
@@ -124,8 +123,7 @@ class _Sweep:
                 self._values.append(bounds)
             else:
                 source = self._values[node.source]
-                residue = self._ready.residues[index]
-                band = None if residue is None else residue_band(residue, source)
+                band = residue_band(node, self._ready.residues[index], source)
                 self._values.append(self._within(value, activation_bounds(node, band, source)))
                 self._relaxations[value] = relax(node, band, source, carry_difference=self._carry)
         output = self._merged.output
@@ -184,14 +182,15 @@ class _Sweep:
                 for kink in (node.lower, node.upper):
                     if np.isfinite(kink):
                         result |= (side.lower < kink) & (side.upper > kink)
-            residue = self._ready.residues[index]
-            if residue is not None:
-                band: ResidueBand = residue_band(residue, bounds)
+            band = residue_band(node, self._ready.residues[index], bounds)
+            if band is not None:
                 result |= (band.steps > 0) & (band.steps <= _FEW_STEPS)
-                saturates = (bounds.quantized_side.upper > residue.saturation_upper) & (
-                    bounds.quantized_side.lower < residue.saturation_upper
+                saturates = (bounds.quantized_side.upper > band.saturation_upper) & (
+                    bounds.quantized_side.lower < band.saturation_upper
                 )
                 result |= saturates
+            # A dynamic scale is that of the least and the largest neuron.
+            result |= node.inexact is not None
         return result
 
     def _substitute(

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError, UsageError
 from milpq.formats._files import PathLike, TorchModule, read_bytes
+from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.quantized_model import QuantizedModel
 
@@ -16,7 +17,7 @@ Source: TypeAlias = "PathLike | TorchModule"
 
 def load(
     path: Source, *, keep_final_activation: bool = False, input_shape: tuple[int, ...] | None = None
-) -> FloatNetwork | QuantizedModel:
+) -> FloatNetwork | QuantizedModel | DynamicNetwork:
     """Return the network of a model file or torch module; ending and content decide which kind.
 
     ``.nnet`` is a float network, ``.json`` an open integer network, and ``.onnx`` and ``.tflite`` are one or the
@@ -84,7 +85,7 @@ def load_float(path: Source) -> FloatNetwork:
         As `load`.
     """
     network = load(path)
-    if isinstance(network, QuantizedModel):
+    if not isinstance(network, FloatNetwork):
         raise UnsupportedModelError(
             f"{network.origin}: is a quantized model where a float network is needed; "
             "to compare it with its own dequantized weights, use --float-twin dequantized"
@@ -92,7 +93,9 @@ def load_float(path: Source) -> FloatNetwork:
     return network
 
 
-def load_quantized(path: Source, *, keep_final_activation: bool = False) -> FloatNetwork | QuantizedModel:
+def load_quantized(
+    path: Source, *, keep_final_activation: bool = False
+) -> FloatNetwork | QuantizedModel | DynamicNetwork:
     """Return the second network of a comparison: a quantized model, or another float network.
 
     Raises
@@ -103,24 +106,33 @@ def load_quantized(path: Source, *, keep_final_activation: bool = False) -> Floa
     return load(path, keep_final_activation=keep_final_activation)
 
 
-def _load_torch(module: TorchModule, input_shape: tuple[int, ...] | None) -> FloatNetwork | QuantizedModel:
+def _load_torch(
+    module: TorchModule, input_shape: tuple[int, ...] | None
+) -> FloatNetwork | QuantizedModel | DynamicNetwork:
     from milpq.formats.torch_module import read_torch
 
     return read_torch(module, input_shape=input_shape)
 
 
-def _load_onnx(path: PathLike, *, keep_final_activation: bool) -> FloatNetwork | QuantizedModel:
+def _load_onnx(
+    path: PathLike, *, keep_final_activation: bool
+) -> FloatNetwork | QuantizedModel | DynamicNetwork:
     from milpq.formats._onnx_tensors import parse_onnx
+    from milpq.formats.onnx_dynamic import dynamic_network, is_dynamic
     from milpq.formats.onnx_float import float_network
     from milpq.formats.onnx_quantized import is_quantized, quantized_model
 
     model = parse_onnx(path)
+    if is_dynamic(model):
+        return dynamic_network(model, path)
     if is_quantized(model):
         return quantized_model(model, path, keep_final_activation=keep_final_activation)
     return float_network(model, path)
 
 
-def _load_tflite(path: PathLike, *, keep_final_activation: bool) -> FloatNetwork | QuantizedModel:
+def _load_tflite(
+    path: PathLike, *, keep_final_activation: bool
+) -> FloatNetwork | QuantizedModel | DynamicNetwork:
     from milpq.formats.tflite_float import float_network
     from milpq.formats.tflite_int8 import quantized_model
     from milpq.formats.tflite_reader import read_tflite

@@ -9,12 +9,15 @@ import numpy as np
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, frozen
 from milpq.errors import InvalidNetworkError, NotAPairError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine, MergedNode, MergedTerm
+from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
+from milpq.network.inexact import DynamicQuantization, Float32Error
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import Affine, Clamp, IntegerAffine, Step, Term, entries, is_sparse
 
-QuantizedNetwork = FloatNetwork | IntegerNetwork
-"""What may stand on the quantized side: an integer network, or a real one with changed weights."""
+QuantizedNetwork = FloatNetwork | IntegerNetwork | DynamicNetwork
+"""What may stand on the quantized side: an integer network, a real one with changed weights, or one whose activations
+are quantized as they come."""
 
 _REMEDY = "the two files are not one network and its quantized version"
 
@@ -82,6 +85,8 @@ class _Aligner:
         if isinstance(right, Step):
             clamp = self._clamp_of(float_value, quantized_value)
             return [(float_value if clamp is None else clamp.source, right.source)]
+        if isinstance(right, Float32Error | DynamicQuantization):
+            return [(float_value, right.source)]
         if isinstance(left, Clamp) and isinstance(right, Clamp):
             if (left.lower, left.upper) != (right.lower, right.upper):
                 raise NotAPairError(f"layers {left.name!r} and {right.name!r} clamp differently: {_REMEDY}")
@@ -138,6 +143,11 @@ class _Aligner:
                 right.function,
                 self._scale(right.source),
                 right.scale,
+            )
+        if isinstance(right, Float32Error | DynamicQuantization):
+            size = self._float.graph.sizes[float_value]
+            return MergedActivation(
+                right.name, sources[0], size, -np.inf, np.inf, None, None, None, inexact=right
             )
         if isinstance(right, Clamp):
             assert isinstance(left, Clamp)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from milpq._arrays import Float64Array, Matrix
+from milpq.network.inexact import Inexact
 from milpq.network.nodes import IntegerAffine
 from milpq.rounding.step import StepFunction
 
@@ -88,6 +89,8 @@ class MergedActivation:
         None where the quantized side applies ``φ`` itself (its residue is zero).
     scale_in, scale_out : float64, shape (neurons,), or None
         Real value of one accumulator unit and of one output level; ``φ_q(v) = scale_out · step(v / scale_in)``.
+    inexact : Inexact or None
+        The quantized side's operation where only a band of its residue is known; `step` is None then.
     """
 
     name: str
@@ -98,6 +101,7 @@ class MergedActivation:
     step: StepFunction | None
     scale_in: Float64Array | None
     scale_out: Float64Array | None
+    inexact: Inexact | None = None
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -128,3 +132,8 @@ class Merged:
     def output_size(self) -> int:
         """Number of outputs."""
         return self.input_size if self.output == 0 else self.nodes[self.output - 1].size
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether every operation of the quantized side is known exactly, not only within a band."""
+        return all(isinstance(node, MergedAffine) or node.inexact is None for node in self.nodes)

@@ -13,6 +13,7 @@ from milpq.merge.align import QuantizedNetwork, merge
 from milpq.merge.domain import Domain, DomainKind
 from milpq.merge.nodes import Merged
 from milpq.network.float_network import FloatNetwork
+from milpq.network.inexact import DynamicQuantization, Float32Error
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import Clamp, Step
 from milpq.region.box import Box
@@ -128,6 +129,10 @@ class Problem:
                 feed(type(node).__name__)
                 if isinstance(node, Clamp):
                     feed(node.source, node.lower, node.upper)
+                elif isinstance(node, Float32Error):
+                    feed(node.source, node.relative, node.absolute)
+                elif isinstance(node, DynamicQuantization):
+                    feed(node.source)
                 elif isinstance(node, Step):
                     function = node.function
                     feed(node.source, function.thresholds, function.values, function.rows, node.scale)

@@ -6,8 +6,9 @@ of node ``k − 1``; a node names its sources by value index, so a residual conn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -150,7 +151,21 @@ class Graph:
     last_use: tuple[int, ...] = field(repr=False)
 
 
-def chain(nodes: tuple[FloatNode, ...] | tuple[IntegerNode, ...], input_size: int, output: int) -> Graph:
+class Node(Protocol):
+    """What every node has."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Value indices it reads."""
+        ...
+
+
+def chain(nodes: Sequence[Node], input_size: int, output: int) -> Graph:
     """Check that the nodes chain and return the sizes of all values.
 
     Raises
@@ -180,7 +195,7 @@ def chain(nodes: tuple[FloatNode, ...] | tuple[IntegerNode, ...], input_size: in
                 raise InvalidNetworkError(
                     f"layer {node.name!r}: step function of {node.function.size} neurons on {sizes[node.source]}"
                 )
-            sizes.append(sizes[node.source])
+            sizes.append(sizes[node.sources[0]])
     if not 0 <= output < len(sizes):
         raise InvalidNetworkError(f"the output is value {output}, but there are {len(sizes)} values")
     last_use[output] = len(nodes)

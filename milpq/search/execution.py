@@ -8,6 +8,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen, gamma
 from milpq.merge import MergedAffine, Problem
+from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import Affine, absolute, apply_matrix
@@ -55,6 +56,9 @@ class Execution:
             level = np.maximum(*(np.abs(end) for end in quantized.reachable[quantized.output]))
             other_size = quantized.output_scale * level * (1 + gamma(2))
             other_error = gamma(2) * other_size + 5e-324
+        elif isinstance(quantized, DynamicNetwork):
+            other_size = quantized.largest_output(reach)
+            other_error = np.zeros_like(other_size)
         else:
             other_size, other_error = _largest_error(quantized, reach)
         total = (error + other_error + gamma(2) * (size + other_size)) * (1 + 1e-12)

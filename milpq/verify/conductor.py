@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
-from milpq.errors import WorkersLostError
+from milpq.errors import UsageError, WorkersLostError
 from milpq.formats._files import PathLike
 from milpq.merge import Problem
+from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
@@ -24,6 +26,9 @@ from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver
 from milpq.verify.options import Options, checked_domain, checked_method, checked_twin
 from milpq.verify.result import CertificateNote, OutputBracket, Question, Result, Status, Times
 from milpq.verify.run import Run, Stopwatch
+
+_INEXACT_SPLIT_S: Final = 30.0
+"""Seconds of splitting, where there is no time limit and the gap may never close."""
 
 
 def bound(
@@ -119,6 +124,7 @@ def bound(
     problem = Problem.create(
         pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
     )
+    _check_inexact(problem, options.method, certificate is not None, explain=explain)
     certifier = None if certificate is None else Certifier(problem)
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
@@ -140,6 +146,22 @@ def bound(
     return add_explanation(result, problem, seed) if explain and not interrupted else result
 
 
+def _check_inexact(problem: Problem, method: str, certified: bool, *, explain: bool) -> None:
+    """Refuse what needs exact operations, for networks of which some are known within a band only."""
+    if problem.merged.is_exact:
+        return
+    if method in {"lp", "milp"}:
+        raise UsageError(
+            f"{problem.quantized.origin}: quantizes its activations dynamically, which no linear program here encodes; "
+            "use --method auto or differential"
+        )
+    if certified or explain:
+        raise UsageError(
+            f"{problem.quantized.origin}: quantizes its activations dynamically, of which milpq makes no certificate and "
+            "no explanation; leave that option out"
+        )
+
+
 def _answer(run: Run) -> None:
     """Run the stages that the method asks for."""
     stages.propagate(run, "interval")
@@ -152,7 +174,7 @@ def _answer(run: Run) -> None:
     if run.options.method == "auto":
         _choose_search(run)
     for method, stage in (("lp", bound_by_lp), ("milp", bound_by_milp)):
-        if run.wants(method):
+        if run.problem.merged.is_exact and run.wants(method):
             stage(run)
 
 
@@ -160,7 +182,11 @@ def _choose_search(run: Run) -> None:
     """Enumerate where there are few codes, split where there are few inputs."""
     if not run.finished and stages.can_enumerate(run):
         stages.enumerate_domain(run)
-    if not run.finished and run.problem.merged.input_size <= stages.FEW_INPUTS:
+    if not run.problem.merged.is_exact:
+        # Bands do not vanish as cubes shrink, so that the gap may never close.
+        if not run.finished:
+            stages.split(run, limit_s=_INEXACT_SPLIT_S)
+    elif not run.finished and run.problem.merged.input_size <= stages.FEW_INPUTS:
         stages.split(run)
 
 
@@ -186,7 +212,7 @@ def _question(run: Run, region_origin: str, notes: tuple[str, ...]) -> Question:
         problem.float_network.origin,
         quantized.origin,
         region_origin,
-        quantized.target if isinstance(quantized, IntegerNetwork) else None,
+        None if isinstance(quantized, FloatNetwork) else quantized.target,
         box.lower,
         box.upper,
         problem.domain.kind,

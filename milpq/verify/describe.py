@@ -12,6 +12,7 @@ import numpy as np
 import milpq
 from milpq._arrays import Int64Array, Matrix
 from milpq.merge import Problem
+from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import Affine, IntegerAffine, Step, is_sparse
 from milpq.search.pool import Witness, refine_exact
@@ -55,9 +56,11 @@ def memory(problem: Problem) -> Memory:
     float_bytes = quantized_bytes = 0
     for index, node in enumerate(quantized.nodes):
         if isinstance(node, Affine):
-            parameters = len(node.bias) + sum(_stored(term.matrix) for term in node.terms)
-            float_bytes += 4 * parameters
-            quantized_bytes += 4 * parameters
+            weights = sum(_stored(term.matrix) for term in node.terms)
+            float_bytes += 4 * (len(node.bias) + weights)
+            quantized_bytes += (
+                4 * len(node.bias) + (1 if isinstance(quantized, DynamicNetwork) else 4) * weights
+            )
         elif isinstance(node, IntegerAffine):
             channel = _channels(quantized.nodes, index + 1, node)
             biases = len(np.unique(channel))

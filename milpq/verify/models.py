@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from milpq.errors import NotAPairError, TargetError, UsageError
 from milpq.formats import TorchModule, load_float, load_quantized, load_region
 from milpq.merge import QuantizedNetwork
+from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.pairing import check_pair, dequantized_twin
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 FloatSource: TypeAlias = "FloatNetwork | PathLike | TorchModule"
-QuantizedSource: TypeAlias = "FloatNetwork | IntegerNetwork | QuantizedModel | PathLike | TorchModule"
+QuantizedSource: TypeAlias = (
+    "FloatNetwork | IntegerNetwork | QuantizedModel | DynamicNetwork | PathLike | TorchModule"
+)
 RegionSource: TypeAlias = "Box | tuple[npt.ArrayLike, npt.ArrayLike] | PathLike"
 
 
@@ -77,7 +80,7 @@ def load_pair(
 
 def load_quantized_side(
     source: QuantizedSource, *, keep_final_activation: bool = False
-) -> FloatNetwork | IntegerNetwork | QuantizedModel:
+) -> FloatNetwork | IntegerNetwork | QuantizedModel | DynamicNetwork:
     """Return the quantized side; a final sigmoid of a file is kept only for execution."""
     if isinstance(source, str | os.PathLike | TorchModule):
         return load_quantized(source, keep_final_activation=keep_final_activation)
@@ -88,7 +91,9 @@ def _load_float_side(source: FloatSource) -> FloatNetwork:
     return load_float(source) if isinstance(source, str | os.PathLike | TorchModule) else source
 
 
-def on_target(model: FloatNetwork | IntegerNetwork | QuantizedModel, target: str | None) -> QuantizedNetwork:
+def on_target(
+    model: FloatNetwork | IntegerNetwork | QuantizedModel | DynamicNetwork, target: str | None
+) -> QuantizedNetwork:
     """Settle the rounding of a quantized model as the target with this id executes it.
 
     Raises
@@ -96,7 +101,7 @@ def on_target(model: FloatNetwork | IntegerNetwork | QuantizedModel, target: str
     TargetError
         The target is missing or unknown, or it is given for a network whose arithmetic is settled.
     """
-    if isinstance(model, QuantizedModel):
+    if isinstance(model, QuantizedModel | DynamicNetwork):
         return model.on_target(None if target is None else get_target(target))
     if target is not None:
         get_target(target)

@@ -13,6 +13,7 @@ from milpq.bounds import differential, interval, symbolic
 from milpq.bounds.values import Bounds
 from milpq.network.nodes import Affine
 from milpq.search.bounding import Bound, fitting
+from milpq.search.budget import Budget
 from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor
@@ -119,8 +120,14 @@ def enumerate_domain(run: Run) -> None:
         run.commit("enumeration", found.upper, watch.elapsed_s, nodes=found.codes)
 
 
-def split(run: Run, share: float = 1.0) -> None:
-    """Split the region into cubes until the gap is closed, the tolerance decided, or time is up."""
+def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
+    """Split the region into cubes until the gap is closed, the tolerance decided, or time is up.
+
+    Parameters
+    ----------
+    limit_s : float, optional
+        Seconds at most, where the run has no time limit.
+    """
     run.tell("split")
     options = SplitOptions(gap=run.options.gap, tolerance=run.options.tolerance, seed=run.options.seed)
 
@@ -135,7 +142,7 @@ def split(run: Run, share: float = 1.0) -> None:
             pool=run.bracket.pool,
             upper=run.bracket.objectives,
             executor=workers,
-            budget=run.part(share),
+            budget=Budget(limit_s) if run.budget.time_limit_s is None else run.part(share),
             on_progress=listen,
         )
     run.bracket.add_witnesses(found.pool)

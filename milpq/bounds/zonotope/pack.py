@@ -94,7 +94,9 @@ class Packed(NamedTuple):
 
 
 def supports(merged: Merged) -> bool:
-    """Tell whether the network is small enough for forward propagation of generators."""
+    """Tell whether forward propagation of generators knows every operation, and the network is small enough."""
+    if not merged.is_exact:
+        return False
     sizes = _sizes(merged)
     rows = _rows(merged, sizes)
     weights = sum(
