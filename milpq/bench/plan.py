@@ -24,9 +24,8 @@ from milpq.bench.suite import (
 )
 from milpq.bench.tasks import build_region, quantized_on_box, random_pair, rounded_weights
 from milpq.formats import load_float
-from milpq.merge import DomainKind, Problem
+from milpq.merge import DomainKind, Problem, QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
-from milpq.network.integer_network import IntegerNetwork
 from milpq.network.quantized_model import QuantizedModel
 from milpq.quantization import quantize_fixed_point
 from milpq.region.box import Box
@@ -164,7 +163,7 @@ class Poser:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._last: tuple[object, FloatNetwork, FloatNetwork | IntegerNetwork] | None = None
+        self._last: tuple[object, FloatNetwork, QuantizedNetwork] | None = None
 
     def pose(self, case: Case) -> Problem:
         """Return the problem of a case.
@@ -184,9 +183,7 @@ class Poser:
         outputs = None if case.outputs is None else list(case.outputs)
         return Problem.create(float_network, quantized, box, case.domain, outputs)
 
-    def _sides(
-        self, spec: PairSpec, target: str | None
-    ) -> tuple[FloatNetwork, FloatNetwork | IntegerNetwork]:
+    def _sides(self, spec: PairSpec, target: str | None) -> tuple[FloatNetwork, QuantizedNetwork]:
         if isinstance(spec, FilePair):
             files = [find(path, self._folder) for path in (spec.float_file, spec.quantized)]
             pair = load_pair(files[0], files[1], target, spec.float_twin)
@@ -210,7 +207,7 @@ def _on_box(spec: QuantizedPair, network: FloatNetwork) -> QuantizedModel:
     return quantized_on_box(network, box.lower, box.upper, spec.bits, spec.seed)
 
 
-def _random(spec: RandomPair, target: str | None) -> tuple[FloatNetwork, FloatNetwork | IntegerNetwork]:
+def _random(spec: RandomPair, target: str | None) -> tuple[FloatNetwork, QuantizedNetwork]:
     numbers = spec.inputs, spec.width, spec.depth, spec.bits, spec.seed
     inputs, width, depth, bits, seed = (number for number in numbers if isinstance(number, int))
     network, quantized = random_pair([inputs, *[width] * depth, spec.outputs], bits, seed)

@@ -278,7 +278,7 @@ class _Reader:
         return source
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Shapes:
     """What the operators that only reshape need to know."""
 

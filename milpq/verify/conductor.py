@@ -157,8 +157,8 @@ def _check_inexact(problem: Problem, method: str, certified: bool, *, explain: b
         )
     if certified or explain:
         raise UsageError(
-            f"{problem.quantized.origin}: quantizes its activations dynamically, of which milpq makes no certificate and "
-            "no explanation; leave that option out"
+            f"{problem.quantized.origin}: quantizes its activations dynamically, of which milpq makes no certificate "
+            "and no explanation; leave that option out"
         )
 
 

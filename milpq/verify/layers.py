@@ -93,8 +93,8 @@ def explain_problem(
     """Explain a problem; see `explain`."""
     if not problem.merged.is_exact:
         raise UsageError(
-            f"{problem.quantized.origin}: quantizes its activations dynamically; what its layers contribute is not known "
-            "to milpq"
+            f"{problem.quantized.origin}: quantizes its activations dynamically; what its layers contribute "
+            "is not known to milpq"
         )
     started = time.monotonic()
     wanted = parts or (PARTS if problem.merged.input_size <= _FEW_INPUTS else 1)
