@@ -101,7 +101,7 @@ def test_images_and_planes_hold_with_rounding_and_saturation(seed, lower, upper,
     residue = Residue.of(node)
     for _ in range(5):
         source, a, v, d, accumulators = source_bounds(rng, node)
-        band = residue_band(residue, source)
+        band = residue_band(node, residue, source)
         h = np.clip(a, lower, upper)
         phi = np.clip(v, lower, upper)
         delta = node.scale_out * node.step(accumulators) - h
