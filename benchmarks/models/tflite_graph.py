@@ -162,8 +162,9 @@ class GraphWriter:
         return self._add(_OPERATORS.CONCATENATION, 2, inputs, tuple(shape), sources[0].codes, options)
 
     def reshape(self, source: Value, shape: Sequence[int]) -> Value:
-        """Add a reshape."""
-        named = self._graph.constant(self._name("shape"), np.array(shape, np.int32), schema.TensorType.INT32)
+        """Add a reshape; the file leaves the first extent open, so that the batch can be resized."""
+        stored = np.array([-1, *shape[1:]], np.int32)
+        named = self._graph.constant(self._name("shape"), stored, schema.TensorType.INT32)
         inputs = [source.index, named]
         return self._add(_OPERATORS.RESHAPE, 1, inputs, tuple(shape), source.codes)
 

@@ -61,6 +61,14 @@ class Lowering:
         except TargetError as error:
             raise TargetError(f"layer {layer.name!r}: {error}") from error
 
+    def as_codes(self, layer: QuantizedSelection, value: int) -> int:
+        """Append the identity, which gives the levels of a selection at the output their zero point back."""
+        tensor = layer.quantization
+        first = tensor.range.lower - tensor.zero_point
+        levels = tensor.range.codes - tensor.zero_point
+        size = len(layer.constant)
+        return self._append(_table(layer.name, value, size, first, levels, tensor.scale, tensor.zero_point))
+
     def _lower(self, layer: QuantizedLayer, value_of: list[int]) -> int:
         if isinstance(layer, QuantizedLinear):
             return self._linear(layer, value_of[layer.source])

@@ -112,10 +112,13 @@ class QuantizedModel:
         value_of = [0]
         for layer in self.layers:
             value_of.append(lowering.lower(layer, value_of))
+        output, last = value_of[self.output], self.layers[self.output - 1] if self.output else None
+        if isinstance(last, QuantizedSelection):
+            output = lowering.as_codes(last, output)
         return IntegerNetwork(
             integer_input,
             tuple(lowering.nodes),
-            value_of[self.output],
+            output,
             target.name if target is not None else "as stated",
             self.origin,
             self.note,

@@ -16,6 +16,9 @@ from milpq.network.nodes import Affine, absolute, apply_matrix
 CHUNK = 2048
 """Points executed at once: the activations of a small network then stay in the cache."""
 
+_CHUNK_S = 1.0
+"""Large networks execute fewer points at once, about so many seconds of them."""
+
 
 def signed(difference: Float64Array) -> Float64Array:
     """Return the objectives of some differences: ``[d, −d]``, shape (points, 2·chosen).
@@ -80,8 +83,9 @@ class Execution:
             What the integer side reads, where the caller knows it already.
         """
         result = np.empty((len(points), len(self.problem.outputs)))
-        for start in range(0, len(points), CHUNK):
-            part = slice(start, start + CHUNK)
+        chunk = chunk_size(self.problem)
+        for start in range(0, len(points), chunk):
+            part = slice(start, start + chunk)
             result[part] = self._run_chunk(points[part], None if levels is None else levels[part])
         return result
 
@@ -95,6 +99,11 @@ class Execution:
             other = quantized.evaluate(points)
         other -= problem.float_network.evaluate(points)
         return other[:, problem.outputs]
+
+
+def chunk_size(problem: Problem) -> int:
+    """Return how many points to execute at once: `CHUNK`, or fewer of a network whose values would fill the memory."""
+    return max(1, min(CHUNK, int(_CHUNK_S / execution_s(problem))))
 
 
 def execution_s(problem: Problem) -> float:

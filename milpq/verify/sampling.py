@@ -9,7 +9,7 @@ import numpy as np
 
 from milpq.merge import Problem
 from milpq.search.budget import Budget
-from milpq.search.execution import CHUNK
+from milpq.search.execution import chunk_size
 from milpq.search.inputs import FeedableInputs
 from milpq.search.pool import WitnessPool
 
@@ -49,10 +49,11 @@ def sample(
     """
     budget = budget or Budget()
     generator = np.random.default_rng(seed)
+    chunk = chunk_size(problem)
     inputs = FeedableInputs(problem)
     done, largest, square, signal = 0, 0.0, 0.0, 0.0
     while done < points and not (done and budget.spent):
-        batch = inputs.random(generator, min(CHUNK, points - done))
+        batch = inputs.random(generator, min(chunk, points - done))
         difference, error = problem.differences(batch)
         pool = pool.update(batch, inputs.levels(batch), difference, error)
         reference = problem.float_network.evaluate(batch)[:, problem.outputs]

@@ -27,6 +27,10 @@ from milpq.verify.sampling import sample
 SAMPLES: Final = 10_000
 """Random inputs executed in every run and checked against every bound."""
 
+_SAMPLING_S: Final = 20.0
+"""Networks whose execution is slow get fewer samples: about so many seconds of them, by `execution_s`."""
+_WITNESS_S: Final = 10.0
+
 PROPAGATIONS: Final[dict[str, Bound]] = {
     "interval": interval,
     "symbolic": symbolic,
@@ -60,7 +64,8 @@ def sample_inputs(run: Run) -> None:
     """Execute random inputs: statistics, first witnesses, and a check on every bound to come."""
     run.tell("sampling")
     with run.timed("search"):
-        run.sampled, pool = sample(run.problem, SAMPLES, run.options.seed, run.bracket.pool, run.part(0.2))
+        points = max(1, min(SAMPLES, int(_SAMPLING_S / execution_s(run.problem))))
+        run.sampled, pool = sample(run.problem, points, run.options.seed, run.bracket.pool, run.part(0.2))
     run.bracket.add_witnesses(pool)
     run.tell("sampling")
 
@@ -79,6 +84,7 @@ def find_witnesses(run: Run, starts: Float64Array | None = None, share: float = 
     nodes = (node for node in run.problem.float_network.nodes if isinstance(node, Affine))
     weights = sum(float(np.prod(term.matrix.shape)) for node in nodes for term in node.terms)
     effort = share / 0.15 * min(max(_WITNESS_OPERATIONS / max(weights, 1.0), 2_000.0), 200_000.0)
+    effort = min(effort, _WITNESS_S / execution_s(run.problem))
     options = WitnessOptions(evaluations=int(effort) + 1, seed=run.options.seed)
     with run.timed("search"):
         pool = search_witnesses(

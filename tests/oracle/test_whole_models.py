@@ -35,12 +35,14 @@ def public(name: str) -> Path:
     return path
 
 
-def integers_only(content: bytes, *, without_logistic: bool = False) -> bytes:
-    """Return the model without QUANTIZE and DEQUANTIZE, and without its LOGISTIC if asked for."""
+def integers_only(content: bytes, *, without_logistic: bool = False, last: int | None = None) -> bytes:
+    """Return the model without QUANTIZE and DEQUANTIZE, without its LOGISTIC if asked for, cut after an operator."""
     import flatbuffers
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
+    if last is not None:
+        graph.operators = graph.operators[: last + 1]
     dropped = {schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE}
     if without_logistic:
         dropped.add(schema.BuiltinOperator.LOGISTIC)
@@ -107,3 +109,25 @@ def test_bundled_models(name: str, target: str) -> None:
     theirs = runtime(target).run((BUNDLED / name).read_bytes(), codes)
     assert theirs.size >= OUTPUTS
     assert np.count_nonzero(ours.execute_codes(codes.astype(np.int64)) != theirs) == 0
+
+
+@pytest.mark.parametrize("target", ["tflm", "litert-xnnpack", "litert-ref"])
+def test_resnet8(target: str, tmp_path: Path) -> None:
+    """The whole residual network, at its logits and at the sums inside of it."""
+    content = public("mlperftiny_resnet8_int8.tflite").read_bytes()
+    rng = np.random.default_rng(8)
+    compared = 0
+    for last, count in ((3, 2), (11, 20), (14, 60)):  # the first and the last sum, the logits
+        path = tmp_path / "cut.tflite"
+        path.write_bytes(integers_only(content, last=last))
+        ours = network(path, target, keep=False)
+        codes = rng.integers(-128, 128, (count, 32, 32, 3))
+        walk = rng.integers(-128, 128, (1, 32, 32, 3)) + rng.integers(-1, 2, (count, 32, 32, 3)).cumsum(
+            axis=0
+        )
+        codes[::2] = np.clip(walk, -128, 127)[::2]
+        theirs = runtime(target).run(path.read_bytes(), codes.astype(np.int8)).reshape(count, -1)
+        found = ours.execute_codes(codes.reshape(count, -1))
+        assert np.count_nonzero(found != theirs) == 0
+        compared += theirs.size
+    assert compared >= OUTPUTS
