@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_pairs import all_codes, box, float_network, quantized, sample, some_pair
 
+import milpq
 from milpq.bounds import interval
 from milpq.merge import Problem
 from milpq.milp.backends.highs import HighsBackend
@@ -72,3 +73,22 @@ def test_the_checked_bound_is_the_one_that_a_solver_claims(seed):
         k = result.position + (0 if result.sign > 0 else len(problem.outputs))
         # What the solver's own tolerances can move.
         assert result.upper == pytest.approx(float(found.upper[k]), rel=1e-6, abs=1e-6)
+
+
+@settings(max_examples=3, deadline=None)
+@given(SEEDS)
+def test_the_method_milp_is_checked_and_equals_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    target = ["tflm", "ort", "cmsis-single", "pow2-half-even"][rng.integers(4)]
+    sizes = [[2, 4, 2], [3, 4, 3, 1], [4, 3, 2]][rng.integers(3)]
+    network = float_network(rng, sizes, (0.0, np.inf))
+    other = quantized(rng, network, target, bits=int(rng.integers(4, 9)))
+    region = box(-0.15, 0.15, sizes[0])
+    problem = Problem.create(network, other, region, "codes")
+    differences, _ = problem.differences(all_codes(problem))
+    result = milpq.bound(network, other, region, input_domain="codes", method="milp", gap=0.0)
+    assert result.certificate.trust == "checked"
+    assert {record.name for record in result.methods} >= {"lp", "milp"}
+    truth = float(np.abs(differences).max())
+    assert result.lower == pytest.approx(truth, rel=1e-9, abs=1e-9)
+    assert result.upper == pytest.approx(truth, rel=1e-9, abs=1e-9)

@@ -176,8 +176,10 @@ def restrict(encoding: Encoding, box: Box, decision: Decision | None) -> Box | N
         upper[column] = min(upper[column], decision.upper)
         if lower[column] > upper[column] or not (decision.value or _narrow_input(encoding, lower, upper)):
             return None
-    for part in encoding.parts:
-        part.narrow(lower, upper)
+    for value, part in zip(encoding.values, encoding.parts, strict=True):
+        # What comes before the value decided on has been narrowed already.
+        if decision is None or value >= decision.value:
+            part.narrow(lower, upper)
     return None if bool(np.any(lower > upper)) else Box(lower, upper)
 
 

@@ -58,8 +58,6 @@ class Effort:
         Bounds below this are good enough.
     each : bool
         The gap is meant for each objective, not only for the largest.
-    safe : bool
-        Evaluate bounds safely.  Without, solver's claims are taken: only to measure what safety costs.
     """
 
     programs: int = 200
@@ -70,7 +68,6 @@ class Effort:
     gap: float = 1e-4
     tolerance: float | None = None
     each: bool = False
-    safe: bool = True
 
     def threshold(self, pool: WitnessPool, objective: int) -> float:
         """Return the bound at which an objective needs no more work."""
@@ -192,12 +189,12 @@ class TreeWork:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """An evaluated node of the subtree."""
+    """An evaluated node of the subtree, with the point and the basis of its program where there are any."""
 
     node: Node
     box: Box
-    branchings: list[Branching]
-    basis: object | None
+    point: Float64Array | None = None
+    basis: object | None = None
 
 
 class _Subtree:
@@ -272,35 +269,50 @@ class _Subtree:
 
     def _branch(self, entry: _Open) -> _Open | None:
         """Replace a node by two; return the one to go on with, the other is kept."""
-        entry = self._settled(entry)
+        entry, ways = self._settled(entry)
         if not self._is_open(entry):
             return None
-        if not entry.branchings:
+        if not ways:
             self._leaves.append(entry.node)
             return None
-        children = [child for child in self._choose(entry) if self._is_open(child)]
+        children = [child for child in self._choose(entry, ways) if self._is_open(child)]
         children.sort(key=lambda child: child.node.upper)
         for child in children[:-1]:
             self._push(child)
         return children[-1] if children else None
 
-    def _settled(self, entry: _Open) -> _Open:
-        """Return a node with a better bound where it holds few codes."""
+    def _settled(self, entry: _Open) -> tuple[_Open, list[Branching]]:
+        """Return a node, with a better bound where it holds few codes, and what to branch on.
+
+        There is nothing to branch on where its bound is attained, or cannot be improved.
+        """
+        entry, exhausted = self._by_execution(entry)
+        point, seen = entry.point, -math.inf
+        if exhausted or entry.node.upper <= self._threshold():
+            return entry, []
+        if point is not None and bool(np.isfinite(point).all()):
+            seen = self._execute(entry.node, point)
+        if entry.node.upper - seen <= _SETTLED * abs(entry.node.upper) + self._noise:
+            return entry, []
+        return entry, branchings(self._encoding, entry.box, point, self._output)
+
+    def _by_execution(self, entry: _Open) -> tuple[_Open, bool]:
+        """Return a node of few codes with the bound that executing them gives, and whether that is the last word."""
         domain = self._work.problem.domain
         cubes = (
             None if domain.integer is None else input_cubes(self._encoding, entry.box.lower, entry.box.upper)
         )
         if cubes is None:
-            return entry
+            return entry, False
         codes, effort = int(count_codes(cubes)[0]), self._effort
         if domain.kind == "codes" and codes <= effort.enumerate_codes:
             upper, self.pool = enumerate_cubes(self._work.execution, cubes, self.pool)
             node = self._tightened(entry.node, float(upper[0, self._k]), "enumeration")
-            return replace(entry, node=node, branchings=[])
+            return replace(entry, node=node), True
         if domain.kind == "continuous" and codes <= effort.enumerate_cells:
             upper = self._bound_cells(cubes)
-            return replace(entry, node=self._tightened(entry.node, upper, "cells"))
-        return entry
+            return replace(entry, node=self._tightened(entry.node, upper, "cells")), False
+        return entry, False
 
     def _bound_cells(self, cubes: Cubes) -> float:
         """Return a bound on the objective over every cell of a node.
@@ -316,12 +328,11 @@ class _Subtree:
         self.pool = cells.witnesses(work.execution, work.inputs, self.pool)
         return float(cells.parent_upper[0, self._k])
 
-    def _choose(self, entry: _Open) -> list[_Open]:
+    def _choose(self, entry: _Open, ways: list[Branching]) -> list[_Open]:
         """Return the children of the branching that promises most, having tried out those little is known of."""
         effort, gains, k = self._effort, self.gains, self._k
         usual = gains.usual()
-        ways = entry.branchings[: 4 * effort.candidates]
-        ways = sorted(ways, key=lambda way: -gains.score(k, way, usual * way.weight))
+        ways = sorted(ways[: 4 * effort.candidates], key=lambda way: -gains.score(k, way, usual * way.weight))
         known = next((way for way in ways if gains.tries(k, way) >= effort.reliable), None)
         best, best_score = None, -1.0
         for way in ways[: effort.candidates]:
@@ -351,33 +362,24 @@ class _Subtree:
         """Bound a node: by propagation, and then by its linear program."""
         if box is None:
             nothing = Box(self._model.lower, self._model.upper)
-            return _Open(self._tightened(node, -math.inf, "propagation"), nothing, [], None)
+            return _Open(self._tightened(node, -math.inf, "propagation"), nothing)
         end = box.upper[self._column] if self._sign > 0 else -box.lower[self._column]
         node = self._tightened(node, float(end), "propagation")
         if node.upper <= self._threshold():
-            return _Open(node, box, [], None)
+            return _Open(node, box)
         solution = self._solve(box, basis)
         if solution.status == "infeasible" and safe_infeasible(
             self._model, solution.ray, box.lower, box.upper
         ):
-            return _Open(self._tightened(node, -math.inf, "infeasible", solution.ray), box, [], None)
-        if self._effort.safe:
-            upper = safe_upper_bound(self._model, self._objective, solution.duals, box.lower, box.upper)
-            if upper > self._threshold() > solution.claimed_bound:
-                # What the rounding of the evaluation costs would cost a branching.
-                upper = min(upper, self._exactly(solution.duals, box))
-        else:
-            upper = solution.claimed_bound
+            return _Open(self._tightened(node, -math.inf, "infeasible", solution.ray), box)
+        upper = safe_upper_bound(self._model, self._objective, solution.duals, box.lower, box.upper)
+        if upper > self._threshold() > solution.claimed_bound:
+            # What the rounding of the evaluation costs would cost a branching.
+            upper = min(upper, self._exactly(solution.duals, box))
         node = self._tightened(node, upper, "dual", solution.duals)
-        point = solution.point
         if node.upper <= self._threshold():
-            return _Open(node, box, [], None)
-        seen = -math.inf
-        if point is not None and bool(np.isfinite(point).all()):
-            seen = self._execute(node, point)
-        if node.upper - seen <= _SETTLED * abs(node.upper) + self._noise:
-            return _Open(node, box, [], None)
-        return _Open(node, box, branchings(self._encoding, box, point, self._output), self._session.basis())
+            return _Open(node, box)
+        return _Open(node, box, solution.point, self._session.basis())
 
     def _exactly(self, duals: Float64Array | None, box: Box) -> float:
         return safe_upper_bound(self._model, self._objective, duals, box.lower, box.upper, exact=True)
