@@ -15,6 +15,7 @@ from milpq.errors import UsageError
 
 SOLVED: Final = frozenset({"optimal", "certified", "violated"})
 _MOST_TRACES: Final = 12
+_LEAST_SHOWN: Final = 0.1  # of the witness
 
 
 def can_plot() -> bool:
@@ -124,7 +125,15 @@ def _cactus(rows: Sequence[Row]) -> Any:  # noqa: ANN401
 
 
 def _traces(rows: Sequence[Row]) -> Any:  # noqa: ANN401
-    chosen = [row for row in rows if row.witness > 0 and len(row.outcome.trace) > 1][:_MOST_TRACES]
+    # The liveliest trace of each problem.
+    best: dict[str | None, Row] = {}
+    for row in rows:
+        known = best.get(row.subject.hash)
+        if row.witness > 0 and len(row.outcome.trace) > max(
+            1, 0 if known is None else len(known.outcome.trace)
+        ):
+            best[row.subject.hash] = row
+    chosen = list(best.values())[:_MOST_TRACES]
     if not chosen:
         return None
     figure, axes = _figure(height=4.2)
@@ -132,7 +141,7 @@ def _traces(rows: Sequence[Row]) -> Any:  # noqa: ANN401
         times = [max(moment[0], 1e-3) for moment in row.outcome.trace]
         color = f"C{number % 10}"
         upper = [moment[2] / row.witness for moment in row.outcome.trace]
-        lower = [max(moment[1] / row.witness, 1e-3) for moment in row.outcome.trace]
+        lower = [max(moment[1] / row.witness, _LEAST_SHOWN) for moment in row.outcome.trace]
         axes.step(times, upper, where="post", color=color, label=f"{row.case.grid}: {row.case.question}"[:60])
         axes.step(times, lower, where="post", color=color, linestyle=":")
     axes.set_xscale("log")

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 from milpq.bench.case_process import Task
 from milpq.bench.methods import Outcome
-from milpq.errors import UsageError
+from milpq.errors import UsageError, WorkersLostError
 
 _TRIES: Final = 3
 """How often a process that somebody else has killed is started again."""
@@ -233,7 +233,7 @@ class DaskPool:
         waiting: dict[Any, Order] = {}
         tries: dict[int, int] = {}
         while True:
-            room = 2 * max(1, sum(cast("dict[str, int]", self._client.nthreads()).values()))
+            room = 2 * max(1, self._threads())
             while len(waiting) < room and (order := next(source, None)) is not None:
                 waiting[self._submit(order)] = order
             if not waiting:
@@ -258,6 +258,15 @@ class DaskPool:
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
+
+    def _threads(self) -> int:
+        """Return how many cases the workers run at once."""
+        try:
+            if self._client.status == "running":
+                return sum(cast("dict[str, int]", self._client.nthreads()).values())
+        except OSError:
+            pass  # Said below: the connection has gone.
+        raise WorkersLostError("the Dask scheduler is gone; run again with --resume")
 
     def _submit(self, order: Order) -> Any:  # noqa: ANN401
         return self._client.submit(run_order, order, pure=False)
