@@ -24,7 +24,7 @@ title = "Kills"
 name = "random"
 targets = ["tflm"]
 domains = ["codes"]
-methods = ["interval", "differential", "auto", "separate"]
+methods = ["differential", "auto", "separate"]
 gap = 0.0
 pairs = [{ build = "random", name = "r", inputs = [2, 3], width = [4, 8], bits = [4, 8] }]
 regions = [{ radius_codes = [2, 5] }]
@@ -88,8 +88,11 @@ def disturb(suite: Path, out: Path, kind: str, generator: random.Random) -> None
                 subprocess.Popen([*dask, *command], stdout=silent, stderr=silent, start_new_session=True)
             )
             time.sleep(2.0)
+    before, grown = journaled(out), generator.randint(1, 4)
     run = bench(suite, out, executor)
-    time.sleep(generator.uniform(3.0, 6.0))
+    while run.poll() is None and journaled(out) < before + grown:
+        time.sleep(0.05)
+    time.sleep(generator.uniform(0.0, 1.0))
     victims = {
         "run": [run.pid],
         "case": offspring(run.pid, "case_process"),
@@ -98,12 +101,18 @@ def disturb(suite: Path, out: Path, kind: str, generator: random.Random) -> None
     }[kind]
     if victims:
         os.kill(generator.choice(victims), signal.SIGKILL)
-    time.sleep(generator.uniform(0.5, 3.0))
+    time.sleep(generator.uniform(0.0, 2.0))
     run.kill()
     run.wait()
     for process in cluster:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def journaled(out: Path) -> int:
+    """Return how many cases the journal holds."""
+    journal = out / "journal.jsonl"
+    return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
 
 def offspring(pid: int, word: str) -> list[int]:

@@ -51,6 +51,13 @@ def bound(
     executor: Annotated[
         str, typer.Option(metavar="local|dask|dask://ADDRESS", help="Where batches of a search run.")
     ] = "local",
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Leave the state of splitting there, to go on from."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the state in --journal, if there is one.")
+    ] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
     report: Annotated[
         list[Path] | None,
@@ -99,6 +106,8 @@ def bound(
             time_limit=time_limit,
             jobs=jobs,
             executor=executor,
+            journal=journal,
+            resume=resume,
             seed=seed,
             on_progress=listener,
             float_twin=float_twin,

@@ -83,6 +83,20 @@ class Worked:
     enumerated: BoolArray
     pool: WitnessPool
 
+    def with_closed(self, kept: Int64Array, gone: Int64Array) -> Worked:
+        """Return the work with the cubes closed meanwhile moved to the closed ones."""
+        return Worked(
+            self.cubes.select(kept),
+            self.upper[kept],
+            self.dimension[kept],
+            self.closed_cubes + len(gone),
+            np.concatenate([self.highest[None], self.upper[gone]]).max(axis=0),
+            Cubes.concatenate([self.closed, self.cubes.select(gone)]),
+            np.concatenate([self.closed_upper, self.upper[gone]]),
+            np.concatenate([self.enumerated, np.zeros(len(gone), dtype=np.bool_)]),
+            self.pool,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branching:

@@ -19,6 +19,7 @@ from milpq.merge import Cubes, Problem
 from milpq.search.bounding import Bounding
 from milpq.search.branch import Batch, Branching, Worked
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import SearchJournal, SearchState
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.frontier import Frontier
 from milpq.search.pool import WitnessPool
@@ -141,6 +142,7 @@ def split_search(
     budget: Budget | None = None,
     on_progress: Progress | None = None,
     on_closed: Callable[[Worked], None] | None = None,
+    journal: SearchJournal | None = None,
 ) -> SplitResult:
     """Search by splitting the input domain.
 
@@ -159,6 +161,8 @@ def split_search(
     on_progress : callable, optional
     on_closed : callable, optional
         Given every batch of work done; its `closed` cubes and the `open` ones of the result cover the domain.
+    journal : SearchJournal, optional
+        Where the search goes on from, and leaves its state now and then and at the end.
 
     Returns
     -------
@@ -188,6 +192,7 @@ def split_search(
         executor or SerialExecutor(),
         budget or Budget(),
         (on_progress, on_closed),
+        journal,
     )
     try:
         search.begin(upper)
@@ -211,6 +216,7 @@ class _Split:
         executor: Executor,
         budget: Budget,
         listeners: tuple[Progress | None, Callable[[Worked], None] | None],
+        journal: SearchJournal | None,
     ) -> None:
         self._problem = problem
         self._work = work
@@ -218,6 +224,7 @@ class _Split:
         self._executor = executor
         self._budget = budget
         self._on_progress, self._on_closed = listeners
+        self._journal = journal
         objectives = 2 * len(problem.outputs)
         self._frontier = Frontier(problem.merged.input_size, objectives)
         self._pool = pool
@@ -234,6 +241,9 @@ class _Split:
         objectives = len(self._upper)
         known = np.full((1, objectives), np.inf) if upper is None else upper[None].copy()
         self._upper = known[0]
+        if self._journal is not None and self._journal.state is not None:
+            self._restore(self._journal.state)
+            return
         self._local_search(None)
         batch = Batch(self._problem.domain.root, known, None, self._threshold(), self._pool)
         self._commit(np.zeros(0, dtype=np.int64), list(self._executor.map(self._work, [batch])))
@@ -254,6 +264,8 @@ class _Split:
             done = parts[: len(works)]
             self._rounds += 1
             self._commit(np.concatenate(done) if done else np.zeros(0, dtype=np.int64), works)
+            if self._journal is not None:
+                self._journal.save(self._state)
             if self._rounds % self._options.witness_rounds == 0:
                 self._local_search(
                     np.concatenate([_middles(work.cubes) for work in works] or [np.zeros((0, 0))])
@@ -261,6 +273,8 @@ class _Split:
 
     def result(self, status: SplitStatus) -> SplitResult:
         """Return the bracket as of the last commit."""
+        if self._journal is not None and not self._committing:
+            self._journal.save(self._state, now=True)
         if self._committing:
             # Interrupted between two states of the open set: the whole domain is what surely covers the rest.
             cubes, upper, count = self._problem.domain.root, self._upper[None], 1
@@ -280,6 +294,18 @@ class _Split:
             cubes,
             upper,
         )
+
+    def _state(self) -> SearchState:
+        ends, counts = (self._upper, self._closed_upper), (self._closed, self._bounded, self._rounds)
+        return SearchState.of(self._frontier, ends, self._pool, counts)
+
+    def _restore(self, state: SearchState) -> None:
+        """Go on from a state; its witnesses are executed, and check its bounds."""
+        self._pool = state.execute(self._problem, self._pool)
+        state.fill(self._frontier)
+        self._closed_upper, self._upper = state.closed_upper, np.minimum(self._upper, state.known_upper)
+        self._closed, self._bounded, self._rounds = state.counts.tolist()
+        self._commit(np.zeros(0, dtype=np.int64), [])
 
     def _threshold(self) -> Float64Array:
         """Return the bounds at which a cube needs no more work, shape (objectives,)."""
@@ -324,7 +350,7 @@ class _Split:
             self._closed += work.closed_cubes + len(gone)
             self._bounded += work.closed_cubes + len(work.cubes)
             if self._on_closed is not None:
-                self._on_closed(_with_closed(work, kept, gone))
+                self._on_closed(work.with_closed(kept, gone))
         self._closed_upper = closed_upper
         if works:
             highest = np.concatenate([closed_upper[None], frontier.bound]).max(axis=0)
@@ -376,21 +402,6 @@ class _Split:
 
 def _middles(cubes: Cubes) -> Float64Array:
     return 0.5 * cubes.lower[:64] + 0.5 * cubes.upper[:64]
-
-
-def _with_closed(work: Worked, kept: Int64Array, gone: Int64Array) -> Worked:
-    """Return the work with the cubes closed meanwhile moved to the closed ones."""
-    return Worked(
-        work.cubes.select(kept),
-        work.upper[kept],
-        work.dimension[kept],
-        work.closed_cubes + len(gone),
-        np.concatenate([work.highest[None], work.upper[gone]]).max(axis=0),
-        Cubes.concatenate([work.closed, work.cubes.select(gone)]),
-        np.concatenate([work.closed_upper, work.upper[gone]]),
-        np.concatenate([work.enumerated, np.zeros(len(gone), dtype=np.bool_)]),
-        work.pool,
-    )
 
 
 def _batch_size(problem: Problem, work: Branching) -> int:

@@ -46,6 +46,8 @@ def bound(
     time_limit: float | None = None,
     jobs: int = 1,
     executor: str = "local",
+    journal: PathLike | None = None,
+    resume: bool = False,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     float_twin: str | None = None,
@@ -82,6 +84,10 @@ def bound(
         Processes, or threads of the solver.
     executor : str
         Where batches of a search run: ``local``, ``dask``, or ``dask://HOST:PORT`` for a running cluster.
+    journal : path, optional
+        A ``.npz`` file where splitting leaves its state every few seconds, for another run to go on from.
+    resume : bool
+        Go on from the state in `journal`, if there is one.
     seed : int
         Of everything random.
     on_progress : callable, optional
@@ -112,7 +118,17 @@ def bound(
     them); ``certificate.trust`` says whether it rests on a solver's claim.
     """
     options = Options(
-        tolerance, checked_method(method), solver, gap, time_limit, jobs, seed, on_progress, executor
+        tolerance,
+        checked_method(method),
+        solver,
+        gap,
+        time_limit,
+        jobs,
+        seed,
+        on_progress,
+        executor,
+        journal,
+        resume,
     )
     domain, twin = checked_domain(input_domain), checked_twin(float_twin)
     check_solver(options)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, cast
 
 from milpq.errors import UsageError
+from milpq.formats._files import PathLike
 from milpq.merge import DomainKind
+from milpq.search.checkpoint import check_journal
 from milpq.search.executor import check_executor
 from milpq.verify.bracket import Progress
 
@@ -41,6 +43,10 @@ class Options:
         Processes, or threads of the solver.
     executor : str
         Where batches of a search run: ``local``, ``dask`` or ``dask://HOST:PORT``.
+    journal : path or None
+        Where a split search leaves its state, a ``.npz`` file.
+    resume : bool
+        Go on from that state.
     seed : int
     on_progress : callable or None
         Given the bracket whenever it may have changed.
@@ -60,6 +66,8 @@ class Options:
     seed: int = 0
     on_progress: Callable[[Progress], None] | None = None
     executor: str = "local"
+    journal: PathLike | None = None
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in ("auto", *LADDER):
@@ -73,6 +81,10 @@ class Options:
         if self.jobs < 1:
             raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
         check_executor(self.executor)
+        if self.journal is not None:
+            check_journal(self.journal, resume=self.resume)
+        elif self.resume:
+            raise UsageError("--resume needs the --journal FILE to go on from")
         if not 0 <= self.seed < 2**31:
             raise UsageError(f"the seed must be from 0 to 2147483647, not {self.seed}")
 

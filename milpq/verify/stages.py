@@ -8,12 +8,14 @@ from typing import Final
 
 import numpy as np
 
+import milpq
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval, symbolic
 from milpq.bounds.values import Bounds
 from milpq.network.nodes import Affine
 from milpq.search.bounding import Bound, fitting
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import SearchJournal
 from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor
@@ -150,6 +152,7 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
             executor=workers,
             budget=Budget(limit_s) if run.budget.time_limit_s is None else run.part(share),
             on_progress=listen,
+            journal=_journal(run),
         )
     run.bracket.add_witnesses(found.pool)
     run.commit("split", found.upper, watch.elapsed_s, nodes=found.bounded_cubes)
@@ -157,6 +160,15 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
         raise KeyboardInterrupt
     if found.status == "lost":
         run.bracket.notes.append("memory ran out while splitting; the bracket is what was known by then")
+
+
+def _journal(run: Run) -> SearchJournal | None:
+    """Return the journal asked for; cubes closed under one gap may be too loose under another."""
+    options = run.options
+    if options.journal is None:
+        return None
+    effort = f"milpq {milpq.__version__}, gap {options.gap!r}, tolerance {options.tolerance!r}"
+    return SearchJournal(options.journal, run.problem, effort, resume=options.resume)
 
 
 @contextmanager

@@ -1,0 +1,134 @@
+"""A split search goes on from its journal: nothing is lost, and nothing is believed that does not fit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from search_problems import problem_of
+
+import milpq
+from milpq.bounds import interval
+from milpq.errors import SoundnessError, UsageError
+from milpq.search.bounding import Propagated
+from milpq.search.checkpoint import SearchJournal
+from milpq.search.split import SplitOptions, split_search
+
+OPTIONS = {"gap": 0.3, "batch": 8, "witness_evaluations": 500}
+
+
+class Counting:
+    """Counts the cubes it bounds."""
+
+    def __init__(self):
+        self.cubes = 0
+
+    def __call__(self, problem, cubes):
+        self.cubes += len(cubes)
+        return interval(problem, cubes)
+
+
+def _search(problem, path, *, cubes=None, resume=False):
+    journal = SearchJournal(path, problem, "test", resume=resume)
+    options = SplitOptions(max_cubes=cubes, **OPTIONS)
+    return split_search(problem, Propagated(interval), options, journal=journal)
+
+
+@pytest.mark.parametrize("kind", ["codes", "continuous", "real"])
+def test_a_search_goes_on_where_it_was(kind, tmp_path):
+    problem = problem_of(kind)
+    whole = Counting()
+    options = SplitOptions(enumerate_codes=1, enumerate_cells=1, **OPTIONS)
+    expected = split_search(problem, Propagated(whole), options)
+    assert expected.status == "closed"
+    path = tmp_path / "journal.npz"
+    first, second = Counting(), Counting()
+    some = SplitOptions(max_cubes=whole.cubes // 2, enumerate_codes=1, enumerate_cells=1, **OPTIONS)
+    journal = SearchJournal(path, problem, "test", resume=False)
+    part = split_search(problem, Propagated(first), some, journal=journal)
+    assert part.status == "limit"
+    journal = SearchJournal(path, problem, "test", resume=True)
+    assert journal.state is not None
+    assert len(journal.state.bound) == part.open_cubes
+    found = split_search(problem, Propagated(second), options, journal=journal)
+    assert found.status == "closed"
+    assert second.cubes < whole.cubes
+    assert found.bounded_cubes >= part.bounded_cubes + second.cubes
+    assert found.bracket[0] >= part.bracket[0]
+    lower, upper = max(found.bracket[0], expected.bracket[0]), min(found.bracket[1], expected.bracket[1])
+    assert lower <= upper, "both brackets hold the same number"
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    problem, other = problem_of("codes"), problem_of("codes", 1)
+    path = tmp_path / "journal.npz"
+    _search(problem, path, cubes=20)
+    with pytest.raises(UsageError, match="exists; add --resume"):
+        _search(problem, path)
+    with pytest.raises(UsageError, match="another problem"):
+        _search(other, path, resume=True)
+    with pytest.raises(UsageError, match="another problem, gap"):
+        SearchJournal(path, problem, "other effort", resume=True)
+    content = bytearray(path.read_bytes())
+    arrays = dict(np.load(path))
+    arrays["closed_upper"] = arrays["closed_upper"] - 1e-9
+    np.savez(path, **arrays)
+    with pytest.raises(UsageError, match="damaged"):
+        _search(problem, path, resume=True)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UsageError, match=r"journal\.npz"):
+        _search(problem, path, resume=True)
+
+
+def test_a_state_that_lies_meets_its_witnesses(tmp_path):
+    problem = problem_of("codes")
+    path = tmp_path / "journal.npz"
+    _search(problem, path, cubes=20)
+    journal = SearchJournal(path, problem, "test", resume=True)
+    state = journal.state
+    from dataclasses import replace
+
+    journal.state = replace(state, known_upper=0.5 * np.minimum(state.known_upper, 1e3) - 1.0)
+    with pytest.raises(SoundnessError):
+        split_search(problem, Propagated(interval), SplitOptions(**OPTIONS), journal=journal)
+
+
+def test_a_killed_run_goes_on(model_path, tmp_path):
+    path = tmp_path / "journal.npz"
+    region = tmp_path / "region.toml"
+    region.write_text("lower = [-0.2, -0.2, -0.2]\nupper = [0.2, 0.2, 0.2]\n", encoding="utf-8")
+    pair = [model_path("regression.onnx"), model_path("regression.onnx")]
+    program = (
+        "import sys, milpq\n"
+        "import milpq.search.checkpoint as checkpoint\n"
+        "from milpq.bench.tasks import rounded_weights\n"
+        "checkpoint._EVERY_S = checkpoint._COST = 0.01\n"
+        "network = milpq.load(sys.argv[1])\n"
+        "box = milpq.Box([-0.05] * 5, [0.05] * 5)\n"
+        "milpq.bound(network, rounded_weights(network, 8), box, gap=1e-6, journal=sys.argv[2], time_limit=300)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, pair[0], path],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    while process.poll() is None and not path.exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+    from milpq.bench.tasks import rounded_weights
+
+    network = milpq.load(pair[0])
+    box = milpq.Box([-0.05] * 5, [0.05] * 5)
+    result = milpq.bound(
+        network, rounded_weights(network, 8), box, gap=1e-6, journal=path, resume=True, time_limit=3
+    )
+    assert 0.04 < result.lower <= result.upper < 0.3
+    assert result.certificate.trust == "checked"
+    with pytest.raises(UsageError, match="--resume needs"):
+        milpq.bound(network, network, box, resume=True)
