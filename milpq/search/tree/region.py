@@ -32,6 +32,11 @@ def anchor_encoding(
     Returns
     -------
     None where the bounds prove that no input satisfies the decisions.
+
+    Raises
+    ------
+    DisjointBoundsError
+        The bounds contradict themselves without any decision.
     """
     problem = encoder.problem
     try:
@@ -40,6 +45,8 @@ def anchor_encoding(
             assumed = assumed.intersect(differential_within(problem, cubes, assumed))
         return encoder.encode(cubes, assumed, cuts=True), assumed
     except DisjointBoundsError:
+        if not decisions:
+            raise  # the root cube has points
         return None
 
 

@@ -32,6 +32,9 @@ from milpq.search.tree.branching import Branching, Gains, branchings
 from milpq.search.tree.leaf import Evidence, EvidenceKind, Leaf, Node
 from milpq.search.tree.region import Box, anchor_encoding, input_cubes, restrict
 
+_NONZEROS, _LEAST_PROGRAMS = 2_000_000, 16
+"""A job solves as many programs as have so many nonzeros together, so that its results do not keep waiting."""
+
 _STARTS = 16
 """Points handed back as starts for a witness search."""
 
@@ -217,6 +220,8 @@ class _Subtree:
         self._leaves: list[Leaf] = []
         self._points: list[tuple[float, Float64Array]] = []
         self._count = 0
+        share = int(_NONZEROS / max(self._model.nonzeros, 1))
+        self._most_programs = min(work.effort.programs, max(share, _LEAST_PROGRAMS))
         self._noise = 4.0 * float(work.execution.error[self._k % chosen])
         self._deadline = job.deadline
         self.pool = job.pool
@@ -228,7 +233,7 @@ class _Subtree:
         self._push(self._evaluate(self._root, Box(self._model.lower, self._model.upper), None))
         current = self._pop()
         while current is not None:
-            if self.programs >= self._effort.programs or self._out_of_time():
+            if self.programs >= self._most_programs or self._out_of_time():
                 self._push(current)
                 break
             best = self._branch(current)
