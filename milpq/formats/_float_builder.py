@@ -23,6 +23,9 @@ SOFTMAX_NOTE = "answered at the input of the final softmax, which is left out"
 AVERAGE_NOTE = "averages are sums times the float64 number nearest to 1/count"
 """What `note` says of a float network whose averages are not exact in float64."""
 
+FOLDING_NOTE = "batch normalizations are folded into weights in float64"
+"""What `note` says of a float network with batch normalizations."""
+
 MAX_VALUES = 2**22
 """Largest number of neurons in one value."""
 
@@ -50,6 +53,7 @@ class FloatBuilder:
         self._sizes: list[int] = [input_size]
         self._weights = 0
         self._inexact_average = False
+        self._folded = False
         self.check_size(input_size, "the input")
 
     def check_size(self, size: int, what: str) -> None:
@@ -115,6 +119,20 @@ class FloatBuilder:
             terms = (Term(first, _identity(size)), Term(second, _diagonal(np.full(size, sign))))
         return self._affine(name, terms, np.zeros(size), weighted=False)
 
+    def rescale(self, name: str, value: int, gain: Float64Array, shift: Float64Array) -> int:
+        """Append ``value·gain + shift``, folded into a copy of the layer before it.
+
+        Folding rounds to float64; `finish` notes it.
+        """
+        self._check_finite(name, gain)
+        self._check_finite(name, shift)
+        self._folded = True
+        node = self._maker(value)
+        if isinstance(node, Affine) and node.weighted:
+            terms = tuple(Term(term.source, _scale_rows(term.matrix, gain)) for term in node.terms)
+            return self._affine(node.name, terms, node.bias * gain + shift)
+        return self._affine(name, (Term(value, _diagonal(gain)),), shift, weighted=False)
+
     def average(self, name: str, value: int, candidates: Int64Array) -> int:
         """Append averages of candidates (neurons, window), `geometry.OUTSIDE` not counted."""
         counts = outside_counts(candidates)
@@ -166,6 +184,8 @@ class FloatBuilder:
         notes = [note] if note else []
         if self._inexact_average:
             notes.append(AVERAGE_NOTE)
+        if self._folded:
+            notes.append(FOLDING_NOTE)
         return FloatNetwork(self._sizes[0], tuple(nodes), renumbered[output], self._origin, "; ".join(notes))
 
     def _affine(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from milpq._arrays import Float64Array
 from milpq.errors import InvalidNetworkError
 from milpq.formats._float_builder import repeat_columns, repeat_rows
+from milpq.formats._onnx_images import IMAGE_HANDLERS
 from milpq.formats._onnx_shapes import new_shape
 from milpq.formats._onnx_step import Computed, Step, Value
 
@@ -156,7 +157,12 @@ def _clip(step: Step) -> Value:
 
 def _sigmoid(step: Step) -> Value:
     source = step.computed(0)
-    return Computed(source.index, source.shape, after_sigmoid=True)
+    return Computed(source.index, source.shape, after="Sigmoid")
+
+
+def _softmax(step: Step) -> Value:
+    source = step.computed(0)
+    return Computed(source.index, source.shape, after="Softmax")
 
 
 def _reshaped(operator: str) -> Callable[[Step], Value]:
@@ -166,21 +172,10 @@ def _reshaped(operator: str) -> Callable[[Step], Value]:
         source = step.value(0)
         shape = new_shape(operator, step, source.shape)
         if isinstance(source, Computed):
-            return Computed(source.index, shape, source.after_sigmoid)
+            return Computed(source.index, shape, source.after)
         return source.reshape(shape)
 
     return reshape
-
-
-def _transpose(step: Step) -> Value:
-    source = step.value(0)
-    if isinstance(source, Computed):
-        raise step.unsupported("transposes a computed value")
-    given = step.integer_list("perm")
-    order = list(range(source.ndim))[::-1] if given is None else given
-    if sorted(order) != list(range(source.ndim)):
-        raise step.damaged(f"its perm {order} is no permutation")
-    return source.transpose(order)
 
 
 def _dequantize(step: Step) -> Value:
@@ -260,6 +255,7 @@ def _constant(step: Step) -> Value:
 SHAPE_ONLY = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 
 HANDLERS: dict[str, Callable[[Step], Value]] = {
+    **IMAGE_HANDLERS,
     "Add": _add,
     "Cast": _cast,
     "Clip": _clip,
@@ -276,15 +272,13 @@ HANDLERS: dict[str, Callable[[Step], Value]] = {
     "Relu": _relu,
     "Reshape": _reshaped("Reshape"),
     "Sigmoid": _sigmoid,
+    "Softmax": _softmax,
     "Squeeze": _reshaped("Squeeze"),
     "Sub": _sub,
-    "Transpose": _transpose,
     "Unsqueeze": _reshaped("Unsqueeze"),
 }
 
 REMEDIES = {
-    "Softmax": "end the network before the Softmax (its inputs, the logits, are what milpq compares)",
     "LogSoftmax": "end the network before the LogSoftmax (its inputs, the logits, are what milpq compares)",
-    "BatchNormalization": "fold it into the layer before it on export",
     "QuantizeLinear": "this is a quantized graph, not a float network",
 }

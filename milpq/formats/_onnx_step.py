@@ -17,11 +17,14 @@ from milpq.formats._float_builder import FloatBuilder
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A value of the FloatBuilder under its ONNX shape, the batch dimension being 1."""
+    """A value of the FloatBuilder under its ONNX shape, the batch dimension being 1.
+
+    `after` names the operator at the end that is left out, if it comes after one.
+    """
 
     index: int
     shape: tuple[int, ...]
-    after_sigmoid: bool = False
+    after: str = ""
 
 
 Value: TypeAlias = "Computed | npt.NDArray[Any]"
@@ -56,6 +59,11 @@ class Step:
         """Raise UnsupportedModelError if a layer of this shape and number of weights is too large."""
         self.builder.check_size(math.prod(shape), f"layer {self.name!r}")
         self.builder.check_weights(weights, f"layer {self.name!r}")
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs."""
+        return len(self._sources)
 
     def has(self, position: int) -> bool:
         """Tell whether an optional input is given."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from milpq.errors import ModelFileError, UnsupportedModelError
 from milpq.formats._files import PathLike
-from milpq.formats._float_builder import SIGMOID_NOTE, FloatBuilder
+from milpq.formats._float_builder import SIGMOID_NOTE, SOFTMAX_NOTE, FloatBuilder
 from milpq.formats._onnx_operators import HANDLERS, REMEDIES, SHAPE_ONLY
 from milpq.formats._onnx_step import Computed, Step, Value
 from milpq.formats._onnx_tensors import (
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     import onnx
 
 
+NOTES = {"Sigmoid": SIGMOID_NOTE, "Softmax": SOFTMAX_NOTE}
+"""What `note` says of a network whose last operator is left out."""
+
+
 def float_network(model: onnx.ModelProto, path: PathLike) -> FloatNetwork:
     """Return the real-arithmetic function of the constants stored in a float ONNX graph.
 
-    Values are flattened in row-major order without the batch dimension.  A sigmoid at the end is left out,
+    Values are flattened in row-major order without the batch dimension.  A sigmoid or softmax at the end is left out,
     and `note` says so.  Constants behind a DequantizeLinear stand for ``scale · (code − zero point)``.
 
     Raises
@@ -52,7 +56,7 @@ def float_network(model: onnx.ModelProto, path: PathLike) -> FloatNetwork:
     output = reader.values.get(output_name)
     if not isinstance(output, Computed):
         raise ModelFileError(f"{path}: no operator computes the output {output_name!r} from the input")
-    return builder.finish(output.index, SIGMOID_NOTE if output.after_sigmoid else "")
+    return builder.finish(output.index, NOTES.get(output.after, ""))
 
 
 class _Reader:
@@ -68,7 +72,7 @@ class _Reader:
         handler = HANDLERS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
         if handler is None:
             domain = f"{node.domain}." if node.domain else ""
-            remedy = REMEDIES.get(node.op_type, "milpq reads dense layers with ReLU or Clip")
+            remedy = REMEDIES.get(node.op_type, f"milpq reads {', '.join(sorted(HANDLERS))}")
             raise UnsupportedModelError(
                 f"{self.path}: operator {domain}{node.op_type} {node_label(node)!r} is not supported; {remedy}"
             )
@@ -81,7 +85,7 @@ class _Reader:
         if not node.output:
             raise ModelFileError(f"{where} has no output")
         step = Step(self.builder, node_label(node), where, sources, attributes(node, self.path))
-        after_sigmoid = any(isinstance(source, Computed) and source.after_sigmoid for source in sources)
-        if after_sigmoid and node.op_type not in SHAPE_ONLY:
-            raise step.unsupported("follows a Sigmoid, which milpq reads only as the last operator")
+        after = {source.after for source in sources if isinstance(source, Computed) and source.after}
+        if after and node.op_type not in SHAPE_ONLY:
+            raise step.unsupported(f"follows a {min(after)}, which milpq reads only as the last operator")
         self.values[node.output[0]] = handler(step)

@@ -69,11 +69,12 @@ def load_pair(
             check_pair(float_network, quantized_model)
     quantized = on_target(quantized_model, target)
     sides = (float_network, quantized)
-    if len({"sigmoid" in side.note for side in sides}) > 1:
-        ends, other = sides if "sigmoid" in sides[0].note else sides[::-1]
-        raise NotAPairError(
-            f"{ends.origin} ends in a sigmoid and {other.origin} does not; remove it from that file"
-        )
+    for end in ("sigmoid", "softmax"):
+        if len({f"final {end}" in side.note for side in sides}) > 1:
+            ends, other = sides if f"final {end}" in sides[0].note else sides[::-1]
+            raise NotAPairError(
+                f"{ends.origin} ends in a {end} and {other.origin} does not; remove it from that file"
+            )
     notes += [f"{side.origin}: {side.note}" for side in sides if side.note]
     return Pair(float_network, quantized, tuple(notes))
 
