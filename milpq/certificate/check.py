@@ -11,9 +11,10 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.certificate.execution import Execution
-from milpq.certificate.format import BOUND, EXECUTED, CertificateFile
-from milpq.certificate.tree import Splitter, leaves
-from milpq.certificate.zonotope import Zonotope
+from milpq.certificate.facts import dual_upper, objective_form
+from milpq.certificate.format import BOUND, DUAL, EXECUTED, CertificateFile
+from milpq.certificate.tree import Batch, Reader, Splitter
+from milpq.certificate.zonotope import Limits, Zonotope
 from milpq.errors import CertificateError, MilpqError, UnprovenError
 from milpq.formats import load_float, load_quantized
 from milpq.formats._files import PathLike
@@ -45,8 +46,8 @@ class Verified:
         What was asked, rebuilt from the two models: region, domain, outputs.
     target : str
         Id of the inference target, empty where the model settles its rounding.
-    bounded, executed : int
-        Leaves of either kind.
+    leaves : dict of str to int
+        How many leaves were ``bounded``, ``executed`` code by code, or bounded with ``multipliers``.
     time_s : float
     """
 
@@ -54,8 +55,7 @@ class Verified:
     objectives: Float64Array
     problem: Problem
     target: str
-    bounded: int
-    executed: int
+    leaves: dict[str, int]
     time_s: float
 
 
@@ -87,38 +87,106 @@ def check(certificate: PathLike, float_network: FloatSource, quantized: Quantize
         claim = file.array("upper")
         if claim.shape != (2 * len(problem.outputs),):
             raise file.error(f"claims {len(claim)} bounds for {len(problem.outputs)} outputs")
-        zonotope = Zonotope(problem)
-        upper_of = {BOUND: zonotope.upper, EXECUTED: Execution(problem, claim).upper}
-        at_once = {BOUND: zonotope.leaves_in(_BATCH_BYTES), EXECUTED: _EXECUTED_AT_ONCE}
-        counts = {BOUND: 0, EXECUTED: 0}
+        checker = _Checker(problem, claim)
         try:
-            blocks = file.blocks("tree.node"), file.blocks("tree.cut")
-            for kind, number, cubes in leaves(Splitter(problem.domain), *blocks, at_once):
-                inhabited = cubes.select(np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1)))
-                counts[kind] += len(cubes)
-                _compare(upper_of[kind](inhabited), claim, inhabited, problem, number)
+            checker.run(file)
         except CertificateError as error:
             raise file.error(str(error), type(error)) from None
         upper = max(0.0, float(claim.max()))
         target, spent = file.metadata["target"], time.monotonic() - started
-        return Verified(upper, claim, problem, target, counts[BOUND], counts[EXECUTED], spent)
+        return Verified(upper, claim, problem, target, checker.leaves, spent)
 
 
-def _compare(upper: Float64Array, claim: Float64Array, cubes: Cubes, problem: Problem, number: int) -> None:
-    """Raise unless every leaf is within the claim; written so that NaN is not."""
-    wrong = np.argwhere(~(upper <= claim))
-    if len(wrong):
-        leaf, objective = (int(i) for i in wrong[0])
-        output = problem.outputs[objective % len(problem.outputs)]
-        sign = "f_q − f" if objective < len(problem.outputs) else "f − f_q"
-        where = ", ".join(
-            f"[{a:.6g}, {b:.6g}]" for a, b in zip(cubes.lower[leaf], cubes.upper[leaf], strict=True)
+class _Checker:
+    """Walks the trees of a certificate and compares each leaf with the claim."""
+
+    def __init__(self, problem: Problem, claim: Float64Array) -> None:
+        self._problem, self._claim = problem, claim
+        self._zonotope = Zonotope(problem)
+        self._splitter = Splitter(problem.domain, self._zonotope.whole)
+        self._execution = Execution(problem, claim)
+        self._whole: Float64Array | None = None
+        self.leaves = {"bounded": 0, "executed": 0, "multipliers": 0}
+
+    def run(self, file: CertificateFile) -> None:
+        """Check every tree, and that together they prove every bound of the claim."""
+        at_once = self._zonotope.leaves_in(_BATCH_BYTES)
+        sizes = {BOUND: at_once, EXECUTED: _EXECUTED_AT_ONCE, DUAL: at_once}
+        reader = Reader(
+            self._splitter,
+            file.numbers("tree.node"),
+            file.numbers("tree.cut"),
+            file.numbers("dual.count"),
+            file.numbers("dual.fact"),
+            file.numbers("dual.weight"),
+            sizes,
         )
-        raise UnprovenError(
-            f"does not prove its claim: {sign} of output {output} is only shown to be at most "
-            f"{float(upper[leaf, objective])!r}, not {float(claim[objective])!r}, on a leaf among the first {number} "
-            f"({where:.200})"
-        )
+        proved = np.zeros(len(self._claim), dtype=np.bool_)
+        for objective in file.array("tree.objective").tolist():
+            if not -1 <= objective < len(proved):
+                raise CertificateError(f"a tree is about bound {objective}, but there are {len(proved)}")
+            which = slice(None) if objective < 0 else slice(objective, objective + 1)
+            for batch in reader.leaves():
+                self._check(batch, which)
+            proved[which] = True
+        reader.finish()
+        if not proved.all():
+            raise UnprovenError(f"no tree proves bound {int(np.argmin(proved))} of the claim")
+
+    def _check(self, batch: Batch, which: slice) -> None:
+        cubes = self._splitter.cubes(batch.parts)
+        # A part without inputs proves itself.
+        some = np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1))
+        upper = np.full((len(cubes), len(self._claim)), -np.inf)
+        inhabited = cubes.select(some)
+        limits = self._splitter.limits([batch.parts[row] for row in some.tolist()])
+        if batch.kind == EXECUTED:
+            self.leaves["executed"] += len(cubes)
+            upper[some] = self._execution.upper(inhabited) if len(some) else 0.0
+        elif batch.kind == BOUND:
+            self.leaves["bounded"] += len(cubes)
+            upper[some] = self._bound(inhabited, limits)
+        else:
+            self.leaves["multipliers"] += len(cubes)
+            if which.start is None:
+                raise CertificateError("a leaf with multipliers stands in a tree that is about all bounds")
+            upper[:, which.start] = self._dual(batch, cubes, limits, which.start)
+        wrong = np.argwhere(~(upper[:, which] <= self._claim[which]))  # written so that NaN is wrong
+        if len(wrong):
+            leaf, objective = int(wrong[0, 0]), int(wrong[0, 1]) + (which.start or 0)
+            output = self._problem.outputs[objective % len(self._problem.outputs)]
+            sign = "f_q − f" if objective < len(self._problem.outputs) else "f − f_q"
+            ends = zip(cubes.lower[leaf].tolist(), cubes.upper[leaf].tolist(), strict=True)
+            where = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in ends)
+            raise UnprovenError(
+                f"does not prove its claim: {sign} of output {output} is only shown to be at most "
+                f"{float(upper[leaf, objective])!r}, not {float(self._claim[objective])!r}, on a leaf among the first "
+                f"{batch.number} of a tree ({where:.200}{', decided further' if batch.parts[leaf].decisions else ''})"
+            )
+
+    def _bound(self, cubes: Cubes, limits: Limits | None) -> Float64Array:
+        """Return the bounds of the zonotope; those of the whole region, which many trees may ask for, are kept."""
+        if not len(cubes):
+            return np.zeros((0, len(self._claim)))
+        root = self._splitter.cubes([self._splitter.root()])
+        ends = ("lower", "upper", "level_lower", "level_upper")
+        if (
+            len(cubes) > 1
+            or limits is not None
+            or any((getattr(cubes, end) != getattr(root, end)).any() for end in ends)
+        ):
+            return self._zonotope.upper(cubes, limits)
+        if self._whole is None:
+            self._whole = self._zonotope.upper(cubes)
+        return self._whole
+
+    def _dual(self, batch: Batch, cubes: Cubes, limits: Limits | None, objective: int) -> Float64Array:
+        """Return the bounds that the multipliers of leaves give on one objective."""
+        empty = ~np.all(cubes.lower <= cubes.upper, axis=1)
+        if empty.any():
+            raise CertificateError("a leaf without inputs has multipliers")
+        trace = self._zonotope.trace(cubes, limits, keep=True)
+        return dual_upper(trace, objective_form(self._problem, trace, objective), batch.multipliers)
 
 
 def _problem(file: CertificateFile, float_source: FloatSource, quantized_source: QuantizedSource) -> Problem:

@@ -11,10 +11,16 @@ Tensors:
     int64 (chosen,): indices of the outputs asked about.
 ``upper``
     float64 (2·chosen,): the claim, upper bounds on ``f_q − f`` and then on ``f − f_q`` of these outputs, real units.
+``tree.objective``
+    int32 (trees,): what each tree proves: one bound of the claim, by its number, or all of them (−1).
 ``tree.node``
-    int32 (nodes,): the tree in preorder; an input to split along, or ``BOUND`` or ``EXECUTED`` for a leaf.
+    int32 (nodes,): the trees in preorder, one after the other; an input to split along or, numbered after them, a
+    quantity of the networks (``milpq.certificate.zonotope.Limits``); ``BOUND``, ``EXECUTED`` or ``DUAL`` for a leaf.
 ``tree.cut``
     float64 (splits,): where each split cuts: the last level of the lower part, or a number where there is only one.
+``dual.count``, ``dual.fact``, ``dual.weight``
+    int32, int32, float64: for each leaf of kind ``DUAL`` in turn, how many multipliers it has; and these, as numbers of
+    facts (``milpq.certificate.facts``) and weights.
 ``step.K.thresholds``, ``step.K.values``
     int64: the rounding of merged node K as the target does it, see ``milpq.rounding.step.StepFunction``.
 """
@@ -23,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,14 +46,20 @@ BOUND: Final = -1
 """A leaf that the checker bounds with its zonotope."""
 EXECUTED: Final = -2
 """A leaf whose codes the checker executes, all of them."""
+DUAL: Final = -3
+"""A leaf of one objective that multipliers of facts bound."""
 
 FIELDS: Final = ("format", "problem", "target", "domain", "float_side")
 _TENSORS: Final = {
+    "dual.count": "I32",
+    "dual.fact": "I32",
+    "dual.weight": "F64",
     "outputs": "I64",
     "region.lower": "F64",
     "region.upper": "F64",
     "tree.cut": "F64",
     "tree.node": "I32",
+    "tree.objective": "I32",
     "upper": "F64",
 }
 _BLOCK: Final = 1 << 16
@@ -128,6 +141,10 @@ class CertificateFile:
     def steps(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the step tables by name."""
         return {name: self.array(name) for name in self._names if name.startswith("step.")}
+
+    def numbers(self, name: str) -> Iterator[Any]:
+        """Return the numbers of a tensor one after the other, read piece by piece."""
+        return chain.from_iterable(block.tolist() for block in self.blocks(name))
 
     def blocks(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
         """Return a tensor piece by piece along its first axis."""

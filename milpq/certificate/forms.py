@@ -151,7 +151,7 @@ def affine(
 
 def clamp_band(
     argument: Ends, low: float | Float64Array, high: float | Float64Array
-) -> tuple[Float64Array, ...]:
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return slope, centre and radius with ``|clamp(x) − slope·x − centre| <= radius`` on the argument's interval.
 
     *Soundness:* ``clamp(x) − slope·x`` is piecewise linear with kinks at `low` and `high` only, so its extremes

@@ -1,54 +1,84 @@
-"""The tree of a certificate: splits of the region whose leaves cover it, because each split covers what it splits."""
+"""The trees of a certificate: splits of the region whose leaves cover it, because each split covers what it splits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from typing import Final
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Int64Array
+from milpq._arrays import BoolArray, Float64Array
+from milpq.certificate.facts import Multipliers
+from milpq.certificate.format import BOUND, DUAL, EXECUTED
+from milpq.certificate.zonotope import Limits
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain
 
 _STACK_BYTES: Final = 1 << 27
-_OVERHEAD: Final = 128  # of an array object
+_OVERHEAD: Final = 256  # of the objects of a part
+_MOST_MULTIPLIERS: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A part of a domain: all its inputs in a box that are read as certain levels and satisfy some decisions.
+
+    Parameters
+    ----------
+    box : float64, shape (4·inputs,)
+        Lower and upper ends, first and last levels.
+    decisions : tuple of (quantity, lower, upper)
+        See `milpq.certificate.zonotope.Limits`.
+    """
+
+    box: Float64Array
+    decisions: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Splitter:
-    """Splits parts of a domain, each a vector of its real ends and its levels: lower, upper, first, last.
+    """Splits parts of a domain, along an input or, numbered after the inputs, along a quantity of the networks.
 
-    *Soundness:* a part is all inputs of the region with ``lower <= x <= upper`` that are read as levels ``first`` to
-    ``last``.  Both halves of a split together hold all of them: levels up to the cut and above it; or, among inputs of
-    one level, numbers on either side of the cut, both sides closed.  Inputs of a level lie inside the closed cells of
-    the quantizer, so the halves of a continuous domain end at the threshold between them.
+    *Soundness:* both halves of a split together hold all inputs of the part: levels up to the cut and above it; or
+    real numbers on either side of the cut, both sides closed; integer quantities up to the cut and from the next
+    integer on.  Inputs of a level lie inside the closed cells of the quantizer, so the halves of a continuous domain
+    end at the threshold between them.
+
+    Parameters
+    ----------
+    whole : bool, shape (quantities,)
+        Which quantities are integers.
     """
 
     domain: Domain
+    whole: BoolArray
 
-    def root(self) -> Float64Array:
+    def root(self) -> Part:
         """Return the whole domain."""
         root = self.domain.root
         ends = (root.lower[0], root.upper[0], root.level_lower[0], root.level_upper[0])
-        return np.concatenate([end.astype(np.float64) for end in ends])
+        return Part(np.concatenate([end.astype(np.float64) for end in ends]))
 
-    def split(self, part: Float64Array, dimension: int, cut: float) -> tuple[Float64Array, Float64Array]:
+    def split(self, part: Part, dimension: int, cut: float) -> tuple[Part, Part]:
         """Return the lower and the upper half of a part.
 
         Raises
         ------
         CertificateError
-            There is no such input, or the cut lies outside of the part.
+            There is nothing of that number, or the cut lies outside of the part.
         """
-        inputs = len(part) // 4
-        if not 0 <= dimension < inputs:
-            raise CertificateError(f"a node splits along input {dimension}, but there are {inputs}")
+        inputs = len(part.box) // 4
+        if not 0 <= dimension < inputs + len(self.whole):
+            raise CertificateError(
+                f"a node splits along {dimension}, but there are {inputs + len(self.whole)} ways"
+            )
+        if dimension >= inputs:
+            return self._decide(part, dimension - inputs, cut)
         low, high = dimension, inputs + dimension
-        below, above = part.copy(), part.copy()
-        first, last = part[2 * inputs + dimension], part[3 * inputs + dimension]
+        below, above = part.box.copy(), part.box.copy()
+        first, last = part.box[2 * inputs + dimension], part.box[3 * inputs + dimension]
         if last > first:
             if not (first <= cut < last and cut == int(cut)):
                 raise CertificateError(f"a node cuts levels {first:.0f} to {last:.0f} at {cut}")
@@ -57,61 +87,154 @@ class Splitter:
                 assert self.domain.integer is not None and self.domain.integer.quantizer is not None
                 quantizer = self.domain.integer.quantizer
                 threshold = quantizer.thresholds[dimension, int(cut) - quantizer.level_lower]
-                below[high], above[low] = min(part[high], threshold), max(part[low], threshold)
-        elif self.domain.kind != "codes" and part[low] <= cut <= part[high]:
+                below[high], above[low] = min(below[high], threshold), max(above[low], threshold)
+        elif self.domain.kind != "codes" and part.box[low] <= cut <= part.box[high]:
             below[high] = above[low] = cut
         else:
-            raise CertificateError(f"a node cuts [{part[low]}, {part[high]}] at {cut}")
-        return below, above
+            raise CertificateError(f"a node cuts [{part.box[low]}, {part.box[high]}] at {cut}")
+        return Part(below, part.decisions), Part(above, part.decisions)
 
-    def cubes(self, parts: list[Float64Array]) -> Cubes:
-        """Return parts as cubes."""
-        lower, upper, first, last = np.stack(parts).reshape(len(parts), 4, -1).swapaxes(0, 1)
+    def _decide(self, part: Part, quantity: int, cut: float) -> tuple[Part, Part]:
+        whole = bool(self.whole[quantity])
+        if not abs(cut) < 2.0**53 or (whole and cut != int(cut)):
+            raise CertificateError(f"a node decides quantity {quantity} at {cut}")
+        below = (quantity, -np.inf, cut)
+        above = (quantity, cut + 1 if whole else cut, np.inf)
+        return Part(part.box, (*part.decisions, below)), Part(part.box, (*part.decisions, above))
+
+    def cubes(self, parts: Sequence[Part]) -> Cubes:
+        """Return the boxes of parts."""
+        lower, upper, first, last = (
+            np.stack([part.box for part in parts]).reshape(len(parts), 4, -1).swapaxes(0, 1)
+        )
         return Cubes(lower, upper, first.astype(np.int64), last.astype(np.int64))
 
+    def limits(self, parts: Sequence[Part]) -> Limits | None:
+        """Return the decisions of parts; None where there are none."""
+        if not any(part.decisions for part in parts):
+            return None
+        lower = np.full((len(self.whole), len(parts)), -np.inf)
+        upper = -lower
+        for leaf, part in enumerate(parts):
+            for quantity, low, high in part.decisions:
+                lower[quantity, leaf] = max(lower[quantity, leaf], low)
+                upper[quantity, leaf] = min(upper[quantity, leaf], high)
+        return Limits(lower, upper)
 
-def leaves(
-    splitter: Splitter, nodes: Iterable[Int64Array], cuts: Iterable[Float64Array], batch: dict[int, int]
-) -> Iterator[tuple[int, int, Cubes]]:
-    """Read a tree in preorder and return its leaves in batches, as ``(kind, number of a leaf, cubes)``.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Leaves of one kind.
 
     Parameters
     ----------
-    nodes, cuts : int32 and float64 arrays, one after the other
-        See ``milpq.certificate.format``.
-    batch : dict from kind to how many leaves to return at once
-
-    Raises
-    ------
-    CertificateError
-        The tree stops before it covers the region, goes on after, or is malformed.
+    number : int
+        Of leaves read so far in this tree.
+    multipliers : Multipliers
+        Of a batch of kind ``DUAL``.
     """
-    stack = [splitter.root()]
-    deepest = _STACK_BYTES // (stack[0].nbytes + _OVERHEAD)
-    waiting: dict[int, list[Float64Array]] = {kind: [] for kind in batch}
-    places = chain.from_iterable(block.tolist() for block in cuts)
-    count = 0
-    for node in chain.from_iterable(block.tolist() for block in nodes):
-        if not stack:
+
+    kind: int
+    number: int
+    parts: list[Part]
+    multipliers: Multipliers
+
+
+class Reader:
+    """Reads trees in preorder, one after the other, from streams of numbers.
+
+    Parameters
+    ----------
+    nodes, cuts, counts, facts, weights : iterators of numbers
+        See ``milpq.certificate.format``.
+    sizes : dict from kind to how many leaves to return at once
+    """
+
+    def __init__(
+        self,
+        splitter: Splitter,
+        nodes: Iterator[int],
+        cuts: Iterator[float],
+        counts: Iterator[int],
+        facts: Iterator[int],
+        weights: Iterator[float],
+        sizes: dict[int, int],
+    ) -> None:
+        self._splitter, self._sizes = splitter, sizes
+        self._nodes, self._cuts, self._counts, self._facts, self._weights = (
+            nodes,
+            cuts,
+            counts,
+            facts,
+            weights,
+        )
+        self._duals: list[tuple[list[int], list[float]]] = []
+
+    def leaves(self) -> Iterator[Batch]:
+        """Read one tree and return its leaves in batches.
+
+        Raises
+        ------
+        CertificateError
+            The tree stops before it covers the region, or is malformed.
+        """
+        splitter, stack = self._splitter, [self._splitter.root()]
+        deepest = _STACK_BYTES // (stack[0].box.nbytes + _OVERHEAD)
+        waiting: dict[int, list[Part]] = {kind: [] for kind in self._sizes}
+        count = 0
+        while stack:
+            node = next(self._nodes, None)
+            if node is None:
+                raise CertificateError(
+                    f"a tree does not cover the region: {len(stack)} parts of it have no leaf"
+                )
+            part = stack.pop()
+            if node in waiting:
+                count += 1
+                waiting[node].append(part)
+                if node == DUAL:
+                    self._duals.append(self._multipliers())
+                if len(waiting[node]) == self._sizes[node]:
+                    yield self._batch(node, count, waiting)
+                continue
+            cut = next(self._cuts, None)
+            if cut is None:
+                raise CertificateError("a split of the tree has no cut")
+            stack.extend(splitter.split(part, node, cut)[::-1])
+            if len(stack) + len(part.decisions) > deepest:
+                raise CertificateError("the tree is too deep to be checked in bounded memory")
+        for kind in (BOUND, EXECUTED, DUAL):
+            if waiting[kind]:
+                yield self._batch(kind, count, waiting)
+
+    def finish(self) -> None:
+        """Raise CertificateError unless all streams are at their end."""
+        if next(self._nodes, None) is not None:
             raise CertificateError("the tree goes on after it has covered the region")
-        part = stack.pop()
-        if node in waiting:
-            count += 1
-            waiting[node].append(part)
-            if len(waiting[node]) == batch[node]:
-                yield node, count, splitter.cubes(waiting[node])
-                waiting[node] = []
-            continue
-        cut = next(places, None)
-        if cut is None:
-            raise CertificateError("a split of the tree has no cut")
-        stack.extend(splitter.split(part, node, cut)[::-1])
-        if len(stack) > deepest:
-            raise CertificateError("the tree is too deep to be checked in bounded memory")
-    if stack:
-        raise CertificateError(f"the tree does not cover the region: {len(stack)} parts of it have no leaf")
-    if next(places, None) is not None:
-        raise CertificateError("the tree has more cuts than splits")
-    for kind, parts in waiting.items():
-        if parts:
-            yield kind, count, splitter.cubes(parts)
+        for stream, what in (
+            (self._cuts, "cuts than splits"),
+            (self._counts, "multipliers than leaves"),
+            (self._facts, "facts than multipliers"),
+            (self._weights, "weights than multipliers"),
+        ):
+            if next(stream, None) is not None:
+                raise CertificateError(f"the tree has more {what}")
+
+    def _multipliers(self) -> tuple[list[int], list[float]]:
+        count = next(self._counts, None)
+        if count is None or not 0 <= count <= _MOST_MULTIPLIERS:
+            raise CertificateError(f"a leaf has {count} multipliers")
+        facts, weights = list(islice(self._facts, count)), list(islice(self._weights, count))
+        if len(facts) < count or len(weights) < count:
+            raise CertificateError("a multiplier of a leaf is missing")
+        return facts, weights
+
+    def _batch(self, kind: int, number: int, waiting: dict[int, list[Part]]) -> Batch:
+        parts, waiting[kind] = waiting[kind], []
+        duals = self._duals if kind == DUAL else []
+        if kind == DUAL:
+            self._duals = []
+        leaf = np.repeat(np.arange(len(duals), dtype=np.int64), [len(facts) for facts, _ in duals])
+        fact = np.array([fact for facts, _ in duals for fact in facts], dtype=np.int64)
+        weight = np.array([weight for _, weights in duals for weight in weights], dtype=np.float64)
+        return Batch(kind, number, parts, Multipliers(leaf, fact, weight))

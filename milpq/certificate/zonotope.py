@@ -4,9 +4,12 @@ Forms of the float side ``a`` and of the difference ``d = v − a`` go through t
 quantized side is their sum.  ``a' = W·h + b`` and ``d' = Ŵ·δ + (Ŵ − W)·h + (b̂ − b)`` are exact in forms.  An activation
 takes ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)`` into bands along ``a`` and ``d``, each of its noises a new symbol.
 
+A leaf may also be decided: some ``a`` or ``v`` in front of an activation is known to lie in an interval, because the
+tree has split there.  Its bands are then those of the smaller interval.
+
 References: the shared symbols and the band along ``d`` are those of VeryDiff (S. Teuber, P. Kern, M. Janzen,
 B. Beckert, *Revisiting Differential Verification*, TACAS 2025, section 4); the steps of an integer side, the rounding
-errors and the choice between bands are this project's.
+errors, decisions and the choice between bands are this project's.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array
+from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array
 from milpq.certificate.forms import (
     ROUNDED,
     TINY,
@@ -29,75 +32,71 @@ from milpq.certificate.forms import (
     middle,
     padded,
 )
+from milpq.certificate.stairs import Quantized, Staircase
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain, MergedActivation, MergedAffine, Problem
-from milpq.rounding.step import NEVER, StepFunction
 
 _SYMBOLS = 4096
 """Noises of one leaf that are followed through the network; further ones only widen the errors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Staircase:
-    """A step function against the clamp ``ψ`` that it rounds: ``ψ(v) + low <= φ_q(v) <= ψ(v) + high`` everywhere.
+class Limits:
+    """Decisions of leaves: ends of *quantities*, shape (quantities, leaves); infinite where nothing is decided.
 
-    ``ψ`` is the float activation cut to the values of the extreme codes, again a clamp; all shapes (neurons, 1).
+    The quantities are, for each activation in turn, its neurons' ``a`` (real units) and then its neurons' ``v``
+    (accumulators where a step follows, real units otherwise).
     """
 
-    step: StepFunction
-    unit: Float64Array
-    scale: Float64Array
-    bottom: Float64Array
-    top: Float64Array
-    low: Float64Array
-    high: Float64Array
+    lower: Float64Array
+    upper: Float64Array
 
-    @classmethod
-    def of(cls, node: MergedActivation) -> Staircase | None:
-        """Return the staircase of a node, None where the quantized side is real.
 
-        *Soundness:* on a plateau ``φ_q`` is constant and ``ψ`` nondecreasing, so ``φ_q − ψ`` is largest at the left
-        end of a plateau and smallest at its right end; all ends are evaluated, with eight roundings to spare.
-        """
-        step, unit, scale = node.step, node.scale_in, node.scale_out
-        if step is None or unit is None or scale is None:
-            return None
-        rows = np.arange(len(step.values), dtype=np.int64)
-        column = np.arange(step.values.shape[1], dtype=np.int64)
-        # Plateaus before a threshold at −∞ and after one at +∞ are never taken.
-        first = (step.thresholds == -NEVER).sum(axis=1)
-        last = step.values.shape[1] - 1 - (step.thresholds == NEVER).sum(axis=1)
-        unit, scale = unit[:, None], scale[:, None]
-        ends = scale * np.stack([step.values[rows, first], step.values[rows, last]], axis=1)[step.rows]
-        bottom = np.clip(node.lower, ends[:, :1], ends[:, 1:])
-        top = np.clip(node.upper, ends[:, :1], ends[:, 1:])
-        low, high = np.empty_like(unit), np.empty_like(unit)
-        for neuron, row in enumerate(step.rows.tolist()):
-            taken = (column >= first[row]) & (column <= last[row])
-            level = scale[neuron] * step.values[row]
-            threshold = step.thresholds[row].astype(np.float64)
-            threshold = np.where(np.abs(threshold) < NEVER, threshold, np.copysign(np.inf, threshold))
-            left = np.clip(unit[neuron] * np.append(-np.inf, threshold), bottom[neuron], top[neuron])
-            right = np.clip(unit[neuron] * np.append(threshold - 1, np.inf), bottom[neuron], top[neuron])
-            slack = ROUNDED * (np.abs(ends[neuron]).max() + max(abs(bottom[neuron, 0]), abs(top[neuron, 0])))
-            high[neuron] = (level - left)[taken].max() + slack + TINY
-            low[neuron] = (level - right)[taken].min() - slack - TINY
-        return cls(step, unit, scale, bottom, top, low, high)
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One activation over a batch of leaves: what is known of its arguments and results.
 
-    def image(self, value: Ends) -> Ends:
-        """Return the least and largest output over an interval of real values.
+    Parameters
+    ----------
+    a, d, h, delta : Form
+    a_ends, d_ends, v_ends : Ends
+        Under the decisions.
+    slope, centre, noise
+        The band of ``h`` along ``a``.
+    quantized : Quantized
+    """
 
-        *Soundness:* accumulators are integers below 2^31, so a relative slack of 2^−50 on the quotient loses none.
-        """
-        lower, upper = (end / self.unit for end in value)
-        first = np.ceil(np.clip(lower - 2.0**-50 * np.abs(lower) - TINY, -(2.0**40) + 1, 2.0**40 - 1))
-        last = np.floor(np.clip(upper + 2.0**-50 * np.abs(upper) + TINY, -(2.0**40) + 1, 2.0**40 - 1))
-        levels = (self._levels(first), self._levels(np.maximum(first, last)))
-        slack = ROUNDED * np.maximum(*(np.abs(self.scale * level) for level in levels))
-        return self.scale * levels[0] - slack, self.scale * levels[1] + slack
+    node: MergedActivation
+    stairs: Staircase | None
+    a: Form
+    d: Form
+    h: Form
+    delta: Form
+    a_ends: Ends
+    d_ends: Ends
+    v_ends: Ends
+    quantized: Quantized
 
-    def _levels(self, accumulators: Float64Array) -> Int64Array:
-        return self.step(accumulators.T.astype(np.int64)).T
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """A batch of leaves from input to output.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The activations, where they were to be kept.
+    difference : Form
+        Of the outputs.
+    empty : bool, shape (leaves,)
+        Where the decisions contradict the forms: no input satisfies them.
+    symbols : Symbols
+    """
+
+    layers: list[Layer]
+    difference: Form
+    empty: BoolArray
+    symbols: Symbols
 
 
 class Zonotope:
@@ -126,32 +125,58 @@ class Zonotope:
         sizes = [self._problem.merged.input_size, *(node.size for node in self._problem.merged.nodes)]
         return max(1, size // (8 * max(sizes) * min(sum(sizes), _SYMBOLS)))
 
-    def upper(self, cubes: Cubes) -> Float64Array:
+    @property
+    def whole(self) -> BoolArray:
+        """Which quantities are integers, shape (quantities,)."""
+        parts = [np.repeat([False, stairs is not None], node.size) for node, stairs in self._activations()]
+        return np.concatenate([np.zeros(0, dtype=np.bool_), *parts])
+
+    def upper(self, cubes: Cubes, limits: Limits | None = None) -> Float64Array:
         """Return upper bounds on ``f_q − f`` and then on ``f − f_q`` of the outputs asked about.
 
         Returns
         -------
         float64, shape (leaves, 2·chosen)
+            Minus infinity where the decisions leave no input.
         """
+        trace = self.trace(cubes, limits, keep=False)
+        lower, upper = trace.difference.ends(trace.difference.spread())
+        chosen = self._problem.outputs
+        bounds = np.concatenate([upper[chosen], -lower[chosen]]).T
+        return np.where(trace.empty[:, None], -np.inf, bounds)
+
+    def trace(self, cubes: Cubes, limits: Limits | None, *, keep: bool) -> Trace:
+        """Take leaves through the network; `keep` what each activation was found to do."""
         merged = self._problem.merged
         symbols = Symbols(_SYMBOLS)
         values: list[tuple[Form, Form] | None] = [_input_forms(self._problem.domain, cubes, symbols)]
+        layers: list[Layer] = []
+        empty, row = np.zeros(len(cubes), dtype=np.bool_), 0
         for index, node in enumerate(merged.nodes):
             sources = [values[source] for source in node.sources]
             pairs = [pair for pair in sources if pair is not None]
             if isinstance(node, MergedAffine):
                 values.append(_affine_pair(node, pairs, symbols))
             else:
-                values.append(_activation(node, self._stairs[index], *pairs[0], symbols))
+                decided = None
+                if limits is not None:
+                    rows = slice(row, row + 2 * node.size)
+                    decided = Limits(limits.lower[rows], limits.upper[rows])
+                layer, contradiction = _activation(node, self._stairs[index], *pairs[0], symbols, decided)
+                row += 2 * node.size
+                empty |= contradiction
+                values.append((layer.h, layer.delta))
+                layers += [layer] if keep else []
             for source in node.sources:
                 if self._last_use[source] == index:
                     values[source] = None
         output = values[merged.output]
         assert output is not None
-        difference = output[1]
-        lower, upper = difference.ends(difference.spread())
-        chosen = self._problem.outputs
-        return np.concatenate([upper[chosen], -lower[chosen]]).T
+        return Trace(layers, output[1], empty, symbols)
+
+    def _activations(self) -> list[tuple[MergedActivation, Staircase | None]]:
+        nodes = zip(self._problem.merged.nodes, self._stairs, strict=True)
+        return [(node, stairs) for node, stairs in nodes if isinstance(node, MergedActivation)]
 
 
 def _affine_pair(node: MergedAffine, sources: list[tuple[Form, Form]], symbols: Symbols) -> tuple[Form, Form]:
@@ -169,9 +194,14 @@ def _affine_pair(node: MergedAffine, sources: list[tuple[Form, Form]], symbols: 
 
 
 def _activation(
-    node: MergedActivation, stairs: Staircase | None, a: Form, d: Form, symbols: Symbols
-) -> tuple[Form, Form]:
-    """Return the forms of ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)``.
+    node: MergedActivation,
+    stairs: Staircase | None,
+    a: Form,
+    d: Form,
+    symbols: Symbols,
+    limits: Limits | None,
+) -> tuple[Layer, BoolArray]:
+    """Return the forms of ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)``, and in which leaves the decisions leave nothing.
 
     ``h = λ·a + c ± m`` is the clamp's band.  For ``δ`` each neuron takes the band of least noise among
 
@@ -184,79 +214,70 @@ def _activation(
         a constant: the image of ``φ_q`` less that of ``φ``.
     """
     shared_width, own_width = symbols.shared, symbols.own
-    float_shared, shared, own = (
-        padded(a.shared, shared_width), padded(d.shared, shared_width), padded(d.own, own_width)
-    )  # fmt: skip
+    a = Form(padded(a.shared, shared_width), a.own, a.error)
+    d = Form(padded(d.shared, shared_width), padded(d.own, own_width), d.error)
     spread_a, spread_d = a.spread(), d.spread()
-    ends_a, ends_d = a.ends(spread_a), d.ends(spread_d)
     size_a, size_d = np.abs(a.centre) + spread_a, np.abs(d.centre) + spread_d
-    rounding = UNIT_ROUNDOFF * 2 * (size_a + size_d)
-    v = Form(float_shared + shared, own, a.error + d.error + rounding)
-    ends_v = v.ends(v.spread())
+    v = Form(a.shared + d.shared, d.own, a.error + d.error + 2 * UNIT_ROUNDOFF * (size_a + size_d))
+    ends_a, ends_d, ends_v = a.ends(spread_a), d.ends(spread_d), v.ends(v.spread())
+    empty = np.zeros(a.error.shape[1], dtype=np.bool_)
+    if limits is not None:
+        ends_a, ends_v, ends_d, empty = _decided(stairs, limits, ends_a, ends_v, ends_d)
 
     slope, centre, noise = clamp_band(ends_a, node.lower, node.upper)
     h_lower, h_upper = (np.clip(end, node.lower, node.upper) for end in ends_a)
-    (slope_q, centre_q, noise_q), image, (cut_low, cut_high) = _quantized_band(node, stairs, ends_v)
+    q = Quantized.of(node, stairs, ends_v)
 
-    centre_cut, noise_cut = middle(cut_low, cut_high)
-    reach_d = 0.5 * np.maximum(np.abs(ends_d[0]), np.abs(ends_d[1])) * (1 + ROUNDED)
-    constant, noise_constant = middle(image[0] - h_upper, image[1] - h_lower)
-    constant_slack = ROUNDED * (np.abs(image[0]) + np.abs(image[1]) + np.abs(h_lower) + np.abs(h_upper))
-    noises = np.stack([noise_q + noise, reach_d + noise_cut, noise_constant + constant_slack])
-    best = np.argmin(noises, axis=0)
+    cut, cut_noise = middle(q.cut_lower, q.cut_upper)
+    reach = 0.5 * np.maximum(np.abs(ends_d[0]), np.abs(ends_d[1])) * (1 + ROUNDED)
+    constant, constant_noise = middle(q.lower - h_upper, q.upper - h_lower)
+    constant_noise += ROUNDED * (np.abs(q.lower) + np.abs(q.upper) + np.abs(h_lower) + np.abs(h_upper))
+    best = np.argmin(np.stack([q.noise + noise, reach + cut_noise, constant_noise]), axis=0)
     apart, together = best == 0, best == 1
-    along_a = np.where(apart, slope_q - slope, 0.0)
-    along_d = np.where(apart, slope_q, np.where(together, 0.5, 0.0))
-    offset = np.where(apart, centre_q - centre, np.where(together, centre_cut, constant))
-    own_noise = np.where(
-        apart, noise_q, np.where(together, reach_d + noise_cut, noise_constant + constant_slack)
-    )
+    along_a = np.where(apart, q.slope - slope, 0.0)
+    along_d = np.where(apart, q.slope, np.where(together, 0.5, 0.0))
+    offset = np.where(apart, q.centre - centre, np.where(together, cut, constant))
+    own_noise = np.where(apart, q.noise, np.where(together, reach + cut_noise, constant_noise))
 
     h, columns, lost = clamped(a, size_a, (slope, centre, noise), symbols)
     own_columns, own_lost = symbols.add_own(own_noise * (1 + ROUNDED))
-    new = along_a[:, :, None] * float_shared
-    new += along_d[:, :, None] * shared
+    new = along_a[:, :, None] * a.shared
+    new += along_d[:, :, None] * d.shared
     new[:, :, 0] += offset
     # The products with slopes, their sum, the slope and the offset are each rounded once.
     error = np.abs(along_a) * a.error + along_d * d.error + own_lost + np.where(apart, lost, 0.0)
-    error += ROUNDED * ((slope_q + slope) * size_a * apart + along_d * size_d + np.abs(offset))
-    error += ROUNDED * (np.abs(centre_q) + np.abs(centre)) * apart
+    error += ROUNDED * ((q.slope + slope) * size_a * apart + along_d * size_d + np.abs(offset))
+    error += ROUNDED * (np.abs(q.centre) + np.abs(centre)) * apart
     minus = np.where(apart[:, :, None], -columns, 0.0)
-    return (
-        h,
-        Form(
-            np.concatenate([new, minus], axis=2),
-            np.concatenate([along_d[:, :, None] * own, own_columns], axis=2),
-            error * (1 + ROUNDED) + TINY,
-        ),
+    delta = Form(
+        np.concatenate([new, minus], axis=2),
+        np.concatenate([along_d[:, :, None] * d.own, own_columns], axis=2),
+        error * (1 + ROUNDED) + TINY,
     )
+    return Layer(node, stairs, a, d, h, delta, ends_a, ends_d, ends_v, q), empty
 
 
-def _quantized_band(
-    node: MergedActivation, stairs: Staircase | None, value: Ends
-) -> tuple[tuple[Float64Array, ...], Ends, Ends]:
-    """Return the band of ``φ_q`` along ``v``, its image, and the range of ``φ_q(v) − φ(v)``."""
-    if stairs is None:
-        lower, upper = (np.clip(end, node.lower, node.upper) for end in value)
-        nothing = np.zeros_like(lower)
-        return clamp_band(value, node.lower, node.upper), (lower, upper), (nothing, nothing)
-    slope, centre, noise = clamp_band(value, stairs.bottom, stairs.top)
-    rounding_centre, rounding = middle(stairs.low, stairs.high)
-    centre, noise = (
-        centre + rounding_centre,
-        noise + rounding + ROUNDED * (np.abs(centre) + np.abs(rounding_centre)),
-    )
-    image = stairs.image(value)
-    plateau_centre, plateau = middle(*image)
-    flat = plateau <= noise
-    band = (
-        np.where(flat, 0.0, slope), np.where(flat, plateau_centre, centre), np.where(flat, plateau, noise)
-    )  # fmt: skip
-    # ψ − φ falls: the code range cuts most at the upper end.
-    phi = [np.clip(end, node.lower, node.upper) for end in value]
-    cut = [np.clip(end, stairs.bottom, stairs.top) - inner for end, inner in zip(value, phi, strict=True)]
-    slack = ROUNDED * (np.abs(cut[0]) + np.abs(cut[1]) + np.abs(phi[0]) + np.abs(phi[1]))
-    return band, image, (cut[1] + stairs.low - slack, cut[0] + stairs.high + slack)
+def _decided(
+    stairs: Staircase | None, limits: Limits, a: Ends, v: Ends, d: Ends
+) -> tuple[Ends, Ends, Ends, BoolArray]:
+    """Return the ends of ``a``, ``v`` and ``d`` under decisions, and in which leaves these leave nothing.
+
+    *Soundness:* every input of the leaf satisfies the decisions and ``d = v − a``; products with the unit of an
+    accumulator and differences are rounded outwards.
+    """
+    size = len(a[0])
+    low, high = limits.lower[size:], limits.upper[size:]
+    if stairs is not None:
+        low, high = stairs.unit * low, stairs.unit * high
+        low = low - ROUNDED * np.abs(np.where(np.isfinite(low), low, 0.0))
+        high = high + ROUNDED * np.abs(np.where(np.isfinite(high), high, 0.0))
+    a = np.maximum(a[0], limits.lower[:size]), np.minimum(a[1], limits.upper[:size])
+    v = np.maximum(v[0], low), np.minimum(v[1], high)
+    apart = np.nextafter(v[0] - a[1], -np.inf), np.nextafter(v[1] - a[0], np.inf)
+    d = np.maximum(d[0], apart[0]), np.minimum(d[1], apart[1])
+    empty: BoolArray = np.any((a[0] > a[1]) | (v[0] > v[1]) | (d[0] > d[1]), axis=0)
+    # What is said of an empty leaf does not matter, but its intervals have to be some.
+    return (a[0], np.maximum(*a)), (v[0], np.maximum(*v)), (d[0], np.maximum(*d)), empty
 
 
 def _input_forms(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Form, Form]:

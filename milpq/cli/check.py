@@ -51,8 +51,7 @@ def check(
         facts.add_row(f"output {output}", f"f_q − f lies in [{-float(low)!r}, {float(high)!r}]")
     if len(chosen) > _SHOWN:
         facts.add_row("", f"and {len(chosen) - _SHOWN} more outputs")
-    facts.add_row(
-        "proof", f"{verified.bounded:,} leaves bounded, {verified.executed:,} executed code by code"
-    )
+    counts = [f"{count:,} {kind}" for kind, count in verified.leaves.items() if count]
+    facts.add_row("leaves", ", ".join(counts))
     console.print(facts)
     console.print(f"{verified.time_s:.2f} s, problem {problem.hash()[:16]}", style="dim")

@@ -7,15 +7,17 @@ from typing import Final
 
 from milpq.errors import CertificateError, UsageError
 from milpq.formats._files import PathLike
+from milpq.milp.backends import choose_backend
 from milpq.search.budget import Budget
-from milpq.search.certifier import Certifier, write
+from milpq.search.certifier import Certifier
+from milpq.search.proof import write
 from milpq.verify.run import Run
 
 SEARCH_SHARE: Final = 0.7
 """Of the time limit, for everything before the certificate."""
 
 _UNLIMITED_S: Final = 60.0
-_TIMES_THE_SEARCH: Final = 10.0
+_TIMES_THE_SEARCH: Final = 3.0
 
 
 def check_certificate_path(path: PathLike) -> None:
@@ -56,10 +58,11 @@ def certify(
         if left_s is None:
             left_s = max(_UNLIMITED_S, _TIMES_THE_SEARCH * run.budget.elapsed_s)
         try:
-            found = certifier.run(run.bracket.upper, Budget(left_s), listen)
+            backend = choose_backend(run.options.solver).backend
+            found = certifier.run(run.bracket.upper, Budget(left_s), backend, listen)
         except CertificateError as error:
             run.bracket.notes.append(f"no certificate was written: {error}")
             return
-        write(path, run.problem, found, target, dequantized=dequantized)
+        write(path, run.problem, found.trees, found.upper, target, dequantized=dequantized)
     run.certificate_path, run.proved_upper = str(path), max(0.0, float(found.upper.max()))
     run.commit("certificate", found.upper, watch.elapsed_s, nodes=found.leaves)

@@ -10,9 +10,10 @@ from random_pairs import box, perturbed, residual_pair, sample, some_pair
 
 from milpq.bounds import differential
 from milpq.certificate.execution import Execution
-from milpq.certificate.tree import Splitter
+from milpq.certificate.facts import KINDS, Facts, Multipliers, dual_upper, objective_form
+from milpq.certificate.tree import Part, Splitter
 from milpq.certificate.zonotope import Zonotope
-from milpq.merge import Cubes, Problem
+from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.search.halves import halve
 
 
@@ -70,19 +71,23 @@ def test_executing_the_codes_of_a_leaf_holds_every_executed_input(seed: int) -> 
 @given(seed=st.integers(0, 10**6))
 def test_both_sides_of_a_split_hold_every_input(seed: int) -> None:
     problem, rng = some_pair(seed), np.random.default_rng(seed)
-    splitter = Splitter(problem.domain)
+    splitter = Splitter(problem.domain, Zonotope(problem).whole)
     parts = [splitter.root()]
     points = sample(rng, problem, 300)
     for _ in range(12):
         part = parts.pop(int(rng.integers(len(parts))))
-        inputs = len(part) // 4
+        inputs = len(part.box) // 4
         d = int(rng.integers(inputs))
-        first, last = part[2 * inputs + d], part[3 * inputs + d]
+        first, last = part.box[2 * inputs + d], part.box[3 * inputs + d]
         if problem.domain.kind == "codes" and first == last:
             parts.append(part)
             continue
         several = last > first
-        cut = float(rng.integers(first, last)) if several else float(rng.uniform(part[d], part[inputs + d]))
+        cut = (
+            float(rng.integers(first, last))
+            if several
+            else float(rng.uniform(part.box[d], part.box[inputs + d]))
+        )
         parts += splitter.split(part, d, cut)
     cubes = splitter.cubes(parts)
     if problem.domain.kind == "codes":
@@ -92,6 +97,98 @@ def test_both_sides_of_a_split_hold_every_input(seed: int) -> None:
     assert all(
         any(len(inside(problem, cubes, row, points[[k]])) for row in range(len(cubes))) for k in range(300)
     )
+
+
+def executed_values(problem: Problem, points: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """Return ``a, v, h, z`` of every activation at some points, each of shape (points, neurons), in float64."""
+    integer = problem.domain.integer
+    reading = points if integer is None else problem.quantized_levels(points) * integer.scale
+    values, found = [(points, reading)], []
+    for node in problem.merged.nodes:
+        if isinstance(node, MergedAffine):
+            a, v = node.float_bias, node.quantized_bias
+            for term in node.terms:
+                a = a + values[term.source][0] @ term.float_matrix.T
+                v = v + values[term.source][1] @ term.quantized_matrix.T
+            values.append((a, v))
+            continue
+        a, v = values[node.source]
+        h = np.clip(a, node.lower, node.upper)
+        z = np.clip(v, node.lower, node.upper)
+        if node.step is not None:
+            z = node.step(np.rint(v / node.scale_in).astype(np.int64)) * node.scale_out
+        found.append((a, v, h, z))
+        values.append((h, z))
+    return found
+
+
+def decided(
+    problem: Problem, zonotope: Zonotope, rng: np.random.Generator, points: np.ndarray
+) -> tuple[Part, np.ndarray]:
+    """Return the whole domain under a few decisions that some of the points satisfy, and these points."""
+    splitter = Splitter(problem.domain, zonotope.whole)
+    part, known = splitter.root(), executed_values(problem, points)
+    trace = zonotope.trace(problem.domain.root, None, keep=True)
+    quantities = []
+    for layer, (a, v, _, _) in zip(trace.layers, known, strict=True):
+        unit = 1.0 if layer.stairs is None else layer.stairs.unit[:, 0]
+        quantities += [a, v / unit if layer.stairs is None else np.rint(v / unit)]
+    if not quantities:
+        return part, points
+    table, inputs = np.concatenate(quantities, axis=1), problem.merged.input_size
+    kept = np.ones(len(points), dtype=np.bool_)
+    for _ in range(int(rng.integers(1, 5))):
+        quantity = int(rng.integers(table.shape[1]))
+        cut = float(rng.choice(table[kept, quantity]))
+        below = table[:, quantity] <= cut
+        # Points within rounding errors of a real cut are left out: they are on both sides, or on either.
+        near = ~zonotope.whole[quantity] & (np.abs(table[:, quantity] - cut) <= 1e-9)
+        side = int((kept & ~near & ~below).sum() > (kept & ~near & below).sum())
+        chosen = kept & ~near & (~below if side else below)
+        if not chosen.any():
+            continue
+        part, kept = splitter.split(part, inputs + quantity, cut)[side], chosen
+    return part, points[kept]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_every_fact_holds_wherever_the_decisions_do(seed: int) -> None:
+    problem, rng = some_pair(seed), np.random.default_rng(seed)
+    zonotope = Zonotope(problem)
+    part, points = decided(problem, zonotope, rng, sample(rng, problem, 400))
+    limits = Splitter(problem.domain, zonotope.whole).limits([part])
+    trace = zonotope.trace(problem.domain.root, limits, keep=True)
+    assert not trace.empty[0]
+    for layer, (a, v, h, z) in zip(trace.layers, executed_values(problem, points), strict=True):
+        facts = Facts.of(layer)
+        along = (facts.along_a, facts.along_d, facts.along_h, facts.along_delta)
+        value = facts.constant[:, None, :, 0] + sum(
+            coefficients[:, None, :, 0] * face
+            for coefficients, face in zip(along, (a, v - a, h, z - h), strict=True)
+        )
+        assert np.where(facts.valid[:, None, :, 0], value, np.inf).min() >= -1e-9
+    assert (executed(problem, points) <= zonotope.upper(problem.domain.root, limits)[0] + 1e-12).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_any_multipliers_give_a_bound(seed: int, scale: float) -> None:
+    problem, rng = some_pair(seed), np.random.default_rng(seed)
+    zonotope = Zonotope(problem)
+    part, points = decided(problem, zonotope, rng, sample(rng, problem, 400))
+    limits = Splitter(problem.domain, zonotope.whole).limits([part])
+    trace = zonotope.trace(problem.domain.root, limits, keep=True)
+    total = KINDS * sum(layer.node.size for layer in trace.layers)
+    count = int(rng.integers(0, 12)) if total else 0
+    weights = scale * rng.exponential(size=count) * rng.choice([1.0, 0.0, -1.0], size=count)
+    multipliers = Multipliers(
+        np.zeros(count, dtype=np.int64), rng.integers(max(total, 1), size=count), weights
+    )
+    values = executed(problem, points)
+    for objective in range(values.shape[1]):
+        upper = dual_upper(trace, objective_form(problem, trace, objective), multipliers)
+        assert (values[:, objective] <= upper[0]).all()
 
 
 def test_a_graph_whose_branches_meet_again_is_bounded() -> None:

@@ -11,10 +11,14 @@ from random_pairs import all_codes, box, float_network, perturbed, quantized
 from safetensors import safe_open
 
 from milpq.certificate.format import write_certificate
+from milpq.certificate.zonotope import Zonotope
 from milpq.merge import Problem
+from milpq.milp.backends import choose_backend
 from milpq.search.budget import Budget
-from milpq.search.certifier import Certifier, write
+from milpq.search.certifier import Certifier
+from milpq.search.decider import Decider
 from milpq.search.enumerate import enumerate_codes
+from milpq.search.proof import write
 
 
 @dataclass
@@ -53,11 +57,21 @@ def real_problem() -> Problem:
     return Problem.create(network, perturbed(rng, network, 0.02), box(-1.0, 1.0, 2))
 
 
+def decide(problem: Problem, goal: float, path: Path) -> Path:
+    """Write a certificate whose leaves are decided and have multipliers."""
+    backend = choose_backend("highs").backend
+    trees = Decider(problem, Zonotope(problem), backend).run(goal, Budget(60.0), None)
+    upper = np.concatenate([tree.upper for tree in trees])
+    assert upper.max() <= goal
+    write(path, problem, trees, upper, None, dequantized=False)
+    return path
+
+
 def prove(problem: Problem, goal: float, path: Path) -> Path:
     """Write the certificate of a goal that can be reached."""
     found = Certifier(problem).run(goal, Budget(60.0))
     assert found.complete
-    write(path, problem, found, None, dequantized=False)
+    write(path, problem, found.trees, found.upper, None, dequantized=False)
     return path
 
 

@@ -17,7 +17,8 @@ from test_float_traps import HUGE, TINY, chain, unit_points
 
 from milpq.certificate import check
 from milpq.certificate.execution import Execution, float_ends
-from milpq.certificate.zonotope import Staircase, Zonotope
+from milpq.certificate.stairs import Staircase
+from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, UnprovenError
 from milpq.merge import Cubes, Problem
 from milpq.network.float_network import FloatNetwork

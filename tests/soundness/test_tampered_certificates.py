@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from certificates import Proof, codes_problem, exact_maximum, exact_objectives, prove, real_problem
+from certificates import Proof, codes_problem, decide, exact_maximum, exact_objectives, prove, real_problem
 from random_pairs import float_network, quantized
 
 from milpq.certificate import check
 from milpq.certificate.format import BOUND, EXECUTED
+from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, MilpqError, UnprovenError
 from milpq.merge import Problem
 
@@ -73,8 +74,8 @@ def cut_not_a_number(proof: Proof) -> None:
     proof.tensors["tree.cut"][0] = np.nan
 
 
-def input_that_does_not_exist(proof: Proof) -> None:
-    proof.tensors["tree.node"][0] = 2
+def way_that_does_not_exist(proof: Proof) -> None:
+    proof.tensors["tree.node"][0] = 2 + 2 * 7
 
 
 def kind_that_does_not_exist(proof: Proof) -> None:
@@ -148,8 +149,8 @@ TAMPERINGS: dict[Callable[[Proof], None], str] = {
     cut_between_levels: "a node cuts levels",
     cut_outside: "a node cuts levels",
     cut_not_a_number: "a node cuts levels",
-    input_that_does_not_exist: "splits along input 2, but there are 2",
-    kind_that_does_not_exist: "splits along input -7",
+    way_that_does_not_exist: "a node splits along 16, but there are 16 ways",
+    kind_that_does_not_exist: "a node splits along -7",
     bound_one_ulp_lower: "does not prove its claim",
     bound_not_a_number: "NaN",
     one_bound_too_few: "claims 3 bounds for 2 outputs",
@@ -336,7 +337,7 @@ def test_a_tree_too_deep_or_codes_too_many_end_with_a_reason(tmp_path: Path) -> 
     problem = real_problem()
     proof = Proof.read(prove(problem, 1.0, tmp_path / "proof.milpq"))
     # Each split leaves its upper half waiting: the stack of the checker grows with the file.
-    depth = 2**27 // (8 * 8 + 128) + 2
+    depth = 2**27 // (8 * 8 + 256) + 2
     proof.tensors["tree.node"] = np.zeros(depth, dtype=np.int32)
     proof.tensors["tree.cut"] = np.full(depth, -1.0)
     assert "too deep" in rejection(proof, tmp_path / "deep.milpq", problem)
@@ -357,3 +358,97 @@ def test_a_real_proof_survives_and_its_lowered_claim_does_not(tmp_path: Path) ->
         check(proof.write(tmp_path / "proof.milpq"), problem.float_network, problem.quantized)
     assert caught.value.exit_code == 3
     assert isinstance(caught.value, MilpqError)
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    root = float(Zonotope(PROBLEM).upper(PROBLEM.domain.root).max())
+    goal = 0.3 * root + 0.7 * exact_maximum(PROBLEM)
+    path = decide(PROBLEM, goal, tmp_path_factory.mktemp("decided") / "proof.milpq")
+    assert check(path, PROBLEM.float_network, PROBLEM.quantized).leaves["multipliers"] > 3
+    return Proof.read(path)
+
+
+def dual_flipped(proof: Proof) -> None:
+    proof.tensors["dual.weight"] *= -1
+
+
+def dual_dropped(proof: Proof) -> None:
+    proof.tensors["dual.weight"][:] = 0
+
+
+def dual_not_a_number(proof: Proof) -> None:
+    proof.tensors["dual.weight"][:] = np.nan
+
+
+def duals_of_other_facts(proof: Proof) -> None:
+    proof.tensors["dual.fact"] += 1
+
+
+def duals_of_no_fact(proof: Proof) -> None:
+    proof.tensors["dual.fact"] -= 10**6
+
+
+def duals_moved_to_other_leaves(proof: Proof) -> None:
+    for name in ("dual.count", "dual.fact", "dual.weight"):
+        proof.tensors[name] = proof.tensors[name][::-1].copy()
+
+
+def dual_missing(proof: Proof) -> None:
+    proof.tensors["dual.weight"] = proof.tensors["dual.weight"][:-1]
+
+
+def dual_added(proof: Proof) -> None:
+    proof.tensors["dual.fact"] = np.append(proof.tensors["dual.fact"], np.int32(0))
+
+
+def count_absurd(proof: Proof) -> None:
+    proof.tensors["dual.count"][0] = 2**31 - 1
+
+
+def decision_moved(proof: Proof) -> None:
+    cuts = proof.tensors["tree.cut"]
+    cuts += np.where(proof.tensors["tree.node"][proof.tensors["tree.node"] >= 0] >= 2, 1e4, 0)
+
+
+def decision_between_integers(proof: Proof) -> None:
+    proof.tensors["tree.cut"] += 0.5
+
+
+def tree_of_another_bound(proof: Proof) -> None:
+    proof.tensors["tree.objective"][:] = 0
+
+
+def tree_of_no_bound(proof: Proof) -> None:
+    proof.tensors["tree.objective"][0] = 99
+
+
+def trees_exchanged(proof: Proof) -> None:
+    proof.tensors["tree.objective"] = proof.tensors["tree.objective"][::-1].copy()
+
+
+DUAL_TAMPERINGS: dict[Callable[[Proof], None], str] = {
+    dual_flipped: "does not prove its claim",
+    dual_dropped: "does not prove its claim",
+    dual_not_a_number: "does not prove its claim",
+    duals_of_other_facts: "does not prove its claim",
+    duals_of_no_fact: "does not prove its claim",
+    duals_moved_to_other_leaves: "",
+    dual_missing: "a multiplier of a leaf is missing",
+    dual_added: "more facts than multipliers",
+    count_absurd: "multipliers",
+    decision_moved: "does not prove its claim",
+    decision_between_integers: "decides quantity",
+    tree_of_another_bound: "",
+    tree_of_no_bound: "a tree is about bound 99",
+    trees_exchanged: "does not prove its claim",
+}
+
+
+@pytest.mark.parametrize("tamper", DUAL_TAMPERINGS, ids=lambda tamper: tamper.__name__)
+def test_each_kind_of_tampering_with_decisions_is_rejected_with_its_reason(
+    tamper: Callable[[Proof], None], decided: Proof, tmp_path: Path
+) -> None:
+    changed = decided.copy()
+    tamper(changed)
+    assert DUAL_TAMPERINGS[tamper] in rejection(changed, tmp_path / "changed.milpq")

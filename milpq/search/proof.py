@@ -1,0 +1,154 @@
+"""Trees of a certificate while they are searched for, and the file they end in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array
+from milpq.certificate.check import step_tables
+from milpq.certificate.format import BOUND, DUAL, FORMAT, write_certificate
+from milpq.certificate.tree import Part, Splitter
+from milpq.formats._files import PathLike
+from milpq.merge import Cubes, Problem
+
+SLACK: Final = 1e-11
+"""Relative: what another machine's order of summation may change in a bound."""
+
+
+class Tree:
+    """Parts of the domain by number, in the order they were made; leaves until they are split.
+
+    Parameters
+    ----------
+    objective : int
+        The bound of the claim that this tree is about; −1 for all of them.
+    bounds : int
+        How many that is.
+    """
+
+    def __init__(self, root: Part, objective: int, bounds: int) -> None:
+        self.objective = objective
+        self._parts: list[Part | None] = [root]
+        self._kind: list[int] = [BOUND]
+        self._upper: list[Float64Array] = [np.full(bounds, np.inf)]
+        self._splits: dict[int, tuple[int, float, int]] = {}
+        self._duals: dict[int, tuple[Int64Array, Float64Array]] = {}
+
+    @property
+    def leaves(self) -> int:
+        """How many leaves there are."""
+        return len(self._parts) - len(self._splits)
+
+    @property
+    def upper(self) -> Float64Array:
+        """What the leaves prove, shape (bounds,)."""
+        leaves = (number for number, part in enumerate(self._parts) if part is not None)
+        return np.max([self._upper[number] for number in leaves], axis=0)
+
+    def bound(self, number: int) -> Float64Array:
+        """Return what bounds a part, shape (bounds,)."""
+        return self._upper[number]
+
+    def parts(self, numbers: Sequence[int]) -> list[Part]:
+        """Return leaves."""
+        parts = [self._parts[number] for number in numbers]
+        return [part for part in parts if part is not None]
+
+    def split(self, number: int, dimension: int, cut: float, halves: tuple[Part, Part]) -> list[int]:
+        """Put two parts in the place of a leaf and return their numbers."""
+        first = len(self._parts)
+        self._splits[number] = dimension, cut, first
+        self._parts[number] = None
+        self._duals.pop(number, None)
+        self._parts += halves
+        self._kind += [BOUND, BOUND]
+        self._upper += [self._upper[number]] * 2
+        return [first, first + 1]
+
+    def settle(
+        self,
+        number: int,
+        kind: int,
+        upper: Float64Array,
+        duals: tuple[Int64Array, Float64Array] | None = None,
+    ) -> None:
+        """Note what bounds a leaf, and by how much; the facts and weights of a leaf of kind ``DUAL``."""
+        self._kind[number], self._upper[number] = kind, upper
+        if duals is not None:
+            self._duals[number] = duals
+
+    def preorder(self) -> tuple[list[int], list[float], list[tuple[Int64Array, Float64Array]]]:
+        """Return nodes, cuts, and facts and weights, as a certificate holds them."""
+        nodes: list[int] = []
+        cuts: list[float] = []
+        duals: list[tuple[Int64Array, Float64Array]] = []
+        stack = [0]
+        while stack:
+            number = stack.pop()
+            if number in self._splits:
+                dimension, cut, first = self._splits[number]
+                nodes.append(dimension)
+                cuts.append(cut)
+                stack += [first + 1, first]
+            else:
+                nodes.append(self._kind[number])
+                if self._kind[number] == DUAL:
+                    duals.append(self._duals[number])
+        return nodes, cuts, duals
+
+
+def part_cubes(problem: Problem, splitter: Splitter, parts: Sequence[Part]) -> Cubes:
+    """Return the boxes of parts; in the domain ``codes`` with what `f` reads at their levels."""
+    cubes = splitter.cubes(parts)
+    if problem.domain.kind != "codes":
+        return cubes
+    return problem.domain.cubes_of_levels(cubes.level_lower, cubes.level_upper)
+
+
+def write(
+    path: PathLike,
+    problem: Problem,
+    trees: Sequence[Tree],
+    upper: Float64Array,
+    target: str | None,
+    *,
+    dequantized: bool,
+) -> None:
+    """Write the certificate of what some trees prove together.
+
+    Parameters
+    ----------
+    upper : float64, shape (objectives,)
+        The claim.
+    target : str, optional
+        As given for the quantized model; None where the model settles its rounding.
+    dequantized : bool
+        Whether the float side is the integer model's own weights.
+    """
+    domain = problem.domain
+    metadata = {
+        "format": FORMAT,
+        "problem": problem.hash(),
+        "target": target or "",
+        "domain": domain.kind,
+        "float_side": "dequantized" if dequantized else "file",
+    }
+    found = [tree.preorder() for tree in trees]
+    duals = [dual for _, _, part in found for dual in part]
+    none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+    tensors = {
+        "region.lower": domain.box.lower,
+        "region.upper": domain.box.upper,
+        "outputs": problem.outputs,
+        "upper": upper,
+        "tree.objective": np.array([tree.objective for tree in trees], dtype=np.int32),
+        "tree.node": np.array([node for nodes, _, _ in found for node in nodes], dtype=np.int32),
+        "tree.cut": np.array([cut for _, cuts, _ in found for cut in cuts], dtype=np.float64),
+        "dual.count": np.array([len(facts) for facts, _ in duals], dtype=np.int32),
+        "dual.fact": np.concatenate([none, *(facts for facts, _ in duals)]).astype(np.int32),
+        "dual.weight": np.concatenate([nothing, *(weights for _, weights in duals)]),
+    }
+    write_certificate(path, metadata, tensors | step_tables(problem))
