@@ -6,16 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from milpq.network.float_network import FloatNetwork
     from milpq.network.quantized_model import QuantizedModel
     from milpq.precision import CostKind, SearchProgress
-    from milpq.quantization import RangeMethod
+    from milpq.quantization import RangeMethod, Scheme
 
 
 def quantize(
@@ -177,6 +178,9 @@ def quantize(
     check_mode(progress_mode)
     for path in report or ():
         check_front_path(path)
+    tried = parse_widths(widths)
+    if target is not None:
+        _check_output(network, calibration, replace(scheme, weight_bits=max(tried)), target, output)
     with _search_progress(progress_mode) as listener:
         result = search_precision(
             network,
@@ -184,7 +188,7 @@ def quantize(
             region,
             tolerance,
             target=target or "",
-            widths=parse_widths(widths),
+            widths=tried,
             cost=cast("CostKind", cost),
             scheme=scheme,
             input_domain=input_domain,
@@ -224,6 +228,23 @@ def parse_widths(text: str) -> tuple[int, ...]:
         return tuple(range(int(first), int(last) + 1) if dash else (int(part) for part in text.split(",")))
     except ValueError:
         raise UsageError(f"--widths {text}: give a range such as 2-8, or widths with commas") from None
+
+
+def _check_output(
+    network: FloatNetwork, calibration: Path, scheme: Scheme, target: str, output: Path
+) -> None:
+    """Raise before a long search what writing its result would raise after it."""
+    from milpq.errors import AccumulatorOverflowError
+    from milpq.formats import check_saveable
+    from milpq.quantization import calibrate_network, quantize_calibrated
+    from milpq.rounding.targets import get_target
+
+    try:
+        calibrated = calibrate_network(network, calibration, scheme)
+        model = quantize_calibrated(network, calibrated, scheme, get_target(target))
+    except AccumulatorOverflowError:
+        return  # Of the widest choice only; the search passes over those.
+    check_saveable(model, output)
 
 
 def parse_bits(text: str, option: str) -> int | tuple[int, ...]:

@@ -20,6 +20,12 @@ def check_save_path(path: PathLike) -> None:
         raise UsageError(f"{path}: there is no directory {Path(path).parent}; create it first")
 
 
+def check_saveable(model: QuantizedModel, path: PathLike) -> None:
+    """Raise what `save` would, writing nothing, unless the open file is meant, which can state every model."""
+    check_save_path(path)
+    _content(model, path)
+
+
 def save(model: QuantizedModel, path: PathLike) -> None:
     """Write a quantized model; the ending of the file decides how.
 
@@ -34,18 +40,24 @@ def save(model: QuantizedModel, path: PathLike) -> None:
         The ending is none of these, or the folder is missing.
     """
     check_save_path(path)
-    ending = Path(path).suffix.lower()
-    if ending == ".json":
-        from milpq.formats.open_network import write_open_network
-
-        write_open_network(model, path)
+    content = _content(model, path)
+    if content is not None:
+        Path(path).write_bytes(content)
         return
+    from milpq.formats.open_network import write_open_network
+
+    write_open_network(model, path)
+
+
+def _content(model: QuantizedModel, path: PathLike) -> bytes | None:
+    """Return what a `.tflite` or `.onnx` holds; None for the open file, which may be two."""
+    ending = Path(path).suffix.lower()
     if ending == ".tflite":
         from milpq.formats.tflite_writer import tflite_bytes
 
-        content = tflite_bytes(model)
-    else:
+        return tflite_bytes(model)
+    if ending == ".onnx":
         from milpq.formats.onnx_writer import onnx_bytes
 
-        content = onnx_bytes(model)
-    Path(path).write_bytes(content)
+        return onnx_bytes(model)
+    return None

@@ -103,7 +103,7 @@ class SearchProgress:
     time_s: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PrecisionResult:
     """The cheapest widths within a tolerance, and the front of cost against certified error.
 
@@ -135,6 +135,15 @@ class PrecisionResult:
     def exit_code(self) -> int:
         """What the command line returns."""
         return EXIT_CODES[self.status]
+
+    def __repr__(self) -> str:
+        """Say the verdict, the widths with what they cost, and what was saved."""
+        best = self.best
+        found = "nothing certified" if best is None else f"bits {best.widths}, error <= {best.upper:.6g}"
+        return (
+            f"<milpq.PrecisionResult {self.status}: {found} (tolerance {self.tolerance:g}); "
+            f"{self.effort.decided} verifier calls of {self.effort.configurations}>"
+        )
 
     def report(self) -> dict[str, Any]:
         """Return the report, ready for JSON: what is not finite is None, ``upper`` is rounded upwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from milpq.quantization.layers import LinearLayer
 from milpq.quantization.scheme import Scheme
 
 Float32Array = npt.NDArray[np.float32]
+
+CHUNK_VALUES = 2**25
+"""Samples are run in parts, so that a layer has about so many values at once."""
+
+KEPT_VALUES = 2**22
+"""Most values of an activation kept for percentiles and squared errors."""
 
 MSE_SAMPLE = 2**16
 """Most values of an activation that the mean squared error is taken over."""
@@ -106,19 +113,55 @@ def calibrate(layers: tuple[LinearLayer, ...], rows: Float32Array, scheme: Schem
         A value overflows float32 on the samples; the layer is named.
     """
     widths = scheme.activation_widths(len(layers))
+    sizes = [rows.shape[1], *(len(layer.bias) for layer in layers)]
+    seen = [_Seen(len(rows) * size) for size in sizes]
+    chunk = max(1, CHUNK_VALUES // max(sizes))
+    for start in range(0, len(rows), chunk):
+        for found, values in zip(seen, _forward(layers, rows[start : start + chunk]), strict=True):
+            found.add(values)
+    ends = [(-np.inf, np.inf), *((layer.lower, layer.upper) for layer in layers)]
+    names = ["input", *(layer.name for layer in layers)]
+    first, *rest = (
+        _choose(found, bits, scheme, name, end)
+        for found, bits, name, end in zip(seen, (scheme.input_bits, *widths), names, ends, strict=True)
+    )
+    return Calibrated(first, tuple(rest))
+
+
+class _Seen:
+    """What an activation has been seen to take: its exact ends, and so many of its values, evenly picked."""
+
+    def __init__(self, total: int) -> None:
+        self.low, self.high = np.inf, -np.inf
+        self._stride = -(-total // KEPT_VALUES)
+        self._kept: list[Float32Array] = []
+
+    def add(self, values: Float32Array) -> None:
+        """Take in the values of some samples."""
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+        self._kept.append(values.ravel()[:: self._stride].copy())
+
+    @property
+    def values(self) -> Float32Array:
+        """The values kept."""
+        return np.concatenate(self._kept)
+
+
+def _forward(layers: tuple[LinearLayer, ...], rows: Float32Array) -> Iterator[Float32Array]:
+    """Yield the inputs and what each layer makes of them, dropping what no later layer reads."""
+    yield rows
     values: list[Float32Array | None] = [rows]
     last_use = {layer.source: index for index, layer in enumerate(layers)}
-    found: list[Codes] = []
-    for index, (layer, width) in enumerate(zip(layers, widths, strict=True)):
+    for index, layer in enumerate(layers):
         source = values[layer.source]
         assert source is not None
         result = _apply(layer, source)
-        found.append(_choose(_seen(result, layer), width, scheme, layer.name))
+        yield result
         values.append(result)
         for value, last in last_use.items():
             if last == index:
                 values[value] = None
-    return Calibrated(_choose(rows, scheme.input_bits, scheme, "input"), tuple(found))
 
 
 def _apply(layer: LinearLayer, values: Float32Array) -> Float32Array:
@@ -134,24 +177,21 @@ def _apply(layer: LinearLayer, values: Float32Array) -> Float32Array:
     return result
 
 
-def _seen(values: Float32Array, layer: LinearLayer) -> Float32Array:
-    """Return the values of a layer; of one that is always 0, the finite ends of its activation instead."""
-    ends = [end for end in (layer.lower, layer.upper) if np.isfinite(end)]
-    return values if values.any() or not ends else np.array(ends, dtype=np.float32)
-
-
-def _choose(values: Float32Array, bits: int, scheme: Scheme, name: str) -> Codes:
-    """Return the codes of an activation that has been seen to take these values."""
-    if scheme.range_method == "percentile":
+def _choose(seen: _Seen, bits: int, scheme: Scheme, name: str, ends: tuple[float, float]) -> Codes:
+    """Return the codes of an activation; of one that is always 0, those of the ends of its clamp."""
+    low, high = seen.low, seen.high
+    if low == high == 0.0:
+        low, high = (end if np.isfinite(end) else 0.0 for end in ends)
+    elif scheme.range_method == "percentile":
         low, high = (
-            float(end) for end in np.percentile(values, [100.0 - scheme.percentile, scheme.percentile])
+            float(end) for end in np.percentile(seen.values, [100.0 - scheme.percentile, scheme.percentile])
         )
-    else:
-        low, high = float(values.min()), float(values.max())
     codes = activation_codes(
         low, high, bits, symmetric=scheme.symmetric_activations, power_of_two=scheme.power_of_two, name=name
     )
-    return _least_squares(values, codes, low, high, scheme, name) if scheme.range_method == "mse" else codes
+    if scheme.range_method != "mse":
+        return codes
+    return _least_squares(seen.values, codes, low, high, scheme, name)
 
 
 def _least_squares(
@@ -161,8 +201,7 @@ def _least_squares(
 
     Both ends are drawn in together first, then each alone, because an outlier has one sign.
     """
-    flat = values.ravel()
-    sample = flat[:: -(-flat.size // MSE_SAMPLE)].astype(np.float64)
+    sample = values[:: -(-values.size // MSE_SAMPLE)].astype(np.float64)
     best, least, at = whole, whole.squared_error(sample), (1.0, 1.0)
     for moved in ("both", "high", "low", "high", "low"):
         kept = at

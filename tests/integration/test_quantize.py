@@ -102,6 +102,8 @@ def test_the_cheapest_bits_within_a_tolerance(
         (["-o", "out.json", *SEARCH, "--target", "tflm", "--bits", "4"], "give --widths to limit it"),
         (["-o", "out.json", *SEARCH, "--target", "tflm", "--widths", "all"], "give a range such as 2-8"),
         (["-o", "out.json", *SEARCH, "--target", "tflm", "--cost", "money"], "unknown cost 'money'"),
+        (["-o", "out.onnx", *SEARCH, "--target", "tflm"], "rounds as tflm, but .onnx runs on ort"),
+        (["-o", "out.tflite", *SEARCH, "--target", "tflm", "--widths", "8-9"], "its weights are not int8"),
         (["-o", "out.json", *SEARCH, "--target", "tflm", "--report", "x.xml"], "unknown ending '.xml'"),
     ],
 )

@@ -47,7 +47,7 @@ def test_percentile_and_mse_cut_outliers() -> None:
 
 def test_dead_layers_take_the_range_of_their_activation() -> None:
     found = calibrate(linear_layers(network((0.0, 0.3), weight=0.0)), ROWS, Scheme())
-    assert found.layers[0].scale == np.float32(np.float32(0.3) / 255)
+    assert found.layers[0].scale == np.float32(0.3 / 255)
     assert calibrate(linear_layers(network(weight=0.0)), ROWS, Scheme()).layers[0].scale == 1.0
 
 
@@ -91,3 +91,15 @@ def test_files(tmp_path: Path) -> None:
         load_calibration(tmp_path / "data.csv")
     with pytest.raises(UsageError, match="no such file"):
         load_calibration(tmp_path / "missing.npy")
+
+
+@pytest.mark.parametrize("method", ["min-max", "percentile", "mse"])
+def test_many_samples_are_run_in_parts(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    rows = np.random.default_rng(2).normal(size=(5000, 2)).astype(np.float32)
+    layers, scheme = linear_layers(network((0.0, np.inf))), Scheme(range_method=method, percentile=99.0)
+    whole = calibrate(layers, rows, scheme)
+    monkeypatch.setattr("milpq.quantization.calibration.CHUNK_VALUES", 37)
+    monkeypatch.setattr("milpq.quantization.calibration.KEPT_VALUES", 3000)
+    parts = calibrate(layers, rows, scheme)
+    for first, second in zip((whole.input, *whole.layers), (parts.input, *parts.layers), strict=True):
+        assert second.scale == pytest.approx(first.scale, rel=1e-6 if method == "min-max" else 0.1)
