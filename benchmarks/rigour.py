@@ -30,6 +30,8 @@ class Meter:
         self.safe_s, self.calls, self.loss, self.claimed = 0.0, 0, 0.0, float("nan")
 
     def timed(self, evaluate):
+        """Return a safe evaluation that is timed and compared with what the solver claimed last."""
+
         def wrapped(model, objective, *arguments, **options):
             started = time.process_time()
             result = evaluate(model, objective, *arguments, **options)
@@ -42,6 +44,7 @@ class Meter:
         return wrapped
 
     def session(self, *arguments):
+        """Return a session that tells this meter what the solver claims."""
         meter = self
 
         class Session(ScaledSession):
