@@ -49,14 +49,13 @@ def bench(
     Exit codes: 0 done (also where cases failed; their rows say why), 2 bad usage or input, 4 soundness alarm,
     130 interrupted (run again with --resume).
     """
-    import os
-
     from milpq.bench.campaign import Campaign
     from milpq.bench.journal import Journal
     from milpq.bench.plan import expand
     from milpq.bench.runner import open_pool
     from milpq.bench.suite import load_suite, suite_schema
     from milpq.errors import UsageError
+    from milpq.verify.options import all_cores
 
     if schema:
         import json
@@ -76,7 +75,7 @@ def bench(
     folder.mkdir(parents=True, exist_ok=True)
     interrupted = False
     with Journal(folder / "journal.jsonl", resume=resume) as journal, _progress(progress_mode, cases) as told:
-        pool = open_pool(executor, jobs or len(os.sched_getaffinity(0)))
+        pool = open_pool(executor, jobs or all_cores())
         campaign = Campaign(cases, suite_file.parent, journal, told)
         try:
             campaign.run(pool)

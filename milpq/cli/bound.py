@@ -47,7 +47,7 @@ def bound(
     ] = "auto",
     gap: Annotated[float, typer.Option(metavar="REL", help="Stop at this relative gap.")] = 1e-4,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the whole run.")] = None,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Processes, or threads of the solver.")] = 1,
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Threads; every core by default.")] = None,
     executor: Annotated[
         str, typer.Option(metavar="local|dask|dask://ADDRESS", help="Where batches of a search run.")
     ] = "local",

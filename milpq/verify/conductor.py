@@ -23,7 +23,7 @@ from milpq.verify.describe import environment, execute_witness, memory
 from milpq.verify.layers import add_explanation
 from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
 from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver
-from milpq.verify.options import Options, checked_domain, checked_method, checked_twin
+from milpq.verify.options import Options, all_cores, checked_domain, checked_method, checked_twin
 from milpq.verify.result import CertificateNote, OutputBracket, Question, Result, Status, Times
 from milpq.verify.run import Run, Stopwatch
 
@@ -44,7 +44,7 @@ def bound(
     solver: str = "auto",
     gap: float = 1e-4,
     time_limit: float | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     executor: str = "local",
     journal: PathLike | None = None,
     resume: bool = False,
@@ -80,8 +80,8 @@ def bound(
         Stop at ``upper − lower <= gap·upper``.
     time_limit : float, optional
         Seconds for the whole run, the loading of files apart.
-    jobs : int
-        Processes, or threads of the solver.
+    jobs : int, optional
+        Threads of the search or of the solver; processes on a Dask cluster.  Every core by default.
     executor : str
         Where batches of a search run: ``local``, ``dask``, or ``dask://HOST:PORT`` for a running cluster.
     journal : path, optional
@@ -123,7 +123,7 @@ def bound(
         solver,
         gap,
         time_limit,
-        jobs,
+        all_cores() if jobs is None else jobs,
         seed,
         on_progress,
         executor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, cast
@@ -40,7 +41,7 @@ class Options:
     time_limit : float or None
         Seconds for the whole run.
     jobs : int
-        Processes, or threads of the solver.
+        Threads of the search or of the solver; processes on a Dask cluster.
     executor : str
         Where batches of a search run: ``local``, ``dask`` or ``dask://HOST:PORT``.
     journal : path or None
@@ -91,6 +92,11 @@ class Options:
     def includes(self, stage: str) -> bool:
         """Tell whether an explicit method includes a stage of the ladder; ``auto`` includes all."""
         return self.method == "auto" or LADDER.index(stage) <= LADDER.index(self.method)
+
+
+def all_cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checked_method(name: str) -> Method:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba  # pyright: ignore[reportMissingTypeStubs]
@@ -24,9 +26,24 @@ def entry(function: Function) -> Function:
 
     It releases the interpreter while it runs.
     """
-    return _compile(function, no_cfunc_wrapper=True)
+    try:
+        result = _compile(function, cache=True, no_cfunc_wrapper=True)
+    except RuntimeError:
+        # No folder to keep it in can be written: compiled anew in every process.
+        return _compile(function, no_cfunc_wrapper=True)
+    # numba forgets what it kept when the function's own file changes, but not when a function it calls does.
+    cast(Any, result)._cache._cache_file._source_stamp = _sources()  # noqa: SLF001
+    return result
+
+
+def _sources() -> str:
+    """Return a digest of every source of this folder."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _compile(function: Function, **options: bool) -> Function:
-    compile_ = cast(Any, numba).njit(cache=True, nogil=True, error_model="numpy", **options)
+    compile_ = cast(Any, numba).njit(nogil=True, error_model="numpy", **options)
     return cast(Function, compile_(function))

@@ -97,7 +97,8 @@ def improve(
         if not first:
             parts += 1
             if not propagate(net, forms, begin, False):
-                return upper, parts
+                worst = upper
+                break
         first = False
         bound = min(_value(net, forms, o, sign, multiplier), upper)
         if bound <= max(threshold, worst):
