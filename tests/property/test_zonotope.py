@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from random_pairs import box, float_network, perturbed, some_pair
@@ -9,7 +11,10 @@ from test_bounds import points_of, sub_cubes
 
 from milpq.bounds import zonotope
 from milpq.bounds.zonotope import supports, zonotope_objectives
+from milpq.errors import UnsupportedModelError
 from milpq.merge import Problem
+from milpq.network.inexact import Float32Error
+from milpq.search.bounding import Propagated, fitting
 from milpq.search.execution import signed
 
 
@@ -96,3 +101,16 @@ def test_an_overflow_bounds_nothing():
     with np.errstate(over="ignore"):
         found = zonotope_objectives(problem, problem.domain.root, np.zeros(4))
     assert (found.upper == np.inf).all()
+
+
+def test_an_operation_known_within_a_band_is_refused():
+    rng = np.random.default_rng(0)
+    network = float_network(rng, [2, 4, 2], (0.0, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 0.1), box(-1, 1, 2))
+    activation = replace(problem.merged.nodes[1], inexact=Float32Error("near", 1, 1e-3, np.zeros(4)))
+    nodes = (problem.merged.nodes[0], activation, *problem.merged.nodes[2:])
+    object.__setattr__(problem, "merged", replace(problem.merged, nodes=nodes))
+    assert not supports(problem.merged)
+    assert isinstance(fitting(problem), Propagated)
+    with pytest.raises(UnsupportedModelError, match="known exactly"):
+        zonotope(problem, problem.domain.root)

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.bounds.prepared import prepared
 from milpq.bounds.residue import Residue
+from milpq.errors import UnsupportedModelError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 
 LARGEST = 60_000_000
@@ -110,7 +111,17 @@ def supports(merged: Merged) -> bool:
 
 @lru_cache(maxsize=8)
 def pack(merged: Merged) -> Packed:
-    """Return the flat arrays of a network; merged networks are immutable and compared by identity."""
+    """Return the flat arrays of a network; merged networks are immutable and compared by identity.
+
+    Raises
+    ------
+    UnsupportedModelError
+        An operation of the quantized side is known only within a band.
+    """
+    if not merged.is_exact:
+        raise UnsupportedModelError(
+            "the zonotope takes networks whose operations are known exactly; use another method"
+        )
     nodes = len(merged.nodes)
     sizes = _sizes(merged)
     first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
