@@ -73,13 +73,17 @@ class Effort:
     each: bool = False
 
     def threshold(self, pool: WitnessPool, objective: int) -> float:
-        """Return the bound at which an objective needs no more work."""
+        """Return the bound at which an objective needs no more work.
+
+        A tolerance is decided exactly, however close the gap to it.
+        """
+        if self.tolerance is not None:
+            return self.tolerance
         base = float(pool.lower[objective]) if self.each else pool.largest
-        result = base
-        if base > 0.0:
-            # Closed at upper − lower ≤ gap·upper; a little earlier, for the roundings of that comparison.
-            result = max(base, base / (1.0 - self.gap) * (1.0 - 1e-12))
-        return result if self.tolerance is None else max(result, self.tolerance)
+        if base <= 0.0:
+            return base
+        # Closed at upper − lower ≤ gap·upper; a little earlier, for the roundings of that comparison.
+        return max(base, base / (1.0 - self.gap) * (1.0 - 1e-12))
 
 
 DEFAULT_EFFORT = Effort()

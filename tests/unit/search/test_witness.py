@@ -7,6 +7,7 @@ from search_problems import problem_of
 from milpq.errors import UsageError
 from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
+from milpq.search.moves import Moves
 from milpq.search.pool import WitnessPool, exact_difference, refine_exact, refine_pool, round_down, round_up
 from milpq.search.witness import WitnessOptions, search_witnesses
 
@@ -94,3 +95,21 @@ def test_rounding_of_fractions():
 def test_options_are_checked():
     with pytest.raises(UsageError):
         WitnessOptions(brood=1)
+
+
+def test_networks_of_many_outputs_keep_a_generation_small(monkeypatch):
+    """Hundreds of objectives of hundreds of inputs: only the most promising ones move."""
+    problem = problem_of("real", sizes=(300, 4, 400), seed=2)
+    sizes = []
+    children = Moves.children
+
+    def recorded(self, *arguments):
+        result = children(self, *arguments)
+        sizes.append(result.size)
+        return result
+
+    monkeypatch.setattr(Moves, "children", recorded)
+    pool = search_witnesses(problem, budget=Budget(evaluations=10_000))
+    assert sizes
+    assert max(sizes) <= 2_000_000
+    assert np.isfinite(pool.lower).all()
