@@ -157,9 +157,10 @@ def tree_search(
     """
     options = options or TreeOptions()
     effort = replace(options.effort, gap=options.gap, tolerance=options.tolerance, each=options.each)
+    work = TreeWork(problem, bounds, backend, effort)
     search = _Tree(
         problem,
-        TreeWork(problem, bounds, backend, effort),
+        work,
         options,
         pool or WitnessPool.empty(problem),
         executor or SerialExecutor(),
@@ -171,6 +172,8 @@ def tree_search(
         status = search.run()
     except KeyboardInterrupt:
         status = "interrupted"
+    finally:
+        work.stop()
     return search.result(status)
 
 

@@ -157,11 +157,21 @@ class TreeWork:
     _encoder: Encoder = field(init=False, repr=False)
     _execution: Execution = field(init=False, repr=False)
     _inputs: FeedableInputs = field(init=False, repr=False)
+    _stopped: list[bool] = field(init=False, repr=False, default_factory=list[bool])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_encoder", Encoder(self.problem))
         object.__setattr__(self, "_execution", Execution(self.problem))
         object.__setattr__(self, "_inputs", FeedableInputs(self.problem))
+
+    def stop(self) -> None:
+        """Have the jobs under way in other threads end with what they have."""
+        self._stopped.append(True)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether to stop."""
+        return bool(self._stopped)
 
     @property
     def execution(self) -> Execution:
@@ -255,7 +265,7 @@ class _Subtree:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _out_of_time(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline
+        return self._work.stopped or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def _is_open(self, entry: _Open) -> bool:
         """Tell whether a node needs more work; close it otherwise."""

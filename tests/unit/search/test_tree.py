@@ -21,6 +21,7 @@ from milpq.region.box import Box
 from milpq.search.budget import Budget
 from milpq.search.executor import ProcessExecutor
 from milpq.search.pool import WitnessPool
+from milpq.search.threads import ThreadExecutor
 from milpq.search.tree import TreeOptions, tree_search
 from milpq.search.tree.region import Box as Columns
 from milpq.search.tree.region import anchor_encoding, restrict
@@ -137,10 +138,11 @@ def test_an_interruption_keeps_the_bracket():
     assert search(problem, effort=Effort()).bracket[0] <= found.bracket[1] < math.inf
 
 
-def test_processes_find_the_same_bracket():
+@pytest.mark.parametrize("kind", [ProcessExecutor, ThreadExecutor])
+def test_two_workers_find_the_same_bracket(kind):
     problem = problem_of("codes", seed=5)
     alone = search(problem, effort=Effort()).bracket
-    with ProcessExecutor(2) as executor:
+    with kind(2) as executor:
         shared = search(problem, effort=Effort(programs=30), jobs_per_round=2, executor=executor).bracket
     np.testing.assert_allclose(shared, alone, rtol=2e-4)
 
