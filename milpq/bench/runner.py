@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 from milpq.bench.case_process import Task
 from milpq.bench.methods import Outcome
+from milpq.bench.warmup import warm_up
 from milpq.errors import UsageError, WorkersLostError
 
 _TRIES: Final = 3
@@ -169,6 +170,10 @@ def _outcome(words: list[dict[str, Any]], code: int, total_s: float, *, late: bo
 class Pool(Protocol):
     """Runs orders, several at once."""
 
+    def warm_up(self) -> None:
+        """Compile, where the cases will run, what would be compiled on its first use."""
+        ...
+
     def run(self, orders: Iterable[Order]) -> Iterator[tuple[int, Outcome]]:
         """Yield the number and the outcome of every order, as they come."""
         ...
@@ -191,6 +196,10 @@ class LocalPool:
         self._processes = _Processes()
         self._workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="milpq-case")
+
+    def warm_up(self) -> None:
+        """Compile what would be compiled on its first use."""
+        warm_up()
 
     def run(self, orders: Iterable[Order]) -> Iterator[tuple[int, Outcome]]:
         """Yield the number and the outcome of every order, as they come."""
@@ -226,6 +235,13 @@ class DaskPool:
         from milpq.search.dask_executor import connect  # noqa: PLC0415 - an extra, and slow to import
 
         self._client, self._cluster = connect(address, workers)
+
+    def warm_up(self) -> None:
+        """Compile, on every worker there is, what would be compiled on its first use."""
+        workers = list(cast("dict[str, int]", self._client.nthreads()))
+        sent = [self._client.submit(warm_up, workers=[worker], pure=False) for worker in workers]
+        for future in sent:
+            future.exception()  # A worker that dies here is met again by the cases.
 
     def run(self, orders: Iterable[Order]) -> Iterator[tuple[int, Outcome]]:
         """Yield the number and the outcome of every order, as they come; lost ones are run again."""

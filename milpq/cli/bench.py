@@ -78,6 +78,7 @@ def bench(
         pool = open_pool(executor, jobs or all_cores())
         campaign = Campaign(cases, suite_file.parent, journal, told)
         try:
+            pool.warm_up()
             campaign.run(pool)
         except KeyboardInterrupt:
             interrupted = True

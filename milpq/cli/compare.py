@@ -101,6 +101,7 @@ def compare(
     pool = LocalPool(1)
     try:
         with _progress(progress_mode) as told:
+            pool.warm_up()
             found = run_methods(problem, effort, chosen, pool, told)
     finally:
         pool.close()

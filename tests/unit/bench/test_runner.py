@@ -136,6 +136,14 @@ def test_a_pool_runs_several_and_can_be_stopped() -> None:
     assert next(running)[1].status == "crashed"
 
 
+def test_what_is_compiled_is_compiled_beforehand() -> None:
+    pool = LocalPool(1)
+    pool.warm_up()
+    found = dict(pool.run([_order(0, Effort("auto", gap=0.0, time_s=20.0))]))
+    assert found[0].status == "optimal"
+    pool.close()
+
+
 def test_unknown_pools_are_refused() -> None:
     with pytest.raises(UsageError, match="unknown executor"):
         open_pool("cloud", 1)
