@@ -20,6 +20,7 @@ one, and otherwise only known to lie in [0, 1]; rounding is that of `milpq.bound
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -85,13 +86,17 @@ def list_sources(merged: Merged, *, integer_input: bool) -> tuple[Source, ...]:
     return tuple(sources)
 
 
-def attribute(problem: Problem, bounds: Bounds) -> tuple[Contribution, ...]:
+def attribute(
+    problem: Problem, bounds: Bounds, refine: Callable[[], bool] | None = None
+) -> tuple[Contribution, ...]:
     """Bound the contribution of every source over each cube.
 
     Parameters
     ----------
     bounds : Bounds
         Of the cubes, by any method; the tighter, the tighter the contributions.
+    refine : callable, optional
+        Asked before each backward substitution; where it says False, intervals are all there is.
 
     Returns
     -------
@@ -103,7 +108,7 @@ def attribute(problem: Problem, bounds: Bounds) -> tuple[Contribution, ...]:
     """
     frame = _Frame.of(problem, bounds)
     return tuple(
-        Contribution(source, _Spread(frame, source).run())
+        Contribution(source, _Spread(frame, source, refine or (lambda: True)).run())
         for source in list_sources(problem.merged, integer_input=problem.domain.integer is not None)
     )
 
@@ -162,8 +167,9 @@ class _Frame:
 class _Spread:
     """How one source spreads to the output: bounds ``t`` on its part of the difference of every value."""
 
-    def __init__(self, frame: _Frame, source: Source) -> None:
+    def __init__(self, frame: _Frame, source: Source, refine: Callable[[], bool]) -> None:
         self._frame = frame
+        self._may_refine = refine
         self._source = source
         self._reached: set[int] = {source.value}
         self._bands: dict[int, Band] = {}
@@ -189,9 +195,9 @@ class _Spread:
                 self._reached.add(value)
                 self._set(value, self._image(value, node))
             wanted = self._undecided(value)
-            if isinstance(node, MergedAffine) and 0 < len(wanted) <= _REFINED:
+            if isinstance(node, MergedAffine) and 0 < len(wanted) <= _REFINED and self._may_refine():
                 self._refine(value, wanted)
-        if frame.output in self._reached:
+        if frame.output in self._reached and self._may_refine():
             everything = np.arange(self._values[frame.output].difference.lower.shape[1], dtype=np.int64)
             self._refine(frame.output, everything)
         return self._values[frame.output].difference

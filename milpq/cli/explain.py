@@ -33,6 +33,9 @@ def explain(
         int | None,
         typer.Option(metavar="N", help="Cut the region into about N parts: tighter bounds, more time."),
     ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds after which intervals must do.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random inputs.")] = 0,
     report: Annotated[
         list[Path] | None,
@@ -67,6 +70,7 @@ def explain(
         parts=parts,
         seed=seed,
         float_twin=float_twin,
+        time_limit=time_limit,
     )
     for path in report or ():
         write_explanation(found, path)

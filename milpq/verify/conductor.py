@@ -159,7 +159,10 @@ def bound(
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")
     result = _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
-    return add_explanation(result, problem, seed) if explain and not interrupted else result
+    if not explain or interrupted:
+        return result
+    rest = None if time_limit is None else time_limit - run.budget.elapsed_s
+    return add_explanation(result, problem, seed, rest, run.bounds)
 
 
 def _check_inexact(problem: Problem, method: str, certified: bool, *, explain: bool) -> None:

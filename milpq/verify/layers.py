@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,9 +13,12 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval
 from milpq.bounds.attribution import Source, attribute
-from milpq.errors import SoundnessError, UsageError
-from milpq.merge import Cubes, Problem
+from milpq.bounds.values import Bounds
+from milpq.errors import SoundnessError, UnsupportedModelError, UsageError
+from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.network.integer_network import IntegerNetwork
+from milpq.network.nodes import entries
+from milpq.search.budget import Budget
 from milpq.search.halves import choose, halve
 from milpq.search.inputs import FeedableInputs
 from milpq.verify.explanation import Explanation, Share
@@ -27,8 +31,17 @@ PARTS: Final = 256
 """Parts into which a region of few inputs is cut."""
 
 _FEW_INPUTS: Final = 8
+_LARGE: Final = 20_000
+"""Networks with more neurons are bounded by intervals alone: backward substitution takes minutes a source."""
+
 _POINTS: Final = 2000
-_CHUNK: Final = 250
+_FEW_POINTS: Final = 20
+_OPERATIONS: Final = 4e9
+"""Of the execution of random inputs."""
+
+_CHUNK: Final = 2_000_000
+"""Numbers in the array of contributions of one chunk."""
+
 _SLACK: Final = 1e-9
 """Of the size of all contributions together: what float64 adds to a sampled one."""
 
@@ -44,6 +57,7 @@ def explain(
     parts: int | None = None,
     seed: int = 0,
     float_twin: str | None = None,
+    time_limit: float | None = None,
 ) -> Explanation:
     """Say how much each source of error contributes to ``f_q − f``, at most and as sampled.
 
@@ -59,6 +73,9 @@ def explain(
         where the networks have few inputs.
     seed : int
         Of the random inputs.
+    time_limit : float, optional
+        Seconds after which shares not yet bounded keep what intervals give.  Very large networks get no more in any
+        case, which a note says.
 
     Raises
     ------
@@ -79,7 +96,11 @@ def explain(
     problem = Problem.create(
         pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
     )
-    return explain_problem(problem, region_origin, parts=parts, seed=seed, notes=pair.notes)
+    if time_limit is not None and not 0.0 < time_limit < math.inf:
+        raise UsageError(f"the time limit must be a positive number of seconds, not {time_limit}")
+    return explain_problem(
+        problem, region_origin, parts=parts, seed=seed, notes=pair.notes, budget=Budget(time_limit)
+    )
 
 
 def explain_problem(
@@ -89,17 +110,34 @@ def explain_problem(
     parts: int | None = None,
     seed: int = 0,
     notes: tuple[str, ...] = (),
+    budget: Budget | None = None,
+    known: Bounds | None = None,
 ) -> Explanation:
-    """Explain a problem; see `explain`."""
+    """Explain a problem; see `explain`.
+
+    Parameters
+    ----------
+    known : Bounds, optional
+        Bounds of the root cube, which are used where the region is not cut.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The networks have layers whose error has no such parts.
+    """
     if not problem.merged.is_exact:
-        raise UsageError(
+        raise UnsupportedModelError(
             f"{problem.quantized.origin}: quantizes its activations dynamically; what its layers contribute "
             "is not known to milpq"
         )
     started = time.monotonic()
-    wanted = parts or (PARTS if problem.merged.input_size <= _FEW_INPUTS else 1)
+    budget = budget or Budget()
+    large = sum(node.size for node in problem.merged.nodes) > _LARGE
+    if large:
+        notes = (*notes, f"more than {_LARGE:,} neurons: shares are bounded by intervals alone, and loose")
+    wanted = parts or (PARTS if problem.merged.input_size <= _FEW_INPUTS and not large else 1)
     cubes = cut(problem, wanted)
-    sources, certified, upper = _certify(problem, cubes)
+    sources, certified, upper = _certify(problem, cubes, known, lambda: not (large or budget.spent))
     largest, square, sampled_max, points = _sample(problem, sources, seed)
     slack = _SLACK * (certified.sum(axis=0) + 1e-300)
     if (largest > certified + slack).any() or (sampled_max > upper + slack).any():
@@ -137,12 +175,22 @@ def explain_problem(
     )
 
 
-def add_explanation(result: Result, problem: Problem, seed: int) -> Result:
-    """Return the result with what each layer contributes."""
-    notes = result.problem.notes
-    return replace(
-        result, explanation=explain_problem(problem, result.problem.region_origin, seed=seed, notes=notes)
-    )
+def add_explanation(
+    result: Result, problem: Problem, seed: int, left_s: float | None, known: Bounds | None
+) -> Result:
+    """Return the result with what each layer contributes, as tight as the time that is left allows.
+
+    Networks that cannot be explained get a note that says why.
+    """
+    asked = result.problem
+    budget = Budget(None if left_s is None else max(left_s, 0.0))
+    try:
+        found = explain_problem(
+            problem, asked.region_origin, seed=seed, notes=asked.notes, budget=budget, known=known
+        )
+    except UnsupportedModelError as error:
+        return replace(result, problem=replace(asked, notes=(*asked.notes, str(error))))
+    return replace(result, explanation=found)
 
 
 def cut(problem: Problem, parts: int) -> Cubes:
@@ -160,7 +208,9 @@ def cut(problem: Problem, parts: int) -> Cubes:
     return Cubes.concatenate([*whole, cubes])
 
 
-def _certify(problem: Problem, cubes: Cubes) -> tuple[tuple[Source, ...], Float64Array, Float64Array]:
+def _certify(
+    problem: Problem, cubes: Cubes, known: Bounds | None, refine: Callable[[], bool]
+) -> tuple[tuple[Source, ...], Float64Array, Float64Array]:
     """Return the sources, their certified shares (sources, chosen), and bounds on the whole (chosen,).
 
     The whole is bounded by the differential method and by the sum of the contributions, the better of both on every
@@ -174,8 +224,12 @@ def _certify(problem: Problem, cubes: Cubes) -> tuple[tuple[Source, ...], Float6
     batch = max(1, 500_000 // (widest * min(widest, 64)))
     for start in range(0, len(cubes), batch):
         part = cubes.select(slice(start, start + batch))
-        bounds = interval(problem, part).intersect(differential(problem, part))
-        found = attribute(problem, bounds)
+        bounds = interval(problem, part)
+        if known is not None and len(cubes) == 1:
+            bounds = bounds.intersect(known)
+        elif refine():
+            bounds = bounds.intersect(differential(problem, part))
+        found = attribute(problem, bounds, refine)
         sources = tuple(one.source for one in found)
         lower = np.stack([one.bounds.lower[:, chosen] for one in found])
         higher = np.stack([one.bounds.upper[:, chosen] for one in found])
@@ -201,10 +255,17 @@ def _sample(
     chosen = problem.outputs
     largest, square = np.zeros((2, len(sources), len(chosen)))
     whole = np.zeros(len(chosen))
-    weights = sum(node.size for node in problem.merged.nodes) * len(sources)
-    points = min(_POINTS, max(_CHUNK, int(1e9 // max(weights, 1))))
-    for start in range(0, points, _CHUNK):
-        batch = inputs.random(generator, min(_CHUNK, points - start))
+    operations = len(sources) * sum(
+        entries(term.quantized_matrix).size
+        for node in problem.merged.nodes
+        if isinstance(node, MergedAffine)
+        for term in node.terms
+    )
+    points = min(_POINTS, max(_FEW_POINTS, int(_OPERATIONS // max(operations, 1))))
+    widest = max([problem.merged.input_size] + [node.size for node in problem.merged.nodes])
+    chunk = max(1, _CHUNK // (widest * len(sources)))
+    for start in range(0, points, chunk):
+        batch = inputs.random(generator, min(chunk, points - start))
         contributions = execute_sources(problem, sources, batch)[:, :, chosen]
         largest = np.maximum(largest, np.abs(contributions).max(axis=1))
         square += np.square(contributions).sum(axis=1)

@@ -8,6 +8,7 @@ from milpq.bounds import differential, interval
 from milpq.bounds.attribution import attribute, list_sources
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
+from milpq.search.budget import Budget
 from milpq.verify.layers import cut, explain_problem
 from milpq.verify.spread import execute_sources
 
@@ -110,3 +111,13 @@ def test_sources_are_named_by_their_layers() -> None:
     kinds = list_sources(problem.merged, integer_input=problem.domain.integer is not None)
     assert [source.value for source in kinds] == sorted(source.value for source in kinds)
     assert all(source.layer for source in kinds)
+
+
+def test_without_time_intervals_still_hold_every_sample() -> None:
+    for seed in range(6):
+        problem = some_pair(seed)
+        hasty = explain_problem(problem, budget=Budget(0.0))
+        careful = explain_problem(problem)
+        for quick, slow in zip(hasty.shares, careful.shares, strict=True):
+            assert (quick.certified * (1 + 1e-9) >= slow.certified).all()
+            assert (quick.certified * (1 + 1e-9) >= quick.sampled).all()
