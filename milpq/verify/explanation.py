@@ -114,7 +114,9 @@ class Explanation:
             return "the two networks do not differ"
         j, first = self.worst, ranked[0]
         share = float(first.certified[j]) / sum(float(one.certified[j]) for one in ranked)
-        return f"first {first.remedy}: the largest certified share of output {self.outputs[j]}, {share:.0%} of the sum"
+        text = f"first {first.remedy}: the largest certified share of output {self.outputs[j]}, {share:.0%} of the sum"
+        seen = max(ranked, key=lambda one: one.rms[j])
+        return text if seen is first else f"{text}; by the samples, {seen.remedy}"
 
     def report(self) -> dict[str, object]:
         """Return everything as JSON-ready values; lists have one entry for each chosen output."""

@@ -9,7 +9,7 @@ import pytest
 from running import Milpq
 
 import milpq as package
-from milpq.errors import SoundnessError
+from milpq.errors import SoundnessError, UnsupportedModelError
 from milpq.verify import layers
 from milpq.verify.spread import execute_sources
 
@@ -118,3 +118,20 @@ def test_the_transcript_in_the_readme_is_what_it_prints(
     assert printed[0] == shown[0]
     # Digits may differ where another linear algebra rounds differently.
     assert [line.split()[:2] for line in printed[:-1]] == [line.split()[:2] for line in shown[:-1]]
+
+
+def test_networks_without_such_parts_are_refused_and_noted_in_pages(
+    model_path: ModelPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamic quantization: `explain` says why not, and a run of `bound` keeps its answer."""
+    from milpq.merge import Merged
+
+    files = [
+        model_path(name) for name in ("controller.onnx", "controller_int8.tflite", "controller_small.toml")
+    ]
+    monkeypatch.setattr(Merged, "is_exact", property(lambda _self: False))
+    with pytest.raises(UnsupportedModelError, match="dynamically"):
+        package.explain(*files, target="tflm")
+    answer = package.bound(*files, target="tflm", method="interval", explain=True)
+    assert answer.explanation is None
+    assert any("dynamically" in note for note in answer.problem.notes)
