@@ -140,7 +140,7 @@ def bound(
     problem = Problem.create(
         pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
     )
-    _check_inexact(problem, options.method, certificate is not None, explain=explain)
+    _check_inexact(problem, options.method, certified=certificate is not None)
     certifier = None if certificate is None else Certifier(problem)
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
@@ -165,7 +165,7 @@ def bound(
     return add_explanation(result, problem, seed, rest, run.bounds)
 
 
-def _check_inexact(problem: Problem, method: str, certified: bool, *, explain: bool) -> None:
+def _check_inexact(problem: Problem, method: str, *, certified: bool) -> None:
     """Refuse what needs exact operations, for networks of which some are known within a band only."""
     if problem.merged.is_exact:
         return
@@ -174,10 +174,10 @@ def _check_inexact(problem: Problem, method: str, certified: bool, *, explain: b
             f"{problem.quantized.origin}: quantizes its activations dynamically, which no linear program here encodes; "
             "use --method auto or differential"
         )
-    if certified or explain:
+    if certified:
         raise UsageError(
-            f"{problem.quantized.origin}: quantizes its activations dynamically, of which milpq makes no certificate "
-            "and no explanation; leave that option out"
+            f"{problem.quantized.origin}: quantizes its activations dynamically, of which milpq makes no "
+            "certificate; leave that option out"
         )
 
 
