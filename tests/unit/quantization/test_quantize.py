@@ -54,7 +54,7 @@ def largest_error(
     return float(np.abs(levels * integer.output_scale - network.evaluate(points)).max())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     bits=st.lists(st.integers(2, 8), min_size=3, max_size=3),
