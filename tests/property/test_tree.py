@@ -15,7 +15,7 @@ from milpq.milp.backends.highs import HighsBackend
 from milpq.milp.solve import maximize_outputs
 from milpq.search.budget import Budget
 from milpq.search.tree import TreeOptions, tree_search
-from milpq.search.tree.work import Effort
+from milpq.search.tree.jobs import Effort
 
 SEEDS = st.integers(0, 100_000)
 HIGHS = HighsBackend()

@@ -15,7 +15,7 @@ from milpq.merge import Problem
 from milpq.milp.backends.highs import HighsBackend, HighsSession
 from milpq.search.budget import Budget
 from milpq.search.tree import TreeOptions, tree_search
-from milpq.search.tree.work import Effort
+from milpq.search.tree.jobs import Effort
 
 POISON = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300, 5e-324, 0.0])
 

@@ -24,8 +24,9 @@ from milpq.search.budget import Budget
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.pool import WitnessPool
 from milpq.search.tree.branching import Gains
+from milpq.search.tree.jobs import DEFAULT_EFFORT, Done, Effort, Job
 from milpq.search.tree.leaf import Evidence, Node
-from milpq.search.tree.work import DEFAULT_EFFORT, Done, Effort, Job, TreeWork
+from milpq.search.tree.work import TreeWork
 from milpq.search.witness import WitnessOptions, search_witnesses
 
 TreeStatus: TypeAlias = Literal["closed", "certified", "violated", "exhausted", "limit", "interrupted"]

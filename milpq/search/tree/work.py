@@ -18,7 +18,6 @@ from milpq.bounds.values import Bounds
 from milpq.merge import Cubes, Problem
 from milpq.milp.backends.protocol import Backend, Session, Solution, SolveOptions
 from milpq.milp.encode import Encoder, Encoding
-from milpq.milp.model import RowBlock
 from milpq.milp.safe import safe_infeasible, safe_upper_bound
 from milpq.milp.scaling import ScaledSession
 from milpq.search.cells import bound_cells
@@ -26,9 +25,9 @@ from milpq.search.codes import count_codes
 from milpq.search.enumerate import enumerate_cubes
 from milpq.search.execution import Execution, signed
 from milpq.search.inputs import FeedableInputs
-from milpq.search.pool import WitnessPool
 from milpq.search.slopes import float_slopes
 from milpq.search.tree.branching import Branching, Gains, branchings
+from milpq.search.tree.jobs import Done, Effort, Job
 from milpq.search.tree.leaf import Evidence, EvidenceKind, Leaf, Node
 from milpq.search.tree.region import Box, anchor_encoding, input_cubes, restrict
 
@@ -40,101 +39,6 @@ _STARTS = 16
 
 _SETTLED = 1e-10
 """A bound this close, relatively, to what an input of the node attains cannot be improved in float64."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How a job spends its time.
-
-    Parameters
-    ----------
-    programs : int
-        Linear programs after which the nodes still open are handed back.
-    candidates : int
-        Branchings that are tried out at a node, as far as they have not been tried `reliable` times.
-    reliable : int
-    enumerate_codes, enumerate_cells : int
-        Nodes with at most so many code vectors (cells) are executed.
-    gap : float
-        Relative gap that is good enough.
-    tolerance : float or None
-        Bounds below this are good enough.
-    each : bool
-        The gap is meant for each objective, not only for the largest.
-    """
-
-    programs: int = 200
-    candidates: int = 6
-    reliable: int = 2
-    enumerate_codes: int = 4096
-    enumerate_cells: int = 512
-    gap: float = 1e-4
-    tolerance: float | None = None
-    each: bool = False
-
-    def threshold(self, pool: WitnessPool, objective: int) -> float:
-        """Return the bound at which an objective needs no more work.
-
-        A tolerance is decided exactly, however close the gap to it.
-        """
-        if self.tolerance is not None:
-            return self.tolerance
-        base = float(pool.lower[objective]) if self.each else pool.largest
-        if base <= 0.0:
-            return base
-        # Closed at upper − lower ≤ gap·upper; a little earlier, for the roundings of that comparison.
-        return max(base, base / (1.0 - self.gap) * (1.0 - 1e-12))
-
-
-DEFAULT_EFFORT = Effort()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """A node to work on, with what is known so far.
-
-    Parameters
-    ----------
-    node : Node
-    pool : WitnessPool
-    gains : Gains
-    deadline : float or None
-        When to stop, in seconds of `time.monotonic`.
-    """
-
-    node: Node
-    pool: WitnessPool
-    gains: Gains
-    deadline: float | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Done:
-    """What became of a node.
-
-    Parameters
-    ----------
-    open : list of Node
-        Nodes that stay open.
-    leaves : list of Leaf
-        Nodes that need no more work; together with the open ones they cover the node.
-    row_blocks : tuple of RowBlock
-        Names of the rows that the evidence found here refers to.
-    pool : WitnessPool
-    gains : Gains
-    programs : int
-        Linear programs solved.
-    points : float64, shape (points, inputs)
-        Inputs of the best relaxations: starts for a witness search.
-    """
-
-    open: list[Node]
-    leaves: list[Leaf]
-    row_blocks: tuple[RowBlock, ...]
-    pool: WitnessPool
-    gains: Gains
-    programs: int
-    points: Float64Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

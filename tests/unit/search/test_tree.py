@@ -23,9 +23,9 @@ from milpq.search.executor import ProcessExecutor
 from milpq.search.pool import WitnessPool
 from milpq.search.threads import ThreadExecutor
 from milpq.search.tree import TreeOptions, tree_search
+from milpq.search.tree.jobs import Effort
 from milpq.search.tree.region import Box as Columns
 from milpq.search.tree.region import anchor_encoding, restrict
-from milpq.search.tree.work import Effort
 
 HIGHS = HighsBackend()
 SMALL = Effort(programs=12, enumerate_codes=2, enumerate_cells=2)
