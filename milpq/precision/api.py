@@ -157,8 +157,8 @@ def _choices(widths: Sequence[int] | Sequence[Sequence[int]], layers: int) -> tu
     UsageError
         There are none, or of another number of layers.
     """
-    same = [width for width in widths if isinstance(width, int)]
-    each = [width for width in widths if not isinstance(width, int)]
+    same = [int(width) for width in widths if not isinstance(width, Sequence)]
+    each = [width for width in widths if isinstance(width, Sequence)]
     if same and each:
         raise UsageError("widths: give numbers, or one list of numbers a layer")
     choices = [same] * layers if same else each

@@ -72,7 +72,7 @@ class Scheme:
             ("activations", self.activation_bits),
             ("inputs", self.input_bits),
         ):
-            for width in [bits] if isinstance(bits, int) else bits:
+            for width in bits if isinstance(bits, Sequence) else [bits]:
                 if not FEWEST_BITS <= width <= MOST_BITS:
                     raise UsageError(f"{width} bits for {what}: milpq quantizes to 2 to 16 bits")
         if self.range_method not in RANGE_METHODS:
@@ -94,7 +94,7 @@ class Scheme:
 
 
 def _spread(bits: Bits, layers: int, what: str) -> tuple[int, ...]:
-    if isinstance(bits, int):
+    if not isinstance(bits, Sequence):
         return (bits,) * layers
     if len(bits) != layers:
         raise UsageError(f"{len(bits)} widths for {what}, but the network has {layers} layers")

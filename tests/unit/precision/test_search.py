@@ -185,7 +185,7 @@ def test_nothing_is_taken_to_be_monotone() -> None:
 
 def test_a_tolerance_that_no_width_meets() -> None:
     found = search_precision(
-        mlp(), samples(), BOX, 1e-4, target="tflm", widths=(2, 8), input_domain="codes", front=False
+        mlp(), samples(), BOX, 1e-4, target="tflm", widths=np.array([8, 2]), input_domain="codes", front=False
     )
     assert found.status == "infeasible" and found.exit_code == 1
     assert found.best is None and found.model is None and not found.front
