@@ -72,39 +72,51 @@ def decide(
     found = _sample(question, problem, replay, seed)
     if found is not None:
         return Answer("sat", "a random input satisfies everything asserted", found)
-    tolerance = equivalence(question)
-    if tolerance is not None and not budget.spent:
-        return _bound(problem, tolerance, replay, budget, seed)
+    close = closeness(question)
+    if close is not None and not budget.spent:
+        answer = _bound(problem, close, replay, budget, seed)
+        if close.whole or answer.verdict in {"sat", "unsat"}:
+            return answer
     return _Search(question, problem, replay, budget).run()
 
 
-def equivalence(question: Question) -> float | None:
-    """Return ``t`` where the condition says no more than that some ``|Y_g − Y_f|`` exceeds ``t``, rounded down.
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """What refutes a condition: ``|Y_g − Y_f| <= tolerance`` for some outputs.
 
-    That is an alternative of ``Y_g[j] − Y_f[j]`` above ``ε`` and below ``−ε`` for every output `j`, all with one `ε`;
-    a bound of at most `t` then refutes it.  None for anything else.
+    Parameters
+    ----------
+    whole : bool
+        Only that refutes it: the condition says no more than that one of these outputs differs by more.
     """
-    parts = list(_alternatives(question.condition))
+
+    tolerance: float
+    outputs: tuple[int, ...]
+    whole: bool
+
+
+def closeness(question: Question) -> Closeness | None:
+    """Return what refutes a condition made of alternatives ``Y_g[j] − Y_f[j]`` above or below some level.
+
+    None for any other condition, and where a level is on the wrong side of zero.
+    """
     sides: set[tuple[int, bool]] = set()
-    levels: set[Fraction] = set()
-    strict = True
-    for part in parts:
+    tolerances: set[float] = set()
+    for part in _alternatives(question.condition):
         side = None if not isinstance(part, Comparison) else _side(question, part)
         if side is None:
             return None
-        index, above, level, is_strict = side
+        index, above, level, strict = side
+        if level < 0 or (level == 0 and not strict):
+            return None
         sides.add((index, above))
-        levels.add(level)
-        strict &= is_strict
-    outputs = question.first.output.size
-    if len(sides) != 2 * outputs or len(levels) != 1:
+        tolerance = round_down(level)
+        # A bound equal to the level does not refute ``>=``.
+        tolerances.add(tolerance if strict or tolerance < level else float(np.nextafter(tolerance, 0.0)))
+    if not sides:
         return None
-    level = levels.pop()
-    if level < 0 or (level == 0 and not strict):
-        return None
-    tolerance = round_down(level)
-    # A bound equal to ε does not refute ``>= ε``.
-    return tolerance if strict or tolerance < level else float(np.nextafter(tolerance, 0.0))
+    outputs = tuple(sorted({index for index, _ in sides}))
+    return Closeness(min(tolerances), outputs, len(sides) == 2 * len(outputs) and len(tolerances) == 1)
 
 
 def _alternatives(formula: Formula) -> list[Formula]:
@@ -165,22 +177,27 @@ def _best(
 
 def _bound(
     problem: Problem,
-    tolerance: float,
+    close: Closeness,
     replay: Replayer,
     budget: Budget,
     seed: int,
 ) -> Answer:
-    """Decide an equivalence by the search of ``milpq.bound``.
+    """Decide by the search of ``milpq.bound`` whether outputs stay close.
 
     The search stops at the first input above the tolerance, perhaps by less than float32 keeps; it then looks for one
     that is above by more.
     """
+    tolerance = close.tolerance
     for level in (tolerance, tolerance + _CLEARLY * max(tolerance, 1e-3)):
         limit = None if budget.time_limit_s is None else max(0.1, budget.time_limit_s - budget.elapsed_s)
+        if limit is not None and not close.whole:
+            # What this cannot decide is left for the search of any condition.
+            limit *= 0.5
         result = bound(
             problem.float_network,
             problem.quantized,
             problem.domain.box,
+            outputs=close.outputs,
             tolerance=level,
             time_limit=limit,
             seed=seed,
