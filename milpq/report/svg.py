@@ -16,6 +16,9 @@ from milpq.verify import Progress
 _WIDTH: Final = 760
 _HEIGHT: Final = 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 78, 14, 14, 40
+_NAME: Final = 100
+"""Width kept for the name of a stage; nearer to the right edge it is written to its left."""
+
 _LOG_RATIO: Final = 30.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 
@@ -102,9 +105,13 @@ def bracket_plot(history: Sequence[Progress], tolerance: float | None) -> str:
         here = x.at(moment.time_s)
         if (before is None or before.stage != moment.stage) and here - previous > 60:
             previous = here
+            name = escape(moment.stage)
+            beside = (
+                f'x="{here + 4:.1f}"' if here < _WIDTH - _NAME else f'x="{here - 4:.1f}" text-anchor="end"'
+            )
             parts.append(
                 f'<line x1="{here:.1f}" y1="{_TOP}" x2="{here:.1f}" y2="{_HEIGHT - _BOTTOM}" class="stage"/>'
-                f'<text x="{here + 4:.1f}" y="{_TOP + 10}" class="stage-name">{escape(moment.stage)}</text>'
+                f'<text {beside} y="{_TOP + 10}" class="stage-name">{name}</text>'
             )
     if tolerance is not None:
         level = y.at(tolerance)
