@@ -79,6 +79,12 @@ def bound(
             help="Compare with FLOAT, or (not reading FLOAT) with the integer weights in real arithmetic.",
         ),
     ] = None,
+    float_arithmetic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="real|float32", help="FLOAT as an exact function, or as any float32 runtime computes it."
+        ),
+    ] = None,
 ) -> int:
     """Bound the largest difference between two networks over a region, with a proof and a witness.
 
@@ -111,6 +117,7 @@ def bound(
             seed=seed,
             on_progress=listener,
             float_twin=float_twin,
+            float_arithmetic=float_arithmetic,
             certificate=certificate,
             explain=any(path.suffix.lower() == ".html" for path in report or ()),
         )

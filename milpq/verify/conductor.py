@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from milpq.verify import stages
 from milpq.verify.bracket import Bracket, Progress
 from milpq.verify.certify import SEARCH_SHARE, certify, check_certificate_path
 from milpq.verify.describe import environment, execute_witness, memory
+from milpq.verify.float_arithmetic import checked_arithmetic, in_float32, region_error
 from milpq.verify.layers import add_explanation
 from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
 from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver
@@ -51,6 +53,7 @@ def bound(
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     float_twin: str | None = None,
+    float_arithmetic: str | None = None,
     certificate: PathLike | None = None,
     explain: bool = False,
 ) -> Result:
@@ -95,6 +98,9 @@ def bound(
     float_twin : "file" or "dequantized", optional
         With ``dequantized`` the float side is the integer model's own weights in real arithmetic, and
         `float_network` is not read.
+    float_arithmetic : "real" or "float32", optional
+        With ``float32`` the bracket also covers the float model as any float32 runtime computes it; see
+        `milpq.bounds.float32`.
     certificate : path, optional
         Where to write a proof of the upper end that ``milpq.check`` verifies.  Three tenths of the time limit are
         kept for it; where they do not suffice, it proves a larger number, which ``certificate.proved_upper`` says.
@@ -131,6 +137,7 @@ def bound(
         resume,
     )
     domain, twin = checked_domain(input_domain), checked_twin(float_twin)
+    arithmetic = checked_arithmetic(float_arithmetic)
     check_solver(options)
     if certificate is not None:
         check_certificate_path(certificate)
@@ -142,6 +149,10 @@ def bound(
     )
     _check_inexact(problem, options.method, certified=certificate is not None)
     certifier = None if certificate is None else Certifier(problem)
+    error = region_error(problem) if arithmetic == "float32" else None
+    if error is not None and tolerance is not None:
+        # Decided in real arithmetic with room for what float32 changes.
+        options = replace(options, tolerance=max(0.0, tolerance - float(error.max()) * (1 + 1e-9)))
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
@@ -159,6 +170,8 @@ def bound(
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")
     result = _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
+    if error is not None:
+        result = in_float32(result, error, tolerance)
     if not explain or interrupted:
         return result
     rest = None if time_limit is None else time_limit - run.budget.elapsed_s

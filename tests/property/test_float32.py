@@ -1,0 +1,108 @@
+"""Float32 evaluations of the float side, in many orders, stay within what is promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_pairs import box, float_network, perturbed
+
+import milpq
+from milpq.bounds import differential
+from milpq.bounds.float32 import float32_error
+from milpq.errors import UsageError
+from milpq.merge import Problem
+from milpq.network.float_network import FloatNetwork
+from milpq.network.nodes import Affine, Term
+from milpq.verify.float_arithmetic import region_error
+
+MODELS = Path(__file__).parents[2] / "benchmarks/models"
+
+
+def narrowed(network: FloatNetwork) -> FloatNetwork:
+    """Return the network with its weights rounded to float32, as a file stores them."""
+    nodes = tuple(
+        Affine(
+            node.name,
+            tuple(Term(t.source, t.matrix.astype(np.float32).astype(np.float64)) for t in node.terms),
+            node.bias.astype(np.float32).astype(np.float64),
+        )
+        if isinstance(node, Affine)
+        else node
+        for node in network.nodes
+    )
+    return FloatNetwork(network.input_size, nodes, network.output)
+
+
+def in_float32(network: FloatNetwork, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Evaluate in float32, every sum in an order of its own."""
+    values = [points.astype(np.float32)]
+    for node in network.nodes:
+        if not isinstance(node, Affine):
+            clamped = np.clip(values[node.source], np.float32(node.lower), np.float32(node.upper))
+            values.append(clamped.astype(np.float32))
+            continue
+        columns = [np.broadcast_to(node.bias.astype(np.float32), (len(points), len(node.bias)))]
+        for term in node.terms:
+            weights = term.matrix.astype(np.float32)
+            columns += [
+                values[term.source][:, i, None] * weights[None, :, i] for i in range(weights.shape[1])
+            ]
+        total = np.zeros((len(points), len(node.bias)), dtype=np.float32)
+        for i in rng.permutation(len(columns)):
+            total = total + columns[i]
+        values.append(total)
+    return values[network.output].astype(np.float64)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_order_stays_within_the_error(seed):
+    rng = np.random.default_rng(seed)
+    clamp = [(0.0, np.inf), (0.0, 6.0), (-1.0, 1.0)][seed % 3]
+    network = narrowed(float_network(rng, [4, 30, 20, 3], clamp))
+    problem = Problem.create(network, perturbed(rng, network, 0.01), box(-2, 2, 4))
+    error = float32_error(problem.merged, differential(problem, problem.domain.root))
+    points = rng.uniform(-2, 2, (300, 4)).astype(np.float32).astype(np.float64)
+    exact, slack = network.evaluate_with_error(points)
+    largest = np.zeros(3)
+    for _ in range(8):
+        largest = np.maximum(largest, (np.abs(in_float32(network, points, rng) - exact) - slack).max(axis=0))
+    assert (largest <= error).all()
+    assert (largest > 1e-4 * error).all()
+
+
+def test_a_copy_of_the_input_is_exact():
+    network = FloatNetwork(2, (Affine("minus", (Term(0, -np.eye(2)),), np.zeros(2)),), 1)
+    problem = Problem.create(network, network, box(-1, 1, 2))
+    assert (float32_error(problem.merged, differential(problem, problem.domain.root)) < 1e-299).all()
+
+
+def test_bound_covers_the_model_as_run():
+    files = MODELS / "controller.onnx", MODELS / "controller_int8.tflite", MODELS / "controller_small.toml"
+    real = milpq.bound(*files, target="tflm", input_domain="codes")
+    wide = milpq.bound(*files, target="tflm", input_domain="codes", float_arithmetic="float32")
+    assert wide.lower < real.lower <= real.upper < wide.upper
+    assert wide.upper - real.upper < 1e-4
+    assert wide.status == "optimal"
+    assert any("float32" in note for note in wide.problem.notes)
+    between = 0.5 * (real.upper + wide.upper)
+    options = {"target": "tflm", "input_domain": "codes", "tolerance": between}
+    assert milpq.bound(*files, **options).status == "certified"
+    undecided = milpq.bound(*files, **options, float_arithmetic="float32")
+    assert undecided.status == "undecided"
+    assert undecided.problem.tolerance == between
+    for tolerance, status in ((wide.upper * 1.001, "certified"), (wide.lower * 0.999, "violated")):
+        options["tolerance"] = tolerance
+        assert milpq.bound(*files, **options, float_arithmetic="float32").status == status
+    with pytest.raises(UsageError, match="float arithmetic"):
+        milpq.bound(*files, target="tflm", float_arithmetic="float16")
+
+
+def test_the_region_error_is_that_of_the_chosen_outputs():
+    rng = np.random.default_rng(3)
+    network = narrowed(float_network(rng, [3, 8, 4], (0.0, np.inf)))
+    other = perturbed(rng, network, 0.01)
+    every = region_error(Problem.create(network, other, box(-1, 1, 3)))
+    some = region_error(Problem.create(network, other, box(-1, 1, 3), outputs=[1, 3]))
+    assert (some == every[[1, 3]]).all()
