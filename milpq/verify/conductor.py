@@ -149,10 +149,10 @@ def bound(
     )
     _check_inexact(problem, options.method, certified=certificate is not None)
     certifier = None if certificate is None else Certifier(problem)
-    error = region_error(problem) if arithmetic == "float32" else None
-    if error is not None and tolerance is not None:
+    widening = region_error(problem) if arithmetic == "float32" else None
+    if widening is not None and tolerance is not None:
         # Decided in real arithmetic with room for what float32 changes.
-        options = replace(options, tolerance=max(0.0, tolerance - float(error.max()) * (1 + 1e-9)))
+        options = replace(options, tolerance=max(0.0, tolerance - float(widening.max()) * (1 + 1e-9)))
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
@@ -170,8 +170,8 @@ def bound(
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")
     result = _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
-    if error is not None:
-        result = in_float32(result, error, tolerance)
+    if widening is not None:
+        result = in_float32(result, widening, tolerance)
     if not explain or interrupted:
         return result
     rest = None if time_limit is None else time_limit - run.budget.elapsed_s
