@@ -67,7 +67,10 @@ def random_codes(rng: np.random.Generator, count: int) -> np.ndarray:
 def test_tflite_files(target: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     compared = 0
-    for number, model in enumerate(models(1)):
+    narrow = milpq.quantize(
+        mlp(rng, (0.0, 6.0), ties=False), rng.uniform(-1, 1, (200, 5)), target=target, bits=(3, 5, 4)
+    )
+    for number, model in enumerate([*models(1), narrow]):
         path = tmp_path / f"{number}.tflite"
         milpq.save(model, path)
         codes = random_codes(rng, 160)
@@ -88,7 +91,12 @@ def test_onnx_files(level: str, tmp_path: Path) -> None:
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.intra_op_num_threads = 1
     rng = np.random.default_rng(12)
-    schemes = [{"symmetric_activations": True}, {"symmetric_weights": False}]
+    schemes = [
+        {"symmetric_activations": True},
+        {"symmetric_weights": False},
+        {"symmetric_weights": False, "per_channel": True},
+        {"bits": (3, 5, 4)},
+    ]
     extra = [
         milpq.quantize(
             mlp(rng, (0.0, np.inf), ties=False), rng.uniform(-1, 1, (200, 5)), target="ort", **scheme
