@@ -15,10 +15,11 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.bounds import interval
 from milpq.certificate.execution import Execution
+from milpq.certificate.facts import KINDS
 from milpq.certificate.format import BOUND, EXECUTED
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
-from milpq.merge import Cubes, Problem
+from milpq.merge import Cubes, MergedActivation, Problem
 from milpq.milp.backends.protocol import Backend
 from milpq.search.budget import Budget
 from milpq.search.codes import count_codes
@@ -33,6 +34,9 @@ FEW_INPUTS: Final = 8
 _FORM_BYTES: Final = 1 << 21
 _FEW_CODES: Final = 256
 _FEW_CELLS: Final = 64
+_PROGRAM: Final = 20_000_000
+"""Coefficients that a linear program of a leaf may have; beyond, only the whole region is bounded."""
+
 _LOOSE: Final = 1e-9
 """How much above the goal, relatively, counts as reached: the goal may be attained."""
 
@@ -113,6 +117,10 @@ class Certifier:
             Bounds overflow float64.
         """
         # Where codes are executed, what is attained can be proved to the last bit.
+        nodes = self._problem.merged.nodes
+        neurons = sum(node.size for node in nodes if isinstance(node, MergedActivation))
+        if KINDS * neurons * (self._problem.merged.input_size + 2 * neurons) > _PROGRAM:
+            backend, budget = None, budget if self._problem.merged.input_size <= FEW_INPUTS else Budget(0.0)
         few = self._problem.merged.input_size <= FEW_INPUTS
         few |= bool((self._zonotope.upper(self._problem.domain.root) <= goal).all())
         goal *= 1.0 if self._problem.domain.kind == "codes" and few else 1.0 + _LOOSE
