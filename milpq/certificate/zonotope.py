@@ -113,7 +113,8 @@ class Zonotope:
         self._stairs: list[Staircase | None] = []
         self._last_use = [0] * (len(problem.merged.nodes) + 1)
         for index, node in enumerate(problem.merged.nodes):
-            if type(node) not in {MergedAffine, MergedActivation}:
+            inexact = isinstance(node, MergedActivation) and node.inexact is not None
+            if inexact or type(node) not in {MergedAffine, MergedActivation}:
                 raise CertificateError(f"layer {node.name!r}: certificates do not cover this kind of layer")
             self._stairs.append(Staircase.of(node) if isinstance(node, MergedActivation) else None)
             for source in node.sources:
