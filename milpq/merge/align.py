@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -115,7 +116,9 @@ class _Aligner:
         nodes, reachable = self._quantized.nodes, self._quantized.reachable
         step = nodes[quantized_value - 1]
         assert isinstance(step, Step)
-        if not step.source or not isinstance(nodes[step.source - 1], Step):
+        steps = _run(nodes, quantized_value, Step)
+        # As many steps must be left as there are clamps.
+        if steps == 1 or _run(self._float.nodes, float_value, Clamp) >= steps:
             return left
         before, after = (
             (scale * levels[0], scale * levels[1])
@@ -210,6 +213,17 @@ class _Aligner:
                     f"layer {node.name!r}: the scale of its unrounded output is not a float32 weight scale times "
                     "its input scale; state float32 scales"
                 )
+
+
+def _run(nodes: Sequence[object], value: int, kind: type[Clamp | Step]) -> int:
+    """Return how many nodes of a kind make a value one after the other."""
+    count = 0
+    while value:
+        node = nodes[value - 1]
+        if not isinstance(node, kind):
+            break
+        count, value = count + 1, node.source
+    return count
 
 
 def _weight_unit(node: IntegerAffine, source_scale: float) -> Float64Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array
+from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Int64Array
 from milpq.bounds.outward import TINY
 from milpq.merge.nodes import MergedActivation
 from milpq.milp.encode_pair import Rounding
@@ -89,7 +89,8 @@ def encode_step(
 ) -> tuple[Side, StepPart]:
     """Add the level columns of a step node and the rows that tie them to the accumulators.
 
-    A neuron whose range meets no threshold is a constant.  One threshold, two of a saturating neuron, and
+    A neuron whose range meets no threshold is a constant; one that multiplies by an integer is a row.
+    One threshold, two of a saturating neuron, and
     thresholds that follow no line become *stairs*, one binary each; the others a line
     (`milpq.milp.staircase`).
 
@@ -114,16 +115,18 @@ def encode_step(
     window = Window.of(step, everyone, source.lower, source.upper)
     reach = meet(f"the levels of {node.name}", (window.first, window.last), known)
     steps = window.steps
-    on_line = np.flatnonzero(steps > 1)
+    straight = window.straight
+    on_line = np.flatnonzero((steps > 1) & ~straight)
     ideal = (node.scale_out / node.scale_in)[on_line]
     lines = best_lines(step, on_line, window.at(on_line), slopes, ideal)
     few = (steps[on_line] == 2) & (lines.clamped_low | lines.clamped_high | lines.split)
     chosen = lines.usable & ~few
     lines, on_line = lines.at(np.flatnonzero(chosen)), on_line[chosen]
-    climbing = np.setdiff1d(np.flatnonzero(steps > 0), on_line)
+    climbing = np.setdiff1d(np.flatnonzero((steps > 0) & ~straight), on_line)
     integer = np.zeros(size, dtype=np.bool_)
     integer[on_line] = True
     levels = builder.add_columns(*reach, count=size, integer=integer, name=f"{node.name}/level")
+    _add_straight(builder, window, straight, source.columns, levels)
     none = np.full(size, -1, dtype=np.int64)
     above, below, sign = none.copy(), none.copy(), none.copy()
     above[on_line], below[on_line], sign[on_line] = _add_lines(
@@ -148,6 +151,22 @@ def encode_step(
     )
     parts.append(part)
     return Side(levels, *reach), part
+
+
+def _add_straight(
+    builder: ModelBuilder,
+    window: Window,
+    straight: BoolArray,
+    accumulators: Int64Array,
+    levels: Int64Array,
+) -> None:
+    """Add ``level = first + rise·(acc − lower)`` where that is the step at every accumulator of the range."""
+    at = np.flatnonzero(straight)
+    if not len(at):
+        return
+    rise = (window.last - window.first)[at] / (window.upper - window.lower)[at]
+    offset = window.first[at] - rise * window.lower[at]
+    builder.add_rows([(levels[at], 1.0), (accumulators[at], -rise)], offset, offset)
 
 
 def _add_lines(

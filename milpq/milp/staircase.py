@@ -97,6 +97,15 @@ class Window:
         """Number of thresholds inside, shape (neurons,)."""
         return self.inside.sum(axis=1)
 
+    @property
+    def straight(self) -> BoolArray:
+        """Where every accumulator of the range has a level of its own, all the same number of levels apart."""
+        several = self.upper > self.lower
+        rise = self.after - self.before
+        least = np.where(self.inside, rise, np.inf).min(axis=1, initial=np.inf)
+        most = np.where(self.inside, rise, -np.inf).max(axis=1, initial=-np.inf)
+        return several & (self.steps == self.upper - self.lower) & (least == most)
+
     def sides(self) -> tuple[BoolArray, BoolArray]:
         """Return the thresholds with both neighbours below zero, and those with both at or above zero."""
         return self.inside & (self.thresholds < 0), self.inside & (self.thresholds > 0)
