@@ -151,10 +151,11 @@ def _write_region(image: Rows) -> None:
     radius = np.zeros(64)
     radius[[8 * row + column for row, column in PATCH]] = 1.25 / 255
     radius[radius == 0] = 0.25 / 255
+    count = int(np.prod([3 - (codes[8 * row + column] in (0, 255)) for row, column in PATCH]))
     center = ", ".join(repr(float(code) / 255) for code in codes)
     text = (
         "# A test image of scikit-learn's digits; nine pixels in its middle vary by one code of the int8 model\n"
-        "# each way, the others stay on their code: 19,683 inputs on codes.\n"
+        f"# each way, the others stay on their code: {count:,} inputs on codes.\n"
         f"center = [{center}]\nradius = [{', '.join(repr(float(r)) for r in radius)}]\n"
     )
     (HERE / "digits_cnn.toml").write_text(text, encoding="utf-8")
