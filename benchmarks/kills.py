@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 SUITE = """
@@ -100,7 +101,8 @@ def disturb(suite: Path, out: Path, kind: str, generator: random.Random) -> None
         "scheduler": [cluster[0].pid] if cluster else [],
     }[kind]
     if victims:
-        os.kill(generator.choice(victims), signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(generator.choice(victims), signal.SIGKILL)
     time.sleep(generator.uniform(0.0, 2.0))
     run.kill()
     run.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from milpq.bench import baselines
 from milpq.bench.suite import MethodName
@@ -59,6 +59,8 @@ class Outcome:
         Real value of one output code.
     sampled_points, sampled_max, rmse, sqnr_db
         Of random inputs; None where there were none.
+    cpu_s : float or None
+        Processor seconds of this process for all of it.
     trace : tuple of (time_s, lower, upper)
         How the bracket moved.
     note : str
@@ -76,6 +78,7 @@ class Outcome:
     sampled_max: float | None = None
     rmse: float | None = None
     sqnr_db: float | None = None
+    cpu_s: float | None = None
     trace: tuple[tuple[float, float, float], ...] = ()
     note: str = ""
 
@@ -90,8 +93,15 @@ def run_method(
     MilpqError
         As `milpq.bound`.
     """
+    started = time.process_time()
     if effort.method in {"separate", "separate-milp", "naive-milp"}:
-        return _baseline(problem, effort)
+        outcome = _baseline(problem, effort)
+    else:
+        outcome = _bounded(problem, effort, on_progress)
+    return replace(outcome, cpu_s=time.process_time() - started)
+
+
+def _bounded(problem: Problem, effort: Effort, on_progress: Callable[[Progress], None] | None) -> Outcome:
     real = problem.domain.integer is None
     result = bound(
         problem.float_network,
@@ -128,12 +138,12 @@ def _outcome(result: Result, method: str) -> Outcome:
         None if sampled is None else sampled.max,
         None if sampled is None else sampled.rmse,
         None if sampled is None else sampled.sqnr_db,
-        tuple(
+        trace=tuple(
             (moment.time_s, moment.lower, moment.upper)
             for moment in result.history
             if math.isfinite(moment.upper)
         ),
-        "; ".join(result.problem.notes),
+        note="; ".join(result.problem.notes),
     )
 
 

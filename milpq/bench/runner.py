@@ -42,16 +42,20 @@ class Order:
         A pickled `Task`.
     hard_time_s : float or None
         Seconds after which the process is stopped; None leaves it alone.
+    jobs : int
+        Processors the task uses.
     """
 
     number: int
     content: bytes
     hard_time_s: float | None
+    jobs: int = 1
 
     @classmethod
     def of(cls, number: int, task: Task, hard_time_s: float | None) -> Order:
         """Return the order for a task."""
-        return cls(number, pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL), hard_time_s)
+        content = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
+        return cls(number, content, hard_time_s, task.effort.jobs)
 
 
 def run_order(order: Order) -> Outcome:
@@ -189,7 +193,7 @@ class LocalPool:
     Parameters
     ----------
     workers : int
-        Processes at once.
+        Processors to use: so many tasks at once, or fewer where they use several each.
     """
 
     def __init__(self, workers: int) -> None:
@@ -203,16 +207,20 @@ class LocalPool:
 
     def run(self, orders: Iterable[Order]) -> Iterator[tuple[int, Outcome]]:
         """Yield the number and the outcome of every order, as they come."""
-        waiting: dict[Future[Outcome], int] = {}
+        waiting: dict[Future[Outcome], Order] = {}
         source = iter(orders)
+        order = next(source, None)
         while True:
-            while len(waiting) < self._workers and (order := next(source, None)) is not None:
-                waiting[self._threads.submit(self._processes.run, order)] = order.number
+            used = sum(running.jobs for running in waiting.values())
+            while order is not None and (not waiting or used + order.jobs <= self._workers):
+                waiting[self._threads.submit(self._processes.run, order)] = order
+                used += order.jobs
+                order = next(source, None)
             if not waiting:
                 return
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                yield waiting.pop(future), future.result()
+                yield waiting.pop(future).number, future.result()
 
     def close(self) -> None:
         """Kill what still runs."""

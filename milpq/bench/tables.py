@@ -50,6 +50,7 @@ def row_values(row: Row) -> dict[str, object]:
         "nodes": outcome.nodes,
         "method_s": round(outcome.method_s, 6),
         "total_s": round(outcome.total_s, 6),
+        "cpu_s": None if outcome.cpu_s is None else round(outcome.cpu_s, 6),
         "time_limit_s": case.time_s,
         "jobs": case.jobs,
         "sampled_points": outcome.sampled_points,

@@ -32,7 +32,10 @@ def bench(
         list[str] | None, typer.Option(metavar="NAME", help="Run this grid only; may be given again.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Cases at once; by default one for each core.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Processors to use, by default all; a case takes as many as its suite says."
+        ),
     ] = None,
     executor: Annotated[
         str, typer.Option(metavar="local|dask|dask://ADDRESS", help="Where the cases run.")

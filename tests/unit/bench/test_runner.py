@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from milpq.bench.case_process import Task
-from milpq.bench.methods import Effort, run_method
+from milpq.bench.methods import Effort, Outcome, run_method
 from milpq.bench.runner import LocalPool, Order, open_pool, run_order
 from milpq.bench.tasks import random_pair
 from milpq.errors import UsageError
@@ -141,6 +141,25 @@ def test_what_is_compiled_is_compiled_beforehand() -> None:
     pool.warm_up()
     found = dict(pool.run([_order(0, Effort("auto", gap=0.0, time_s=20.0))]))
     assert found[0].status == "optimal"
+    pool.close()
+
+
+def test_tasks_of_several_jobs_do_not_share_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[int] = []
+    most: list[int] = []
+
+    def run(_self: object, order: Order) -> Outcome:
+        running.append(order.jobs)
+        most.append(sum(running))
+        time.sleep(0.02)
+        running.remove(order.jobs)
+        return Outcome("bounded", 0.0, 1.0, "checked", 0.0, 0.0)
+
+    monkeypatch.setattr("milpq.bench.runner._Processes.run", run)
+    pool = LocalPool(3)
+    orders = [Order(number, b"", None, jobs) for number, jobs in enumerate([1, 2, 2, 1, 1, 1, 4, 1])]
+    assert sorted(number for number, _ in pool.run(orders)) == list(range(8))
+    assert sorted(set(most))[-2:] == [3, 4], "four only by itself"
     pool.close()
 
 
