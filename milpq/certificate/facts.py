@@ -37,7 +37,7 @@ from typing import Final
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
+from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Int64Array
 from milpq.certificate.forms import ROUNDED, TINY, Form, padded
 from milpq.certificate.zonotope import Layer, Trace
 from milpq.merge import Problem
@@ -157,7 +157,8 @@ def dual_upper(trace: Trace, objective: Form, multipliers: Multipliers) -> Float
         Of one neuron.
 
     *Soundness:* with n entries each coefficient of the sum has at most 4n + 1 terms of three roundings, so it is off by
-    at most ``γ_{4n+8}`` of the sum of their sizes; constants and errors of forms are added as they are.
+    at most ``γ_{4n+8}`` of the sum of their sizes, and the sum over the K columns by ``γ_K``; ``4n + K + 16`` terms stay
+    far below 1/u, where ``5·terms·u`` is more than ``4γ_terms``.  Errors of forms are added as they are.
     """
     leaves = objective.error.shape[1]
     shared = padded(objective.shared, trace.symbols.shared)[0].copy()
@@ -193,6 +194,8 @@ def dual_upper(trace: Trace, objective: Form, multipliers: Multipliers) -> Float
                     np.add.at(size, leaf, np.abs(rows).sum(axis=1))
             np.add.at(error, leaf, np.abs(factor) * form.error[neuron, leaf])
     spread = np.abs(shared[:, 1:]).sum(axis=1) + np.abs(own).sum(axis=1)
-    rounding = gamma(4 * int(count.max(initial=0)) + shared.shape[1] + own.shape[1] + 16)
-    upper = shared[:, 0] + spread + (error + 4 * rounding * (size + error)) * (1 + ROUNDED) + TINY
+    terms = 4.0 * count + (shared.shape[1] + own.shape[1] + 16)
+    upper = (
+        shared[:, 0] + spread + (error + 5 * terms * UNIT_ROUNDOFF * (size + error)) * (1 + ROUNDED) + TINY
+    )
     return np.where(trace.empty, -np.inf, np.nextafter(upper, np.inf))

@@ -28,6 +28,9 @@ from milpq.search.budget import Budget
 from milpq.search.proof import SLACK, Tree, part_cubes
 
 _AT_ONCE: Final = 8
+_SLACK: Final = 3e-10
+"""Relative, in place of `SLACK`: sums with large multipliers depend more on the order of summation."""
+
 _FAR: Final = 4.0
 """How far below zero a leaf without inputs is shown to be, in ranges of the objective."""
 
@@ -113,7 +116,7 @@ class Decider:
             np.concatenate([program.weights for program in solved]),
         )
         dual = dual_upper(trace, form, multipliers)
-        dual += SLACK * np.abs(np.where(trace.empty, 0.0, dual))
+        dual += _SLACK * np.abs(np.where(trace.empty, 0.0, dual))
         for leaf, program in zip(missed, solved, strict=True):
             number, bound = numbers[leaf], float(upper[leaf])
             if dual[leaf] < bound:
