@@ -156,9 +156,9 @@ def dual_upper(trace: Trace, objective: Form, multipliers: Multipliers) -> Float
     objective : Form
         Of one neuron.
 
-    *Soundness:* with n entries each coefficient of the sum has at most 4n + 1 terms of three roundings, so it is off by
-    at most ``γ_{4n+8}`` of the sum of their sizes, and the sum over the K columns by ``γ_K``; ``4n + K + 16`` terms stay
-    far below 1/u, where ``5·terms·u`` is more than ``4γ_terms``.  Errors of forms are added as they are.
+    *Soundness:* with n entries each coefficient of the sum has at most 4n + 1 terms of three roundings, so it is off
+    by at most ``γ_{4n+8}`` of the sum of their sizes, and the sum over the K columns by ``γ_K``.  ``5·terms·u`` with
+    ``4n + K + 16`` terms, far below 1/u, is several times both.  Errors of forms are added as they are.
     """
     leaves = objective.error.shape[1]
     shared = padded(objective.shared, trace.symbols.shared)[0].copy()

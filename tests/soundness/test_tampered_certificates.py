@@ -369,6 +369,20 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Proof:
     return Proof.read(path)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_decisions_prove_what_they_say_and_nothing_false(seed: int, tmp_path: Path) -> None:
+    problem = codes_problem(seed, [0])
+    truth = exact_maximum(problem)
+    root = float(Zonotope(problem).upper(problem.domain.root).max())
+    path = decide(problem, 0.5 * root + 0.5 * truth, tmp_path / "proof.milpq")
+    verified = check(path, problem.float_network, problem.quantized)
+    assert truth <= verified.upper <= 0.5 * root + 0.5 * truth
+    proof = Proof.read(path)
+    proof.tensors["upper"] = np.minimum(proof.tensors["upper"], truth * (1 - 1e-9))
+    with pytest.raises(UnprovenError):
+        check(proof.write(path), problem.float_network, problem.quantized)
+
+
 def dual_flipped(proof: Proof) -> None:
     proof.tensors["dual.weight"] *= -1
 
