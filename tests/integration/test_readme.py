@@ -5,6 +5,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import Milpq
 
@@ -65,3 +66,16 @@ def test_continuous_integration_runs_the_second_command() -> None:
     command = next(block for block in _blocks("sh") if "pytest" in block).strip()
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert script.splitlines()[-1] == command
+
+
+def test_the_execution_shown_is_what_happens(
+    milpq: Milpq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "benchmarks" / "models", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    shown = next(block for block in _blocks("text") if "$ milpq simulate" in block).splitlines()
+    np.save("codes.npy", np.array([[-4, -4, 9], [0, 0, 0]], dtype=np.int8))
+    assert "[[-4, -4, 9], [0, 0, 0]]" in shown[0]
+    outcome = milpq(*shlex.split(shown[1])[2:])
+    assert outcome.out.strip() == shown[2]
+    assert str(np.load("out.npy").tolist()) == shown[4]
