@@ -165,7 +165,12 @@ class _Aligner:
         scale = self._scale_of_affine(right)
         terms: list[MergedTerm] = []
         for source, float_term, term in zip(sources, left.terms, right.terms, strict=True):
-            unit = _weight_unit(right, self._uniform_scale(right, term))
+            source_scale = self._uniform_scale(right, term)
+            unit = _weight_unit(right, source_scale)
+            if (unit * source_scale != scale).any():
+                raise InvalidNetworkError(
+                    f"layer {right.name!r}: adds levels of different scales; rescale them to one first"
+                )
             quantized = _scale_rows(term.matrix, unit, right.name)
             terms.append(_merged_term(source, float_term.matrix, quantized))
         bias = scale * right.bias

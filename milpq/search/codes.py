@@ -14,7 +14,8 @@ MANY = np.int64(2**62)
 def count_codes(cubes: Cubes) -> Int64Array:
     """Return the number of code vectors of each cube, shape (cubes,); never more than `MANY`."""
     widths = cubes.level_upper - cubes.level_lower + 1
-    count = np.prod(widths.astype(np.float64), axis=1)
+    with np.errstate(over="ignore"):  # infinity is many
+        count = np.prod(widths.astype(np.float64), axis=1)
     return np.where(count < float(MANY), np.prod(widths, axis=1), MANY)
 
 
