@@ -18,6 +18,7 @@ import numpy as np
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, gamma
 from milpq.bounds.coefficients import (
     Coefficients,
+    dense,
     dot,
     magnitude,
     plus,
@@ -26,9 +27,11 @@ from milpq.bounds.coefficients import (
     tilted,
     work,
 )
+from milpq.bounds.hull import Points
 from milpq.bounds.outward import TINY, largest
 from milpq.bounds.prepared import Sizes
 from milpq.bounds.relaxation import Band, Relaxation
+from milpq.bounds.settled import Settled
 from milpq.bounds.values import Interval, ValueBounds
 from milpq.merge.nodes import MergedActivation, MergedAffine, MergedNode
 from milpq.network.nodes import apply_matrix
@@ -126,6 +129,64 @@ class Functionals:
             else:
                 self._on[value] = on_float, None
 
+    def substitute_open(
+        self,
+        value: int,
+        source: int,
+        settled: Settled,
+        bounds: ValueBounds,
+        slopes: tuple[Float64Array, Float64Array],
+        points: Points,
+        sizes: Float64Array,
+    ) -> None:
+        """Replace ``h`` and ``δ`` of an activation by slopes of any choice in ``(a, d)`` at its open neurons.
+
+        ``C_h h + C_δ δ <= γ a + η d + m`` with ``m`` the largest ``C_h h + C_δ δ − γ a − η d`` over points
+        whose hull holds the graph; settled neurons are rewritten exactly.
+
+        Parameters
+        ----------
+        slopes : pair of float64, shape (cubes, functionals, open)
+            ``γ`` and ``η``.
+        points : Points
+            Of one node for all functionals, or of one for each.
+        sizes : float64, shape (open,)
+            At least ``|a| + |v| + |d| + |h| + |z|``.
+
+        *Soundness:* the points and the maximum err by at most 64 roundings of `sizes` times the coefficients.
+        """
+        on_float, on_difference = self._on.pop(value, (None, None))
+        if on_float is None and on_difference is None:
+            return
+        none = np.zeros((*self.offset.shape, len(settled.h_slope)))
+        on_float = none if on_float is None else dense(on_float)
+        on_difference = none if on_difference is None else dense(on_difference)
+        weight = np.abs(on_float) + np.abs(on_difference)
+        self.offset = self.offset + (
+            dot(on_float, settled.h_offset) + dot(on_difference, settled.delta_offset)
+        )
+        reach = sum(
+            largest(side.lower, side.upper)
+            for side in (bounds.float_side, bounds.quantized_side, bounds.difference)
+        )
+        offsets = np.abs(settled.h_offset) + np.abs(settled.delta_offset)
+        error = gamma(4 * weight.shape[-1] + 32)
+        self._slack = self._slack + error * dot(weight, reach + offsets[None])
+        new_float = on_float * settled.h_slope + on_difference * settled.delta_a
+        new_difference = on_difference * settled.delta_d
+        at = settled.neurons
+        if len(at):
+            gamma_, eta = slopes
+            on_h, on_delta = on_float[:, :, at], on_difference[:, :, at]
+            best = _largest_at(points, on_h, on_delta, gamma_, eta)
+            self.offset = self.offset + best.sum(axis=2)
+            tilt = np.abs(on_h) + np.abs(on_delta) + np.abs(gamma_) + np.abs(eta)
+            error = (64 + 2 * len(at)) * UNIT_ROUNDOFF
+            self._slack = self._slack + error * dot(tilt, sizes)
+            new_float[:, :, at], new_difference[:, :, at] = gamma_, eta
+        self._slack = self._slack + 8 * UNIT_ROUNDOFF * np.abs(self.offset)
+        self.add(source, new_float, new_difference)
+
     def upper(self, values: list[ValueBounds]) -> Float64Array:
         """Return the upper bounds, over the bounds on the values that have coefficients by now."""
         parts = [
@@ -199,3 +260,14 @@ def two_sided(bounds: Float64Array) -> Interval:
     """Return the interval of functionals given upper bounds of them and then of their negations."""
     half = bounds.shape[1] // 2
     return Interval(-bounds[:, half:], bounds[:, :half])
+
+
+def _largest_at(
+    points: Points, on_h: Float64Array, on_delta: Float64Array, gamma_: Float64Array, eta: Float64Array
+) -> Float64Array:
+    """Return the largest ``C_h h + C_δ δ − γ a − η d`` over points, shape (cubes, functionals, open)."""
+    total = on_h[..., None] * points.h[None]
+    total += on_delta[..., None] * points.delta[None]
+    total -= gamma_[..., None] * points.a[None]
+    total -= eta[..., None] * points.d[None]
+    return total.max(axis=-1)

@@ -53,7 +53,7 @@ def plus(first: Coefficients | None, second: Coefficients | None) -> Coefficient
     if first is None or second is None:
         return second if first is None else first
     if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
-        return _dense(first) + _dense(second)
+        return dense(first) + dense(second)
     return sp.csr_array(first + second)
 
 
@@ -70,7 +70,7 @@ def product(coefficients: Coefficients, matrix: Matrix) -> Coefficients:
         return (coefficients @ matrix)[None]
     result = sp.csr_array(coefficients @ matrix)
     rows, columns = int(result.shape[0]), int(result.shape[1])
-    return _dense(result) if result.nnz > _DENSE_FROM * rows * columns else result
+    return dense(result) if result.nnz > _DENSE_FROM * rows * columns else result
 
 
 def product_or_none(coefficients: Coefficients, matrix: Matrix) -> Coefficients | None:
@@ -115,5 +115,6 @@ def dot(coefficients: Coefficients, vector: Float64Array) -> Float64Array:
     return np.matmul(coefficients, vector[:, :, None])[..., 0]
 
 
-def _dense(coefficients: Coefficients) -> Float64Array:
+def dense(coefficients: Coefficients) -> Float64Array:
+    """Return the coefficients as a dense batch."""
     return coefficients if isinstance(coefficients, np.ndarray) else coefficients.toarray()[None]

@@ -24,7 +24,7 @@ from milpq.verify.describe import environment, execute_witness, memory
 from milpq.verify.float_arithmetic import checked_arithmetic, in_float32, region_error
 from milpq.verify.layers import add_explanation
 from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
-from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver
+from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver, search_phases_or_programs
 from milpq.verify.options import Options, all_cores, checked_domain, checked_method, checked_twin
 from milpq.verify.result import CertificateNote, OutputBracket, Question, Result, Status, Times
 from milpq.verify.run import Run, Stopwatch
@@ -205,21 +205,38 @@ def _answer(run: Run) -> None:
         stages.find_witnesses(run)
     if run.options.method == "auto":
         _choose_search(run)
-    for method, stage in (("lp", bound_by_lp), ("milp", bound_by_milp)):
-        if run.problem.merged.is_exact and run.wants(method):
-            stage(run)
+    elif _cuts_phases(run) and run.wants("lp"):
+        stages.optimize(run)
+    # Linear programs over many inputs are slow, and add little to optimized slopes.
+    if (
+        run.problem.merged.is_exact
+        and run.wants("lp")
+        and not (_cuts_phases(run) and run.options.method == "auto")
+    ):
+        bound_by_lp(run)
+    if run.problem.merged.is_exact and run.wants("milp"):
+        bound_by_milp(run)
+
+
+def _cuts_phases(run: Run) -> bool:
+    """Tell whether there are too many inputs to split, and the networks are known exactly."""
+    merged = run.problem.merged
+    return merged.is_exact and merged.input_size > stages.FEW_INPUTS
 
 
 def _choose_search(run: Run) -> None:
-    """Enumerate where there are few codes, split where there are few inputs."""
+    """Enumerate where there are few codes, split where there are few inputs, cut phases where there are many."""
     if not run.finished and stages.can_enumerate(run):
         stages.enumerate_domain(run)
     if not run.problem.merged.is_exact:
         # Bands do not vanish as cubes shrink, so that the gap may never close.
         if not run.finished:
             stages.split(run, limit_s=_INEXACT_SPLIT_S)
-    elif not run.finished and run.problem.merged.input_size <= stages.FEW_INPUTS:
-        stages.split(run)
+    elif not run.finished:
+        if _cuts_phases(run):
+            search_phases_or_programs(run)
+        else:
+            stages.split(run)
 
 
 def _status(run: Run, *, interrupted: bool) -> Status:

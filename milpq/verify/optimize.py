@@ -13,6 +13,7 @@ from milpq.milp.backends import Backend, choose_backend
 from milpq.milp.encode import Encoder
 from milpq.milp.relax import LpBound, lp_bound, obbt
 from milpq.milp.solve import MilpOptions, MilpResult, SolveProgress, maximize_outputs
+from milpq.search.budget import Budget
 from milpq.search.tree import TreeOptions, tree_search
 from milpq.verify import stages
 from milpq.verify.options import Options
@@ -22,6 +23,14 @@ _TIGHTENING_S: Final = 60.0
 """Seconds of bound tightening where there is no time limit; a share of the time left where there is."""
 
 _LEAST_GAP: Final = 1e-9
+
+_TRIAL_S: Final = 10.0
+"""Seconds of a trial where there is no time limit; a share of the time left where there is."""
+
+_TRIAL_SHARE: Final = 0.1
+
+_WORTHWHILE: Final = 1e-3
+"""Part of the bound that the second search has to take off to go on."""
 
 
 def check_solver(options: Options) -> Backend:
@@ -70,12 +79,36 @@ def bound_by_milp(run: Run) -> None:
     itself.
     """
     if run.options.solver == "auto":
-        _search_tree(run)
+        _search_tree(run, run.part(1.0))
     else:
         _solve_natively(run)
 
 
-def _search_tree(run: Run) -> None:
+def search_phases_or_programs(run: Run) -> None:
+    """Answer for many inputs: tighten slopes, then let two searches show in a trial which one is to go on.
+
+    Cutting phases bounds thousands of nodes a second loosely, linear programs a few tightly; neither wins on every
+    network.  A solver asked for by name takes the place of the second.
+    """
+    stages.optimize(run)
+    if run.finished:
+        return
+    stages.cut_phases(run, _trial(run))
+    if run.finished or run.options.solver != "auto":
+        return
+    before = run.bracket.upper
+    _search_tree(run, _trial(run))
+    if not run.finished and run.bracket.upper > before - _WORTHWHILE * before:
+        stages.cut_phases(run, run.part(1.0))
+
+
+def _trial(run: Run) -> Budget:
+    """Return the budget of a trial."""
+    budget = run.part(_TRIAL_SHARE)
+    return Budget(_TRIAL_S) if budget.time_limit_s is None else budget
+
+
+def _search_tree(run: Run, budget: Budget) -> None:
     """Branch and bound on the linear relaxation (`milpq.search.tree`)."""
     backend, _ = _prepare(run)
     if "duals" not in backend.features:
@@ -101,7 +134,7 @@ def _search_tree(run: Run) -> None:
             pool=run.bracket.pool,
             upper=run.bracket.objectives,
             executor=workers,
-            budget=run.part(1.0),
+            budget=budget,
             on_progress=listen,
         )
     run.bracket.add_witnesses(found.pool)

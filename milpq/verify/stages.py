@@ -10,7 +10,7 @@ import numpy as np
 
 import milpq
 from milpq._arrays import Float64Array
-from milpq.bounds import differential, interval, symbolic
+from milpq.bounds import differential, interval, optimized, symbolic
 from milpq.bounds.values import Bounds
 from milpq.network.nodes import Affine
 from milpq.search.bounding import Bound, fitting
@@ -20,6 +20,7 @@ from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor
 from milpq.search.inputs import FeedableInputs
+from milpq.search.phases import PhaseOptions, phase_search
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
@@ -40,6 +41,11 @@ PROPAGATIONS: Final[dict[str, Bound]] = {
 }
 FEW_INPUTS: Final = 8
 """Up to so many inputs, splitting the region beats a mixed-integer program."""
+
+_OPTIMIZING_S: Final = 60.0
+"""Seconds of slope optimization where there is no time limit; a share of the time left where there is."""
+
+_OPTIMIZING_SHARE: Final = 0.25
 
 _ENUMERATION_S: Final = 60.0
 """Processor seconds that executing every code may take at most, for each job."""
@@ -169,6 +175,42 @@ def _journal(run: Run) -> SearchJournal | None:
         return None
     effort = f"milpq {milpq.__version__}, gap {options.gap!r}, tolerance {options.tolerance!r}"
     return SearchJournal(options.journal, run.problem, effort, resume=options.resume)
+
+
+def optimize(run: Run) -> None:
+    """Tighten the bounds of the root cube by optimized slopes."""
+    run.tell("optimized")
+    assert run.bounds is not None
+    limit = run.part(_OPTIMIZING_SHARE).time_limit_s
+    budget = Budget(_OPTIMIZING_S if limit is None else limit)
+    with run.timed("bound") as watch:
+        run.bounds = optimized(run.problem, run.bounds, stop=lambda: budget.spent)
+    run.commit("optimized", objectives(run, run.bounds), watch.elapsed_s)
+
+
+def cut_phases(run: Run, budget: Budget) -> None:
+    """Search by cutting phases and rounding steps."""
+    run.tell("phases")
+    assert run.bounds is not None
+    options = PhaseOptions(gap=run.options.gap, tolerance=run.options.tolerance, seed=run.options.seed)
+
+    def listen(lower: float, upper: float, open_nodes: int, nodes: int) -> None:
+        run.tell("phases", f"{open_nodes:,} open nodes of {nodes:,}", lower=lower, upper=upper)
+
+    with run.timed("search") as watch, executor(run) as workers:
+        found = phase_search(
+            run.problem,
+            run.bounds,
+            options,
+            pool=run.bracket.pool,
+            executor=workers,
+            budget=budget,
+            on_progress=listen,
+        )
+    run.bracket.add_witnesses(found.pool)
+    run.commit("phases", found.upper, watch.elapsed_s, nodes=found.nodes)
+    if found.status == "interrupted":
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -1,0 +1,190 @@
+"""One step of the search over phases: cut nodes, bound the parts, choose the next cuts.
+
+The step is a pure function of its batch, so that it can run in any process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from milpq._arrays import BoolArray, Float64Array, Int64Array
+from milpq.bounds.hull import Ranges
+from milpq.bounds.lagrangian import Lagrangian, output_objectives
+from milpq.bounds.optimized import FIRST_STEP
+from milpq.bounds.sweep import Choice
+from milpq.bounds.values import Bounds
+from milpq.merge.problem import Problem
+from milpq.search.execution import Execution
+from milpq.search.inputs import FeedableInputs
+from milpq.search.phase_nodes import PhaseNodes, choose_cuts
+from milpq.search.pool import WitnessPool
+
+_ROOT_STEPS: Final = 300
+_LAST_STEPS: Final = 600
+
+_LONGEST: Final = 2
+"""Steps are tripled as often as a bound has stalled, but not more often than this."""
+
+_PROGRESS: Final = 0.01
+"""Part of the first step that a bound has to come down by, or it has stalled."""
+
+_LATER: Final = 0.5
+"""First step of an ascent that goes on from a parent's multipliers, as a part of one from nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhaseWork:
+    """What became of a batch.
+
+    Parameters
+    ----------
+    nodes : PhaseNodes
+        Parts that stay open.
+    highest : float64, shape (objectives,)
+        The highest bound of the parts that need no more work.
+    closed : int
+        Their number.
+    pool : WitnessPool
+        Inputs executed on the way.
+    """
+
+    nodes: PhaseNodes
+    highest: Float64Array
+    closed: int
+    pool: WitnessPool
+
+
+class PhaseStep:
+    """The step; call it with ``(nodes, threshold)``.
+
+    Parameters
+    ----------
+    problem : Problem
+    bounds : Bounds
+        On the whole domain.
+    steps : int
+        Gradient steps for each bound but the first.
+    """
+
+    def __init__(self, problem: Problem, bounds: Bounds, steps: int) -> None:
+        self.relaxation = Lagrangian(problem, bounds)
+        self._steps = steps
+        self._objectives = output_objectives(problem)
+        self._scale = FIRST_STEP * self.relaxation.widths(self._objectives)
+        self._execution = Execution(problem)
+        self._inputs = FeedableInputs(problem)
+        self._problem = problem
+
+    def root(self) -> PhaseWork:
+        """Bound the whole domain, one node for each objective."""
+        count = len(self._objectives)
+        nodes = PhaseNodes(
+            np.repeat(self.relaxation.ranges.array, count, axis=0),
+            np.zeros((count, 2 * self.relaxation.open), dtype=np.float32),
+            np.arange(count, dtype=np.int64),
+            np.full(count, np.inf),
+            np.zeros(count, dtype=np.int64),
+            np.full(count, -1, dtype=np.int64),
+            np.zeros(count, dtype=np.int64),
+            np.zeros(count),
+            np.zeros(count),
+        )
+        return self._bounded(nodes, np.full(count, -np.inf), self._scale, _ROOT_STEPS)
+
+    def __call__(self, batch: tuple[PhaseNodes, Float64Array]) -> PhaseWork:
+        """Cut and bound nodes.
+
+        Parameters
+        ----------
+        batch : (nodes, threshold)
+            The threshold, shape (objectives,), is the bound at which a node needs no more work.
+        """
+        nodes, threshold = batch
+        ranges, origin = nodes.halves()
+        ranges, empty = ranges.closed()
+        parents = nodes.select(origin)
+        upper = np.where(empty, -np.inf, parents.upper)
+        parts = PhaseNodes(
+            ranges.array,
+            parents.multipliers,
+            parents.objective,
+            upper,
+            parents.stalled,
+            np.full(len(upper), -1, dtype=np.int64),
+            parents.side,
+            parents.below,
+            parents.above,
+        )
+        parts = parts.select(np.flatnonzero(~empty))
+        return self._bounded(parts, threshold, _LATER * self._scale, self._steps, closed=int(empty.sum()))
+
+    def _bounded(
+        self, nodes: PhaseNodes, threshold: Float64Array, scale: Float64Array, steps: int, *, closed: int = 0
+    ) -> PhaseWork:
+        """Bound nodes and choose their cuts."""
+        highest = np.full(len(self._objectives), -np.inf)
+        pool = WitnessPool.empty(self._problem)
+        if not len(nodes):
+            return PhaseWork(nodes, highest, closed, pool)
+        nodes, mean = self._ascended(nodes, scale, steps)
+        pool = self._execute(mean, pool)
+        cuts = choose_cuts(self.relaxation, Ranges(nodes.ranges), mean)
+        nodes = replace(nodes, neuron=cuts.neuron, side=cuts.side, below=cuts.below, above=cuts.above)
+        uncut = np.flatnonzero((nodes.upper > threshold[nodes.objective]) & (nodes.neuron < 0))
+        if len(uncut):
+            # Nothing to cut, so all that is left is to come closer to the optimum of the relaxation.
+            last, _ = self._ascended_together(nodes.select(uncut), scale, _LAST_STEPS)
+            nodes.upper[uncut] = last.upper
+        open_: BoolArray = (nodes.upper > threshold[nodes.objective]) & (nodes.neuron >= 0)
+        np.maximum.at(highest, nodes.objective[~open_], nodes.upper[~open_])
+        kept = nodes.select(np.flatnonzero(open_))
+        return PhaseWork(kept, highest, closed + len(nodes) - len(kept), pool)
+
+    def _ascended(self, nodes: PhaseNodes, scale: Float64Array, steps: int) -> tuple[PhaseNodes, Choice]:
+        """Return the nodes with better multipliers and bounds, and what their relaxation preferred.
+
+        Nodes whose bound has stalled get longer ascents: most of them are empty, and show it late.
+        """
+        effort = np.minimum(nodes.stalled, _LONGEST)
+        parts: list[PhaseNodes] = []
+        means: list[Choice] = []
+        order: list[Int64Array] = []
+        for level in np.unique(effort):
+            rows = np.flatnonzero(effort == level)
+            part, mean = self._ascended_together(nodes.select(rows), scale, steps * 3 ** int(level))
+            parts.append(part)
+            means.append(mean)
+            order.append(rows)
+        back = np.argsort(np.concatenate(order))
+        mean = Choice(
+            np.concatenate([part.x for part in means])[back],
+            np.concatenate([part.points for part in means], axis=1)[:, back],
+            np.concatenate([part.weights for part in means], axis=1)[:, back],
+            np.concatenate([part.multipliers for part in means])[back],
+        )
+        return PhaseNodes.concatenate(parts).select(back), mean
+
+    def _ascended_together(
+        self, nodes: PhaseNodes, scale: Float64Array, steps: int
+    ) -> tuple[PhaseNodes, Choice]:
+        relaxation, ranges = self.relaxation, Ranges(nodes.ranges)
+        objectives = self._objectives.select(nodes.objective)
+        points = relaxation.points(ranges)
+        found = relaxation.ascend(
+            objectives, nodes.multipliers, points, ranges, scale[nodes.objective], steps
+        )
+        upper = np.minimum(nodes.upper, relaxation.certify(objectives, found.multipliers, points))
+        with np.errstate(invalid="ignore"):
+            progress = nodes.upper - upper > _PROGRESS * scale[nodes.objective]
+        stalled = np.where(progress, 0, nodes.stalled + 1)
+        return replace(nodes, multipliers=found.multipliers, upper=upper, stalled=stalled), found.mean
+
+    def _execute(self, mean: Choice, pool: WitnessPool) -> WitnessPool:
+        """Run both networks on the inputs that the relaxed problems preferred."""
+        points = self._inputs.snap(mean.x.astype(np.float64))
+        levels = self._inputs.levels(points)
+        given = None if self._problem.domain.integer is None else levels
+        return pool.update(points, levels, self._execution.run(points, given), self._execution.error)

@@ -1,0 +1,291 @@
+"""Branch and bound over phases and rounding steps: for inputs too many to split.
+
+Nodes are bounded by Lagrangian relaxation (`milpq.bounds.lagrangian`), many at once; the worst are cut next.
+
+References: Wang et al., *Beta-CROWN*, NeurIPS 2021, for branch and bound on batches of phases.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from milpq._arrays import Float64Array, frozen
+from milpq.bounds.values import Bounds
+from milpq.errors import SoundnessError, UsageError
+from milpq.merge import Problem
+from milpq.search.budget import Budget
+from milpq.search.executor import Executor, SerialExecutor
+from milpq.search.phase_nodes import PhaseNodes
+from milpq.search.phase_step import PhaseStep, PhaseWork
+from milpq.search.pool import WitnessPool
+from milpq.search.witness import WitnessOptions, search_witnesses
+
+PhaseStatus: TypeAlias = Literal["closed", "certified", "violated", "exhausted", "limit", "interrupted"]
+"""``closed``: the gap is reached.  ``exhausted``: no node is left that a cut could improve, yet the gap is not
+reached.  ``limit``: time or nodes ran out."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseOptions:
+    """How to search.
+
+    Parameters
+    ----------
+    gap : float
+        Stop at ``upper <= lower·(1 + gap)``.
+    tolerance : float or None
+        Stop once the largest ``|f_q − f|`` is known to be at most, or above, this.
+    max_nodes : int or None
+        Stop after bounding so many.
+    memory_bytes : int
+        Room for open nodes; once it is taken the search goes depth first.
+    batch : int
+        Nodes cut in one job.
+    jobs_per_round : int
+    steps : int
+        Gradient steps for the bound of a node.
+    witness_evaluations : int
+        Executions of each local witness search; 0 for none.
+    witness_rounds : int
+        Rounds between two of them.
+    seed : int
+    """
+
+    gap: float = 1e-3
+    tolerance: float | None = None
+    max_nodes: int | None = None
+    memory_bytes: int = 1 << 29
+    batch: int = 64
+    jobs_per_round: int = 2
+    steps: int = 20
+    witness_evaluations: int = 2_000
+    witness_rounds: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.gap >= 0.0 or min(self.batch, self.jobs_per_round, self.witness_rounds) < 1:
+            raise UsageError("search over phases: counts must be positive and the gap not negative")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhaseResult:
+    """A bracket on every objective, valid whenever the search stopped.
+
+    Parameters
+    ----------
+    upper : float64, shape (objectives,)
+        Those of objectives that did not matter for the largest difference may be loose.
+    pool : WitnessPool
+    nodes, open_nodes : int
+        Bounded altogether, and left.
+    """
+
+    status: PhaseStatus
+    upper: Float64Array
+    pool: WitnessPool
+    nodes: int
+    open_nodes: int
+    time_s: float
+
+
+def phase_search(
+    problem: Problem,
+    bounds: Bounds,
+    options: PhaseOptions | None = None,
+    *,
+    pool: WitnessPool | None = None,
+    upper: Float64Array | None = None,
+    executor: Executor | None = None,
+    budget: Budget | None = None,
+    on_progress: Callable[[float, float, int, int], None] | None = None,
+) -> PhaseResult:
+    """Search by cutting phases and rounding steps.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        On the whole domain; the tighter, the better.
+    pool, upper, executor, budget
+        As for `milpq.search.split.split_search`.
+    on_progress : callable, optional
+        Given lower and upper bound on the largest ``|f_q − f|``, open nodes and all nodes.
+
+    Returns
+    -------
+    PhaseResult
+        Also after ``KeyboardInterrupt``, with the bracket of the last round.
+
+    Raises
+    ------
+    SoundnessError
+        An executed input exceeds the bound of its objective.
+
+    *Soundness:* a node is only ever replaced by two parts that cover it, and leaves the open set only with
+    its bound entered into the upper bound reported.
+    """
+    options = options or PhaseOptions()
+    search = _Search(
+        problem,
+        options,
+        pool or WitnessPool.empty(problem),
+        upper,
+        executor or SerialExecutor(),
+        budget or Budget(),
+    )
+    search.on_progress = on_progress
+    try:
+        search.begin(bounds)
+        status = search.run()
+    except KeyboardInterrupt:
+        status = "interrupted"
+    return search.result(status)
+
+
+class _Search:
+    """State of one search."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        options: PhaseOptions,
+        pool: WitnessPool,
+        upper: Float64Array | None,
+        executor: Executor,
+        budget: Budget,
+    ) -> None:
+        self._problem, self._options, self._executor, self._budget = problem, options, executor, budget
+        self._pool = pool
+        count = 2 * len(problem.outputs)
+        self._upper: Float64Array = np.full(count, np.inf) if upper is None else upper.copy()
+        self._closed: Float64Array = np.full(count, -np.inf)
+        self._heap: list[tuple[float, int, PhaseNodes]] = []
+        self._nodes = self._rounds = self._bytes = 0
+        self._work: PhaseStep | None = None
+        self.on_progress: Callable[[float, float, int, int], None] | None = None
+
+    def begin(self, bounds: Bounds) -> None:
+        """Bound the whole domain."""
+        difference, outputs = bounds.difference, self._problem.outputs
+        known = np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
+        self._upper = np.minimum(self._upper, known)
+        self._work = PhaseStep(self._problem, bounds, self._options.steps)
+        self._commit([], [self._work.root()])
+
+    def run(self) -> PhaseStatus:
+        """Work until something says stop."""
+        assert self._work is not None
+        while True:
+            status = self._status()
+            if status is not None:
+                return status
+            taken = self._take()
+            threshold = self._threshold()
+            size = min(self._options.batch, self._work.relaxation.rows)
+            parts = [taken[i : i + size] for i in range(0, len(taken), size)]
+            jobs = [(PhaseNodes.concatenate([node for _, _, node in part]), threshold) for part in parts]
+            done = 0
+            works: list[PhaseWork] = []
+            try:
+                for work in self._executor.map(self._work, jobs, self._budget):
+                    works.append(work)
+                    done += 1
+            finally:
+                # What was taken and not replaced stays open, whatever stopped the round.
+                self._commit([entry for part in parts[done:] for entry in part], works)
+            self._rounds += 1
+            if self._rounds % self._options.witness_rounds == 0:
+                self._look_around()
+
+    def result(self, status: PhaseStatus) -> PhaseResult:
+        """Return the bracket as of the last commit."""
+        return PhaseResult(
+            status,
+            frozen(self._upper.copy()),
+            self._pool,
+            self._nodes,
+            len(self._heap),
+            self._budget.elapsed_s,
+        )
+
+    def _threshold(self) -> Float64Array:
+        lower = self._pool.largest
+        threshold = lower * (1.0 + self._options.gap)
+        if self._options.tolerance is not None:
+            threshold = max(threshold, self._options.tolerance)
+        return np.full(len(self._upper), threshold)
+
+    def _take(self) -> list[tuple[float, int, PhaseNodes]]:
+        """Remove the nodes to cut next: the worst, or the youngest while memory is short."""
+        count = self._options.batch * self._options.jobs_per_round
+        if self._bytes > self._options.memory_bytes:
+            self._heap.sort(key=lambda entry: entry[1])
+            taken = self._heap[-self._options.batch :]
+            del self._heap[-self._options.batch :]
+            heapq.heapify(self._heap)
+        else:
+            taken = [heapq.heappop(self._heap) for _ in range(min(count, len(self._heap)))]
+        self._bytes -= sum(node.size_bytes for _, _, node in taken)
+        return taken
+
+    def _commit(self, back: list[tuple[float, int, PhaseNodes]], works: list[PhaseWork]) -> None:
+        for work in works:
+            self._pool = self._pool.join(work.pool)
+        threshold = self._threshold()
+        for entry in back:
+            heapq.heappush(self._heap, entry)
+            self._bytes += entry[2].size_bytes
+        for work in works:
+            self._closed = np.maximum(self._closed, work.highest)
+            for row in range(len(work.nodes)):
+                node = work.nodes.select(np.array([row]))
+                upper, objective = float(node.upper[0]), int(node.objective[0])
+                if upper <= threshold[objective]:
+                    self._closed[objective] = max(self._closed[objective], upper)
+                    continue
+                heapq.heappush(self._heap, (-upper, self._nodes + row, node))
+                self._bytes += node.size_bytes
+            self._nodes += len(work.nodes) + work.closed
+        highest = self._closed.copy()
+        for negative, _, node in self._heap:
+            objective = int(node.objective[0])
+            highest[objective] = max(highest[objective], -negative)
+        self._upper = np.minimum(self._upper, highest)
+        wrong = np.flatnonzero(self._pool.lower > self._upper)
+        if len(wrong):
+            k = int(wrong[0])
+            raise SoundnessError(
+                f"a witness shows {float(self._pool.lower[k])!r} for objective {k}, above its upper bound "
+                f"{float(self._upper[k])!r} of the search over phases"
+            )
+        if self.on_progress is not None:
+            self.on_progress(self._pool.largest, float(self._upper.max()), len(self._heap), self._nodes)
+
+    def _status(self) -> PhaseStatus | None:
+        """Return why to stop, or None."""
+        tolerance, options = self._options.tolerance, self._options
+        if tolerance is not None and self._pool.largest > tolerance:
+            return "violated"
+        if self._upper.max() <= self._threshold().max():
+            return "closed" if tolerance is None else "certified"
+        if not self._heap:
+            return "exhausted"
+        if options.max_nodes is not None and self._nodes >= options.max_nodes:
+            return "limit"
+        if self._budget.spent:
+            return "interrupted" if self._budget.cancelled() else "limit"
+        return None
+
+    def _look_around(self) -> None:
+        """Search for better witnesses near the known ones."""
+        if not self._options.witness_evaluations:
+            return
+        options = WitnessOptions(
+            evaluations=self._options.witness_evaluations, seed=self._options.seed + self._rounds
+        )
+        budget = self._budget.part(self._options.witness_evaluations)
+        self._pool = search_witnesses(self._problem, options, pool=self._pool, budget=budget)

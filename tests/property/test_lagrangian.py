@@ -1,0 +1,230 @@
+"""Lagrangian bounds and the search over phases: every execution lies below them, in exact arithmetic."""
+
+from __future__ import annotations
+
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from exact import Exact
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_pairs import all_codes, float_network, perturbed, quantized, residual_pair, sample, some_pair
+from random_pairs import box as cube
+
+from milpq.bounds import differential, interval, optimized
+from milpq.bounds.hull import Ranges
+from milpq.bounds.lagrangian import Lagrangian, Objectives, output_objectives
+from milpq.merge import Problem
+from milpq.search.budget import Budget
+from milpq.search.executor import ProcessExecutor
+from milpq.search.phase_nodes import choose_cuts
+from milpq.search.phase_step import PhaseStep
+from milpq.search.phases import PhaseOptions, phase_search
+
+SEEDS = st.integers(0, 100_000)
+
+
+def faces(relaxation: Lagrangian, values: list) -> np.ndarray:
+    """Return the exact ``(a, v, d)`` of all open neurons at one input, shape (3, open)."""
+    parts = [
+        np.stack([values[source][0], values[source][1], values[source][1] - values[source][0]])[
+            :, layer.neurons
+        ]
+        for layer, source in zip(relaxation.layers, relaxation.sources, strict=True)
+    ]
+    return np.concatenate([np.zeros((3, 0)), *parts], axis=1)
+
+
+def around(rng: np.random.Generator, relaxation: Lagrangian, exact: np.ndarray) -> Ranges:
+    """Return ranges of a node that holds one execution: each end moved towards it by some part of the way."""
+    array = relaxation.ranges.array.copy()
+    for face in range(3):
+        value = exact[face].astype(np.float64)
+        part = rng.choice([0.0, 0.5, 1.0], size=(2, relaxation.open))
+        low, high = array[0, 2 * face], array[0, 2 * face + 1]
+        new = low + part[0] * (value - low), high + part[1] * (value - high)
+        size = 1e-12 * (1 + np.abs(value))
+        array[0, 2 * face] = np.maximum(low, np.minimum(new[0], value) - size)
+        array[0, 2 * face + 1] = np.minimum(high, np.maximum(new[1], value) + size)
+    return Ranges(array).closed()[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_nodes_bound_the_executions_they_hold(seed):
+    rng = np.random.default_rng(seed)
+    problem = some_pair(seed)
+    exact = Exact(problem)
+    relaxation = Lagrangian(problem, interval(problem, problem.domain.root))
+    objectives = output_objectives(problem)
+    x = sample(rng, problem, 8)[rng.integers(8)]
+    values = exact.values(x)
+    ranges = around(rng, relaxation, faces(relaxation, values))
+    points = relaxation.points(ranges)
+    a, v = values[problem.merged.output]
+    truth = np.concatenate([(v - a)[problem.outputs], (a - v)[problem.outputs]])
+    wild = rng.normal(size=(len(objectives), 2 * relaxation.open)).astype(np.float32)
+    found = relaxation.ascend(objectives, 0 * wild, points, ranges, np.full(len(objectives), 0.1), 20)
+    for multipliers in (0 * wild, wild, 1e3 * wild, found.multipliers):
+        upper = relaxation.certify(objectives, multipliers, points)
+        assert all(Fraction(float(end)) >= t for end, t in zip(upper, truth, strict=True))
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_cuts_lose_no_execution(seed):
+    rng = np.random.default_rng(seed)
+    problem = some_pair(seed)
+    step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
+    relaxation = step.relaxation
+    nodes = step.root().nodes
+    if not len(nodes):
+        return
+    halves, origin = nodes.halves()
+    assert sorted(origin.tolist()) == sorted(2 * list(range(len(nodes))))
+    exact = Exact(problem)
+    for x in sample(rng, problem, 10):
+        values = faces(relaxation, exact.values(x))
+        inside = np.all(
+            [
+                (halves.array[:, 2 * face] <= values[face]) & (values[face] <= halves.array[:, 2 * face + 1])
+                for face in range(3)
+            ],
+            axis=(0, 2),
+        )
+        for node in range(len(nodes)):
+            assert inside[origin == node].any()
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_optimized_bounds_hold_and_tighten(block):
+    for seed in range(5 * block, 5 * block + 5):
+        problem = some_pair(seed)
+        rng = np.random.default_rng(seed)
+        known = differential(problem, problem.domain.root)
+        found = optimized(problem, known, steps=20)
+        exact = Exact(problem)
+        for x in sample(rng, problem, 6):
+            for value, (a, v) in zip(found.values, exact.values(x), strict=True):
+                for side, truth in (
+                    (value.float_side, a),
+                    (value.quantized_side, v),
+                    (value.difference, v - a),
+                ):
+                    assert all(side.lower[0] <= truth) and all(truth <= side.upper[0])
+        for before, after in zip(known.values, found.values, strict=True):
+            assert (after.difference.upper <= before.difference.upper).all()
+            assert (after.difference.lower >= before.difference.lower).all()
+
+
+def test_optimized_slopes_pay_on_a_deep_pair():
+    rng = np.random.default_rng(3)
+    network = float_network(rng, [12, 16, 16, 16, 1], (0.0, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 1e-3), cube(-0.3, 0.3, 12))
+    known = differential(problem, problem.domain.root).difference
+    found = optimized(problem, differential(problem, problem.domain.root)).difference
+    assert float((found.upper - found.lower).max()) < 0.9 * float((known.upper - known.lower).max())
+
+
+def test_skips_are_followed():
+    rng = np.random.default_rng(0)
+    first, second = residual_pair(rng)
+    problem = Problem.create(first, second, cube(-0.5, 0.5, 3))
+    exact = Exact(problem)
+    known = optimized(problem, differential(problem, problem.domain.root))
+    found = phase_search(problem, known, PhaseOptions(max_nodes=200, batch=8))
+    for x in sample(rng, problem, 20):
+        a, v = exact.values(x)[problem.merged.output]
+        assert all(Fraction(float(u)) >= t for u, t in zip(found.upper, [*(v - a), *(a - v)], strict=True))
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS)
+def test_on_codes_the_search_stays_above_the_enumerated_extremes(seed):
+    rng = np.random.default_rng(seed)
+    target = ["tflm", "ort", "litert-ref", "pow2-half-up"][rng.integers(4)]
+    options = [{}, {"raw_output": True}, {"stretch": 0.4}, {"lookup": True}][rng.integers(4)]
+    network = float_network(rng, [[2, 4, 2], [2, 4, 3, 1]][rng.integers(2)], (0.0, np.inf))
+    other = quantized(rng, network, target, bits=int(rng.integers(4, 9)), **options)
+    problem = Problem.create(network, other, cube(-0.5, 0.5, 2), "codes")
+    differences, _ = problem.differences(all_codes(problem))
+    truth = np.concatenate([differences.max(axis=0), -differences.min(axis=0)])
+    known = differential(problem, problem.domain.root)
+    root = np.concatenate(
+        [known.difference.upper[0, problem.outputs], -known.difference.lower[0, problem.outputs]]
+    )
+    found = phase_search(problem, known, PhaseOptions(max_nodes=100, batch=8, witness_evaluations=100))
+    assert (truth <= found.upper + 1e-12).all()
+    assert (found.upper <= root + 1e-12).all()
+    assert (found.pool.lower <= truth + 1e-12).all()
+
+
+def test_a_real_pair_is_solved_and_processes_give_the_same():
+    rng = np.random.default_rng(6)
+    network = float_network(rng, [3, 5, 5, 1], (0.0, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 1e-3), cube(-0.2, 0.2, 3))
+    known = optimized(problem, differential(problem, problem.domain.root))
+    options = PhaseOptions(gap=0.1, batch=16, max_nodes=1000)
+    found = phase_search(problem, known, options)
+    assert found.status in ("closed", "exhausted")
+    assert found.pool.largest <= found.upper.max() <= 1.1 * found.pool.largest * (1 + 1e-12)
+    assert found.upper.max() < max(known.difference.upper.max(), -known.difference.lower.min())
+    with ProcessExecutor(1) as workers:
+        again = phase_search(problem, known, options, executor=workers)
+    np.testing.assert_array_equal(found.upper, again.upper)
+    assert found.nodes == again.nodes
+
+
+def test_limits_and_tolerances():
+    rng = np.random.default_rng(6)
+    network = float_network(rng, [10, 12, 12, 2], (0.0, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 1e-3), cube(-0.4, 0.4, 10))
+    known = differential(problem, problem.domain.root)
+    loose = phase_search(problem, known, PhaseOptions(max_nodes=1))
+    assert loose.status == "limit"
+    upper = float(loose.upper.max())
+    assert phase_search(problem, known, PhaseOptions(tolerance=1.01 * upper)).status == "certified"
+    assert phase_search(problem, known, PhaseOptions(tolerance=0.0)).status == "violated"
+    stopped = phase_search(problem, known, budget=Budget(cancelled=lambda: True))
+    assert stopped.status == "interrupted"
+    assert stopped.upper.max() <= upper * (1 + 1e-12)
+    shallow = phase_search(problem, known, PhaseOptions(max_nodes=200, memory_bytes=0))
+    assert shallow.upper.max() <= upper * (1 + 1e-12)
+
+
+def test_a_decided_problem_has_nothing_to_cut():
+    rng = np.random.default_rng(7)
+    network = float_network(rng, [3, 4, 2], (-np.inf, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 1e-2), cube(-1.0, 1.0, 3))
+    found = phase_search(problem, interval(problem, problem.domain.root))
+    assert found.status in ("closed", "exhausted")
+    assert found.open_nodes == 0
+
+
+def test_steps_survive_pickling():
+    problem = some_pair(4)
+    step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
+    first, second = step.root(), pickle.loads(pickle.dumps(step)).root()
+    np.testing.assert_array_equal(first.nodes.upper, second.nodes.upper)
+
+
+def test_inner_objectives_are_bounded():
+    problem = some_pair(11)
+    relaxation = Lagrangian(problem, differential(problem, problem.domain.root))
+    for source, layer in zip(relaxation.sources, relaxation.layers, strict=True):
+        if not len(layer.neurons):
+            continue
+        neurons = layer.neurons
+        one, none = np.ones(len(neurons)), np.zeros(len(neurons))
+        objectives = Objectives(source, neurons, none, one)
+        points = relaxation.points(relaxation.ranges, source)
+        start = np.zeros((len(neurons), 2 * relaxation.open), dtype=np.float32)
+        found = relaxation.ascend(objectives, start, points, relaxation.ranges, 0.01 * one, 30)
+        upper = relaxation.certify(objectives, found.multipliers, points)
+        cuts = choose_cuts(
+            relaxation, Ranges(np.repeat(relaxation.ranges.array, len(one), axis=0)), found.mean
+        )
+        assert np.isfinite(upper).all()
+        assert cuts.neuron.shape == upper.shape
