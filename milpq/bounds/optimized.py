@@ -62,7 +62,7 @@ def optimized(
         else:
             residue = ready.residues[index]
             source = values[node.source]
-            band = None if residue is None else residue_band(residue, source)
+            band = residue_band(node, residue, source)
             values[value] = values[value].intersect(activation_bounds(node, band, source), what)
     result = Bounds(tuple(values), bounds.output)
     if stop():
@@ -123,6 +123,8 @@ def bound_objectives(
         rows = slice(start, start + relaxation.rows)
         part = objectives.select(rows)
         nothing = np.zeros((len(part), 2 * relaxation.open), dtype=np.float32)
-        found = relaxation.ascend(part, nothing, points, relaxation.ranges, FIRST_STEP * width[rows], steps)
+        found = relaxation.ascend(
+            part, nothing, points, relaxation.ranges, FIRST_STEP * width[rows], steps, stop
+        )
         upper[rows] = relaxation.certify(part, found.multipliers, points)
     return upper

@@ -24,7 +24,7 @@ _TIGHTENING_S: Final = 60.0
 
 _LEAST_GAP: Final = 1e-9
 
-_TRIAL_S: Final = 10.0
+_TRIAL_S: Final = 5.0
 """Seconds of a trial where there is no time limit; a share of the time left where there is."""
 
 _TRIAL_SHARE: Final = 0.1
