@@ -91,6 +91,13 @@ class Zonotope:
         return CubeBounds(found.upper, found.score, found.towards, found.values)
 
 
+def compile_ahead(problem: Problem) -> None:
+    """Have the bounding of a problem compiled, which takes seconds once on every machine, before time counts."""
+    bounding = fitting(problem)
+    if isinstance(bounding, Zonotope):
+        bounding(problem, problem.domain.root, np.full(2 * len(problem.outputs), np.inf))
+
+
 def fitting(problem: Problem) -> Bounding:
     """Return the bounding that suits the size of a problem."""
     if problem.merged.input_size <= FEW_INPUTS and supports(problem.merged):

@@ -15,6 +15,7 @@ from milpq.formats._files import PathLike
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
+from milpq.search.bounding import compile_ahead
 from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
 from milpq.verify import stages
@@ -153,6 +154,8 @@ def bound(
     if widening is not None and tolerance is not None:
         # Decided in real arithmetic with room for what float32 changes.
         options = replace(options, tolerance=max(0.0, tolerance - float(widening.max()) * (1 + 1e-9)))
+    if method == "auto":
+        compile_ahead(problem)
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
