@@ -144,6 +144,11 @@ def _load(declared: DeclaredNetwork, path: Path) -> FloatNetwork:
             f"{path}: maps {network.input_size} numbers to {network.output_size}, but network {declared.name!r} is "
             f"declared to map {declared.input.size} to {declared.output.size}"
         )
+    if network.note:
+        # Such as a final sigmoid or softmax that the reader leaves out: the query speaks of what comes behind it.
+        raise UnsupportedModelError(
+            f"{path}: {network.note}; a query speaks of the output of the file itself"
+        )
     return network
 
 

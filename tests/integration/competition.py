@@ -39,8 +39,10 @@ def write_query(path: Path, *assertions: str, relation: str = "isomorphic-to") -
     return path
 
 
-def write_network(path: Path, seed: int, change: float = 0.0, hidden: int = 6) -> Path:
-    """Write a ReLU network 3-hidden-2 as ONNX; `change` moves its weights."""
+def write_network(
+    path: Path, seed: int, change: float = 0.0, hidden: int = 6, end: str | None = None
+) -> Path:
+    """Write a ReLU network 3-hidden-2 as ONNX; `change` moves its weights, `end` is a last operator."""
     rng = np.random.default_rng(seed)
     shapes = {"W0": (3, hidden), "B0": (hidden,), "W1": (hidden, 2), "B1": (2,)}
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -55,7 +57,8 @@ def write_network(path: Path, seed: int, change: float = 0.0, hidden: int = 6) -
             node("Flatten", ["x"], ["flat"]),
             node("Gemm", ["flat", "W0", "B0"], ["a"]),
             node("Relu", ["a"], ["h"]),
-            node("Gemm", ["h", "W1", "B1"], ["y"]),
+            node("Gemm", ["h", "W1", "B1"], ["y" if end is None else "z"]),
+            *([] if end is None else [node(end, ["z"], ["y"])]),
         ],
         "small",
         [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1, 3])],

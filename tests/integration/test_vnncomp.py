@@ -152,6 +152,18 @@ def test_networks_of_other_shapes_stay_unknown(milpq: Milpq, models: dict[str, P
     assert _run(milpq, models, query)[:2] == (0, "unknown\n")
 
 
+@pytest.mark.parametrize("end", ["Sigmoid", "Softmax"])
+def test_an_output_that_the_reader_leaves_out_is_never_judged(milpq: Milpq, tmp_path: Path, end: str) -> None:
+    """Before a sigmoid the networks differ by more than they do behind it, where the query speaks."""
+    models = {
+        "f": write_network(tmp_path / "f.onnx", 0, end=end),
+        "g": write_network(tmp_path / "g.onnx", 0, change=0.02, end=end),
+    }
+    query = write_query(tmp_path / "q.vnnlib", BOX, SAME_INPUT, "(assert (> Y_f[0] 1.5))\n")
+    code, result, said = _run(milpq, models, query)
+    assert (code, result) == (0, "unknown\n"), said
+
+
 def test_the_time_is_kept(milpq: Milpq, models: dict[str, Path], largest: float, tmp_path: Path) -> None:
     # Just above the truth in the sixth digit: nothing decides it soon.
     query = write_query(tmp_path / "q.vnnlib", BOX, SAME_INPUT, f"(assert (> Y_g[0] (+ Y_f[1] {largest!r})))")
