@@ -11,8 +11,9 @@ from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError
 from milpq.formats._float_builder import repeat_rows
 from milpq.formats._onnx_quantized_values import Codes, Dequantized, QuantizedStep, Stored
+from milpq.formats._onnx_windows import sliding_windows
 from milpq.formats._quantized_builder import LinearPart, pairs_saturate
-from milpq.network.geometry import Windows, convolution_matrix, same_padding
+from milpq.network.geometry import convolution_matrix
 from milpq.rounding.requantization import Operator
 
 
@@ -135,6 +136,11 @@ def dequantized(step: QuantizedStep, position: int) -> Codes:
         raise step.unsupported(
             f"computes in float on an input {position} that no DequantizeLinear gives; quantize every layer"
         )
+    if source.codes.kind == "int8" and not source.codes.by_quantize:
+        raise step.unsupported(
+            "computes in float on int8 codes that no QuantizeLinear made, which ONNX Runtime may run in several ways; "
+            "use QDQ or QOperator format throughout"
+        )
     return step.layer_input(source.codes)
 
 
@@ -187,27 +193,3 @@ def convolution(
     rows = codes.astype(np.int64).reshape(outputs, -1)
     part = linear_part(step, source, weights, rows, bias, operator, place, converted=converted)
     return part, (1, outputs, *windows.result)
-
-
-def sliding_windows(step: QuantizedStep, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> Windows:
-    """Return the windows that a convolution or pool states by its attributes."""
-    rank = len(spatial)
-    ones = [1] * rank
-    strides = tuple(step.integer_list("strides") or ones)
-    dilations = tuple(step.integer_list("dilations") or ones)
-    pads = step.integer_list("pads") or [0] * (2 * rank)
-    stated = tuple(step.integer_list("kernel_shape") or kernel)
-    mode = step.options.get("auto_pad", "NOTSET")
-    if stated != kernel or {len(strides), len(dilations), len(kernel)} != {rank} or len(pads) != 2 * rank:
-        raise step.damaged("its kernel_shape, strides, dilations or pads do not fit its input")
-    padding = tuple(zip(pads[:rank], pads[rank:], strict=True))
-    if mode not in {"NOTSET", "VALID", "SAME_UPPER"}:
-        raise step.unsupported(f"uses auto_pad {mode}; state its pads")
-    if mode == "SAME_UPPER":
-        padding = same_padding(spatial, kernel, strides, dilations)
-    try:
-        return Windows.of(
-            spatial, kernel, strides, dilations, padding, ceiling=bool(step.options.get("ceil_mode", 0))
-        )
-    except ValueError as error:
-        raise InvalidNetworkError(f"{step.where}: {error}") from error

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from milpq._arrays import Int64Array
 from milpq.errors import InvalidNetworkError
+from milpq.formats._onnx_quantized_images import IMAGE_HANDLERS
 from milpq.formats._onnx_quantized_operands import (
     convolution,
     dequantized,
@@ -47,7 +48,7 @@ def _quantize(step: QuantizedStep) -> QValue:
     grid, kind = step.grid(1, 2, "int8" if step.options.get("output_dtype") == 3 else "uint8")
     if isinstance(source, RealInput):
         step.builder.begin(grid, step.where)
-        return Codes(0, source.shape, kind)
+        return Codes(0, source.shape, kind, by_quantize=True)
     if isinstance(source, Dequantized):
         codes = source.codes
         if codes.sigmoid or step.builder.grid(codes.value) == grid:
@@ -57,7 +58,7 @@ def _quantize(step: QuantizedStep) -> QValue:
         )
     if isinstance(source, Pending):
         _check_absorbed(step, source, grid)
-        return Codes(source.settle(grid), source.shape, kind)
+        return Codes(source.settle(grid), source.shape, kind, by_quantize=True)
     raise step.unsupported("quantizes a constant or codes")
 
 
@@ -253,7 +254,7 @@ def _sigmoid(step: QuantizedStep) -> QValue:
     if step.keep_final_activation:
         raise step.unsupported("is not executed by milpq for ONNX Runtime; remove it from the file")
     if isinstance(source, Pending):
-        return Dequantized(Codes(source.settle(None), source.shape, "int8", step.where))
+        return Dequantized(Codes(source.settle(None), source.shape, "int8", sigmoid=step.where))
     if isinstance(source, Dequantized):
         return Dequantized(replace(source.codes, sigmoid=step.where))
     raise step.unsupported("reads what no operator before it computes")
@@ -292,6 +293,7 @@ def _constant(step: QuantizedStep) -> QValue:
 
 
 HANDLERS: Final[dict[tuple[str, str], Callable[[QuantizedStep], QValue]]] = {
+    **IMAGE_HANDLERS,
     ("", "Clip"): _clip,
     ("", "Constant"): _constant,
     ("", "Conv"): _conv,
@@ -316,7 +318,6 @@ HANDLERS: Final[dict[tuple[str, str], Callable[[QuantizedStep], QValue]]] = {
 }
 
 REMEDIES: Final = {
-    "Add": "use Gemm with a bias instead of MatMul and Add",
     "Softmax": "end the network before the Softmax (its inputs, the logits, are what milpq compares)",
     "QLinearSoftmax": "end the network before the Softmax (its inputs, the logits, are what milpq compares)",
 }

@@ -24,12 +24,26 @@ class RealInput:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """A tensor of codes; its grid is the builder's.  After a dropped sigmoid, `sigmoid` names it."""
+    """A tensor of codes; its grid is the builder's.
+
+    Parameters
+    ----------
+    by_quantize : bool
+        Whether a QuantizeLinear made them; ONNX Runtime turns such int8 codes into uint8 on x86.
+    sigmoid : str
+        Names the sigmoid that was left out before.
+    """
 
     value: int
     shape: tuple[int, ...]
     kind: Kind
+    by_quantize: bool = False
     sigmoid: str = ""
+
+    @property
+    def as_unsigned(self) -> bool:
+        """Tell whether ONNX Runtime computes with these codes plus 128."""
+        return self.by_quantize and self.kind == "int8"
 
 
 @dataclass(frozen=True, slots=True)

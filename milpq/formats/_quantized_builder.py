@@ -13,7 +13,18 @@ from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS
 from milpq.network.nodes import entries
-from milpq.network.quantized_model import QuantizedLayer, QuantizedLinear, QuantizedLookup, QuantizedModel
+from milpq.network.quantized_model import (
+    QuantizedAverage,
+    QuantizedLayer,
+    QuantizedLinear,
+    QuantizedLookup,
+    QuantizedMaximum,
+    QuantizedModel,
+    QuantizedOffset,
+    QuantizedSum,
+)
+from milpq.rounding.activation import Activation, CodeRange
+from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel
 from milpq.rounding.requantization import Operator, Requantization
 
 Kind: TypeAlias = Literal["int8", "uint8"]
@@ -41,6 +52,16 @@ class Grid:
     def of(cls, scale: float, zero_point: int, kind: Kind) -> Grid:
         """Return the grid of a whole integer type."""
         return cls(scale, zero_point, *CODE_RANGE[kind])
+
+    @property
+    def quantization(self) -> Quantization:
+        """The grid as kernels take it."""
+        return Quantization(self.scale, self.zero_point, CodeRange(self.lower, self.upper))
+
+    @property
+    def activation(self) -> Activation:
+        """What the float original may have here: codes without negative numbers stand for a ReLU."""
+        return "relu" if self.zero_point == self.lower else "none"
 
     def check(self, where: str) -> None:
         """Raise InvalidNetworkError unless the scale is a positive float32 and the zero point a code."""
@@ -126,11 +147,8 @@ class QuantizedBuilder:
         if not (np.isfinite(part.scales).all() and (part.scales > 0).all()):
             raise InvalidNetworkError(f"{part.where}: a weight scale is not positive and finite")
         requantization = None
-        relu = False
         if grid is not None:
             grid.check(part.where)
-            # Such codes hold no negative number: the ReLU of the float original is their lower end.
-            relu = grid.zero_point == grid.lower
             requantization = Requantization(
                 part.operator,
                 source.scale,
@@ -152,7 +170,7 @@ class QuantizedBuilder:
                 part.scales,
                 part.channel,
                 requantization,
-                "relu" if relu else "none",
+                "none" if grid is None else grid.activation,
             )
         )
         return self._made(len(part.bias), grid, part.where)
@@ -171,6 +189,67 @@ class QuantizedBuilder:
             QuantizedLookup(name, source, codes, known.lower, known.zero_point, grid.scale, grid.zero_point)
         )
         return self._made(self._sizes[source], grid, where)
+
+    def maximum(self, name: str, where: str, source: int, candidates: Int64Array) -> int:
+        """Append a max pool; `candidates` as in `QuantizedMaximum`."""
+        known = self._known(source)
+        self._layers.append(QuantizedMaximum(name, source, candidates, known.quantization))
+        return self._made(len(candidates), known, where)
+
+    def average(
+        self,
+        name: str,
+        where: str,
+        source: int,
+        candidates: Int64Array,
+        grid: Grid,
+        *,
+        whole: bool,
+        as_unsigned: bool,
+    ) -> int:
+        """Append an average pool, of the `whole` image or of windows; `candidates` as in `QuantizedAverage`."""
+        grid.check(where)
+        kind = "mean" if whole else "pool"
+        read = self._known(source).quantization
+        kernel = AverageKernel(kind, read, grid.quantization, "none", as_unsigned=as_unsigned)
+        self._layers.append(QuantizedAverage(name, source, candidates, kernel))
+        return self._made(len(candidates), grid, where)
+
+    def add(self, name: str, where: str, first: int, second: int, grid: Grid, *, as_unsigned: bool) -> int:
+        """Append the sum of two values of one size."""
+        grid.check(where)
+        size = self._sizes[first]
+        if self._sizes[second] != size:
+            raise UnsupportedModelError(f"{where}: broadcasts one operand to the other")
+        operands = self._known(first).quantization, self._known(second).quantization
+        kernel = SumKernel(*operands, grid.quantization, grid.activation, as_unsigned)
+        self._layers.append(QuantizedSum(name, first, second, kernel))
+        return self._made(size, grid, where)
+
+    def offset(
+        self,
+        name: str,
+        where: str,
+        source: int,
+        constant: Int64Array,
+        of: Grid,
+        grid: Grid,
+        *,
+        as_unsigned: bool,
+    ) -> int:
+        """Append the sum of a value and constant codes on the grid `of`."""
+        for stated in (of, grid):
+            stated.check(where)
+        kernel = SumKernel(
+            self._known(source).quantization, of.quantization, grid.quantization, grid.activation, as_unsigned
+        )
+        self._layers.append(QuantizedOffset(name, source, constant, kernel))
+        return self._made(len(constant), grid, where)
+
+    def _known(self, value: int) -> Grid:
+        grid = self._grids[value]
+        assert grid is not None
+        return grid
 
     def finish(self, output: int, input_rounding: str | None = None, note: str = "") -> QuantizedModel:
         """Return the model that ends in value `output`."""

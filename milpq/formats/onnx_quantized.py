@@ -116,6 +116,13 @@ class _Reader:
                     f"{source.operator}: its float result is used {self._uses[name]} times, and ONNX Runtime then "
                     "computes it in float32; quantize it once and use the codes"
                 )
+            codes = source.codes if isinstance(source, Dequantized) else source
+            if isinstance(codes, Codes) and codes.as_unsigned and self._uses[name] > 1:
+                raise UnsupportedModelError(
+                    f"{where}: reads int8 codes {name!r} that are used {self._uses[name]} times, which ONNX Runtime "
+                    "does not convert to uint8 with the rest, so that it computes around them in float32; quantize "
+                    "with activation_type=QUInt8, or in QOperator format"
+                )
             sources.append(source)
         if not node.output:
             raise ModelFileError(f"{where} has no output")

@@ -16,6 +16,7 @@ from milpq.network.quantized_layers import (
     QuantizedLinear,
     QuantizedLookup,
     QuantizedMaximum,
+    QuantizedOffset,
     QuantizedSelection,
     QuantizedSum,
     QuantizedUnary,
@@ -78,6 +79,8 @@ class Lowering:
             return self._unary(layer, value_of[layer.source])
         if isinstance(layer, QuantizedSum):
             return self._sum(layer, value_of[layer.first], value_of[layer.second])
+        if isinstance(layer, QuantizedOffset):
+            return self._offset(layer, value_of[layer.source])
         if isinstance(layer, QuantizedAverage):
             return self._average(layer, value_of[layer.source])
         if isinstance(layer, QuantizedMaximum):
@@ -185,6 +188,20 @@ class Lowering:
         )
         function = StepFunction(fitted.thresholds, fitted.levels, np.zeros(size, dtype=np.int64))
         return self._append(Step(layer.name, total, function, np.full(size, kernel.result.scale), zero_point))
+
+    def _offset(self, layer: QuantizedOffset, source: int) -> int:
+        """Append the addition of a constant: a table of codes for each code of the constant."""
+        kernel = layer.kernel
+        pair = supported(self._target, "ADD").pair_sum(kernel)
+        distinct, rows = np.unique(layer.constant, return_inverse=True)
+        addends = pair.second[distinct - kernel.second.range.lower]
+        zero_point = kernel.result.zero_point
+        values = pair.output(pair.first[None, :] + addends[:, None]) - zero_point
+        codes = kernel.first.range.codes[1:] - kernel.first.zero_point
+        thresholds = np.broadcast_to(codes, (len(distinct), len(codes)))
+        function = StepFunction(thresholds.copy(), values, rows.reshape(-1).astype(np.int64))
+        scale = np.full(len(rows), kernel.result.scale)
+        return self._append(Step(layer.name, source, function, scale, zero_point))
 
     def _average(self, layer: QuantizedAverage, source: int) -> int:
         kernel = layer.kernel

@@ -18,6 +18,7 @@ from milpq.network.quantized_model import (
     QuantizedLookup,
     QuantizedMaximum,
     QuantizedModel,
+    QuantizedOffset,
     QuantizedSelection,
     QuantizedSum,
     QuantizedUnary,
@@ -115,6 +116,12 @@ class _Twin:
                 node = sum_node(layer.name, first, second, size)
             return self._clamp(layer.name, self._append(node, size), layer.kernel.activation)
         value = value_of[layer.source]
+        if isinstance(layer, QuantizedOffset):
+            operand, size = layer.kernel.second, self._sizes[value]
+            identity = selection_matrix(np.arange(size, dtype=np.int64), size)
+            bias = (layer.constant - operand.zero_point).astype(np.float64) * operand.scale
+            node = Affine(layer.name, (Term(value, identity),), bias, weighted=False)
+            return self._clamp(layer.name, self._append(node, size), layer.kernel.activation)
         if isinstance(layer, QuantizedAverage):
             counts = outside_counts(layer.candidates)
             node = average_node(layer.name, value, self._sizes[value], layer.candidates, counts)

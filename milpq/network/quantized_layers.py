@@ -102,6 +102,22 @@ class QuantizedSum:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class QuantizedOffset:
+    """A quantized ADD of a value and a constant, such as the bias that follows a product of its own.
+
+    Parameters
+    ----------
+    constant : int64, shape (neurons,)
+        Codes of the second operand.
+    """
+
+    name: str
+    source: int
+    constant: Int64Array
+    kernel: SumKernel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class QuantizedAverage:
     """An average pool or a mean.
 
@@ -160,6 +176,7 @@ QuantizedLayer: TypeAlias = (
     | QuantizedLookup
     | QuantizedUnary
     | QuantizedSum
+    | QuantizedOffset
     | QuantizedAverage
     | QuantizedMaximum
     | QuantizedSelection

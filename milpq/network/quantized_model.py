@@ -16,6 +16,7 @@ from milpq.network.quantized_layers import (
     QuantizedLinear,
     QuantizedLookup,
     QuantizedMaximum,
+    QuantizedOffset,
     QuantizedSelection,
     QuantizedSum,
     QuantizedUnary,
@@ -31,6 +32,7 @@ __all__ = [
     "QuantizedLookup",
     "QuantizedMaximum",
     "QuantizedModel",
+    "QuantizedOffset",
     "QuantizedSelection",
     "QuantizedSum",
     "QuantizedUnary",
@@ -67,7 +69,7 @@ class QuantizedModel:
         return any(
             isinstance(layer.requantization, Requantization)
             if isinstance(layer, QuantizedLinear)
-            else isinstance(layer, QuantizedUnary | QuantizedSum | QuantizedAverage)
+            else isinstance(layer, QuantizedUnary | QuantizedSum | QuantizedOffset | QuantizedAverage)
             for layer in self.layers
         )
 

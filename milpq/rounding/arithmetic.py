@@ -211,21 +211,21 @@ def float32_half_even(accumulator: Int64Array, factor: Float32Array, lower: int,
     return np.rint(np.clip(product, np.float32(lower), np.float32(upper))).astype(np.int64)
 
 
-def float32_fused(value: Float32Array, factor: Float32Array, addend: int) -> Float32Array:
+def float32_fused(value: Float32Array, factor: Float32Array, addend: Float32Array | int) -> Float32Array:
     """Return ``value · factor + addend``, rounded once to float32, as a fused multiply-add does.
 
     Parameters
     ----------
-    addend : int
-        Below 2^24 in magnitude.
+    addend : float32, or an integer below 2^24 in magnitude
     """
     # The product is exact in float64.  The sum is rounded to odd there, after which the rounding to float32 is
     # that of the exact sum (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE ToC 2008).
     product = value.astype(np.float64) * factor.astype(np.float64)
-    total = product + np.float64(addend)
+    added = np.asarray(addend, dtype=np.float64)
+    total = product + added
     part = total - product
     with np.errstate(invalid="ignore"):
-        error = (product - (total - part)) + (np.float64(addend) - part)
+        error = (product - (total - part)) + (added - part)
         even = (total.view(np.int64) & 1) == 0
         towards = np.where(error > 0, np.inf, -np.inf)
         total = np.where((error != 0) & even & np.isfinite(total), np.nextafter(total, towards), total)

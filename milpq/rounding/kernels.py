@@ -49,12 +49,19 @@ class UnaryKernel:
 
 @dataclass(frozen=True, slots=True)
 class SumKernel:
-    """A quantized ADD of two tensors, with its fused activation."""
+    """A quantized ADD of two tensors, with its fused activation.
+
+    Parameters
+    ----------
+    as_unsigned : bool
+        Whether the runtime turns int8 codes into uint8 ones first, 128 larger; some roundings know their zero point.
+    """
 
     first: Quantization
     second: Quantization
     result: Quantization
     activation: Activation
+    as_unsigned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,8 @@ class AverageKernel:
     kind : which operator
     spatial_keep : bool
         A mean over both spatial axes of an image that keeps them; some runtimes have a kernel of its own for that.
+    as_unsigned : bool
+        As in `SumKernel`.
     """
 
     kind: Literal["pool", "mean"]
@@ -73,6 +82,7 @@ class AverageKernel:
     result: Quantization
     activation: Activation
     spatial_keep: bool = False
+    as_unsigned: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

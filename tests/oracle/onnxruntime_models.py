@@ -59,6 +59,35 @@ def convolutional(path: Path, seed: int) -> None:
     save(path, nodes, constants, [1, 3, 9, 8], "y", [1, 10])
 
 
+def residual(path: Path, seed: int) -> None:
+    """Write a float network of images 2×7×7: a skip connection, a max pool, a global average, and a Gemm."""
+    rng = np.random.default_rng(seed)
+    constants: list[onnx.TensorProto] = []
+
+    def constant(name: str, *shape: int) -> str:
+        values = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]) if len(shape) > 1 else 25)
+        constants.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name
+
+    def conv(name: str, source: str, *shape: int) -> onnx.NodeProto:
+        inputs = [source, constant(f"w{name}", *shape), constant(f"b{name}", shape[0])]
+        return helper.make_node("Conv", inputs, [name], name, pads=[shape[2] // 2] * 4)
+
+    node = helper.make_node
+    nodes = [
+        conv("c0", "x", 6, 2, 3, 3),
+        node("Relu", ["c0"], ["r0"], "relu0"),
+        conv("c1", "r0", 6, 6, 3, 3),
+        node("Add", ["c1", "r0"], ["sum"], "skip"),
+        node("Relu", ["sum"], ["r1"], "relu1"),
+        node("MaxPool", ["r1"], ["largest"], "largest", kernel_shape=[2, 2], pads=[1, 0, 0, 1]),
+        node("GlobalAveragePool", ["largest"], ["mean"], "mean"),
+        node("Flatten", ["mean"], ["flat"], "flatten"),
+        node("Gemm", ["flat", constant("w9", 6, 10), constant("b9", 10)], ["y"], "dense"),
+    ]
+    save(path, nodes, constants, [1, 2, 7, 7], "y", [1, 10])
+
+
 def save(
     path: Path,
     nodes: list[onnx.NodeProto],

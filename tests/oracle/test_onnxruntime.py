@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from milpq.errors import TargetError
+from milpq.rounding.activation import CodeRange
+from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel
+from milpq.rounding.ort_kernels import ort_average, ort_sum
 from milpq.rounding.requantization import Requantization
 from milpq.rounding.targets import get_target
 
@@ -13,6 +17,7 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper
 
 CHANNELS = 64
+INT8, UINT8 = CodeRange(-128, 127), CodeRange(0, 255)
 
 
 def run(
@@ -40,6 +45,48 @@ def run(
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {"x": rows})[0])
+
+
+@pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
+def test_sums_of_all_pairs_of_codes(unsigned: bool) -> None:
+    import onnxruntime
+
+    rng = np.random.default_rng([3, unsigned])
+    limits = UINT8 if unsigned else INT8
+    dtype, kind = (np.uint8, TensorProto.UINT8) if unsigned else (np.int8, TensorProto.INT8)
+    first, second = (part.ravel() for part in np.meshgrid(limits.codes, limits.codes, indexing="ij"))
+    exact = 0
+    for trial in range(8):
+        scales = 2.0 ** rng.uniform(-7, -3, 3)
+        if trial % 2:
+            scales = 2.0 ** np.floor(np.log2(scales))
+        scales = scales.astype(np.float32)
+        zero_points = rng.integers(limits.lower + 50, limits.upper - 50, 3).astype(dtype)
+        names = ["sa", "za", "sb", "zb", "sc", "zc"]
+        values = [part for pair in zip(scales, zero_points, strict=True) for part in pair]
+        node = helper.make_node(
+            "QLinearAdd", ["a", "sa", "za", "b", "sb", "zb", "sc", "zc"], ["y"], domain="com.microsoft"
+        )
+        graph = helper.make_graph(
+            [node],
+            "sum",
+            [helper.make_tensor_value_info(name, kind, ["n"]) for name in "ab"],
+            [helper.make_tensor_value_info("y", kind, ["n"])],
+            [numpy_helper.from_array(np.array(v), name) for v, name in zip(values, names, strict=True)],
+        )
+        opsets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        expected = np.asarray(session.run(None, {"a": first.astype(dtype), "b": second.astype(dtype)})[0])
+        tensors = [
+            Quantization(float(scale), int(zero_point), limits)
+            for scale, zero_point in zip(scales, zero_points, strict=True)
+        ]
+        pair = ort_sum(SumKernel(tensors[0], tensors[1], tensors[2], "none"))
+        found = pair.output(pair.first[first - limits.lower] + pair.second[second - limits.lower])
+        np.testing.assert_array_equal(found, expected)
+        exact += len(found)
+    assert exact >= 100_000
 
 
 @pytest.mark.parametrize("per_channel", [False, True], ids=["per-tensor", "per-channel"])
@@ -89,3 +136,57 @@ def test_matches_the_runtime(operator: str, per_channel: bool) -> None:
         np.testing.assert_array_equal(run(operator, rows, weights, bias, numbers), codes)
         compared += codes.size
     assert compared >= 100_000
+
+
+@pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
+def test_windowed_averages_of_exact_scales(unsigned: bool) -> None:
+    import onnxruntime
+
+    rng = np.random.default_rng([4, unsigned])
+    limits = UINT8 if unsigned else INT8
+    dtype, kind = (np.uint8, TensorProto.UINT8) if unsigned else (np.int8, TensorProto.INT8)
+    compared = 0
+    for trial in range(12):
+        scales = np.array([2.0 ** rng.integers(-7, -2), 2.0 ** rng.uniform(-7, -3)], dtype=np.float32)
+        if trial % 2:
+            scales[1] = scales[0]
+        zero_points = rng.integers(limits.lower + 50, limits.upper - 50, 2).astype(dtype)
+        size = [int(extent) for extent in rng.integers(1, 4, 2)]
+        image = rng.integers(limits.lower, limits.upper + 1, (1, 300, 6, 7)).astype(dtype)
+        node = helper.make_node(
+            "QLinearAveragePool",
+            ["x", "sx", "zx", "sy", "zy"],
+            ["y"],
+            domain="com.microsoft",
+            kernel_shape=size,
+        )
+        values = [part for pair in zip(scales, zero_points, strict=True) for part in pair]
+        graph = helper.make_graph(
+            [node],
+            "average",
+            [helper.make_tensor_value_info("x", kind, image.shape)],
+            [helper.make_tensor_value_info("y", kind, None)],
+            [
+                numpy_helper.from_array(np.array(v), name)
+                for v, name in zip(values, ["sx", "zx", "sy", "zy"], strict=True)
+            ],
+        )
+        opsets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        expected = np.asarray(session.run(None, {"x": image})[0]).ravel()
+        windows = np.lib.stride_tricks.sliding_window_view(
+            image.astype(np.int64) - zero_points[0], size, (2, 3)
+        )
+        tensors = [
+            Quantization(float(scale), int(zero_point), limits)
+            for scale, zero_point in zip(scales, zero_points, strict=True)
+        ]
+        average = ort_average(AverageKernel("pool", *tensors, "none"), np.array([size[0] * size[1]]))
+        np.testing.assert_array_equal(average(windows.sum(axis=(4, 5)).reshape(1, -1))[0], expected)
+        compared += len(expected)
+    assert compared >= 100_000
+    with pytest.raises(TargetError, match="power of two"):
+        ort_average(
+            AverageKernel("pool", Quantization(0.375, 0), Quantization(0.5, 0), "none"), np.array([4])
+        )

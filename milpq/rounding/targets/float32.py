@@ -11,6 +11,7 @@ from milpq.rounding.activation import xnnpack_activation_code
 from milpq.rounding.arithmetic import Float32Array, double_rounding, float32_half_even
 from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.logistic import float_logistic_half_even
+from milpq.rounding.ort_kernels import ort_average, ort_sum
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.targets.base import TargetFamily, factor_float32, spell
 from milpq.rounding.tflite_kernels import fixed_point_unary, rounded_average, xnnpack_convert, xnnpack_sum
@@ -138,6 +139,18 @@ class OnnxRuntimeTarget:
                 "result is wrong; quantize with reduce_range=True, or use --target ort:vnni=yes if it runs with VNNI"
             )
         return _float32_requantizer(requantization, factor_float32(requantization))
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Raise TargetError: ONNX Runtime states such operators by their float32 arithmetic, as tables."""
+        raise TargetError(f"{self.name}: has no kernel {kernel.kind.upper()} from codes to codes")
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how QLinearAdd computes."""
+        return ort_sum(kernel)
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels to codes of the pools that average."""
+        return ort_average(kernel, counts)
 
 
 def _float32_requantizer(requantization: Requantization, factor: Float32Array) -> Requantizer:
