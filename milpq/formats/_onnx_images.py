@@ -10,26 +10,25 @@ import numpy as np
 from milpq._arrays import Int64Array
 from milpq.formats._float_builder import FloatBuilder
 from milpq.formats._onnx_step import Computed, Step, Value
+from milpq.formats._onnx_windows import image_extents, sliding_windows
 from milpq.network.geometry import (
     OUTSIDE,
-    Windows,
     averaged_candidates,
     concatenated_indices,
     convolution_matrix,
     padded_indices,
-    same_padding,
 )
 
 
 def _conv(step: Step) -> Value:
     source, weights = step.computed(0), step.constant(1, "weights")
-    spatial = _spatial(step, source)
+    spatial = image_extents(step, source.shape)
     groups = int(step.options.get("group", 1))
     if weights.ndim != len(source.shape) or weights.shape[1] * groups != source.shape[1]:
         raise step.damaged(
             f"weights of shape {weights.shape} in {groups} groups for the shape {source.shape}"
         )
-    windows = _windows(step, spatial, weights.shape[2:])
+    windows = sliding_windows(step, spatial, weights.shape[2:])
     positions = len(windows.positions)
     shape = (1, weights.shape[0], *windows.result)
     step.check(shape, positions * weights.size)
@@ -51,13 +50,13 @@ def _pool(
 ) -> Callable[[Step], Value]:
     def pool(step: Step) -> Value:
         source = step.computed(0)
-        spatial = _spatial(step, source)
+        spatial = image_extents(step, source.shape)
         kernel = step.integer_list("kernel_shape")
         if kernel is None or len(kernel) != len(spatial):
             raise step.damaged(f"its kernel_shape {kernel} does not fit the shape {source.shape}")
         if step.options.get("storage_order", 0):
             raise step.unsupported("uses storage_order")
-        windows = _windows(step, spatial, tuple(kernel))
+        windows = sliding_windows(step, spatial, tuple(kernel))
         if (
             average
             and step.options.get("count_include_pad", 0)
@@ -78,7 +77,7 @@ def _pool(
 def _global_pool(append: Callable[[FloatBuilder, str, int, Int64Array], int]) -> Callable[[Step], Value]:
     def pool(step: Step) -> Value:
         source = step.computed(0)
-        spatial = _spatial(step, source)
+        spatial = image_extents(step, source.shape)
         candidates = averaged_candidates(source.shape, set(range(2, len(source.shape))))
         value = append(step.builder, step.name, source.index, candidates)
         return Computed(value, (1, source.shape[1], *(1 for _ in spatial)))
@@ -218,39 +217,6 @@ def _max(step: Step) -> Value:
     )
     candidates = np.stack([numbers, numbers + size], axis=1)
     return Computed(step.builder.maximum(step.name, both, candidates), first.shape)
-
-
-def _spatial(step: Step, source: Computed) -> tuple[int, ...]:
-    if len(source.shape) < 3 or source.shape[0] != 1:
-        raise step.unsupported(f"reads the shape {source.shape}; milpq reads one image at a time")
-    return source.shape[2:]
-
-
-def _windows(step: Step, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> Windows:
-    rank = len(spatial)
-    strides = tuple(step.integer_list("strides") or [1] * rank)
-    dilations = tuple(step.integer_list("dilations") or [1] * rank)
-    flat = step.integer_list("pads") or [0] * (2 * rank)
-    mode = step.options.get("auto_pad", "NOTSET")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
-    if not (len(kernel) == len(strides) == len(dilations) == rank and len(flat) == 2 * rank):
-        raise step.damaged("its strides, dilations, pads and kernel do not have one number an axis")
-    if max(*kernel, *strides, *dilations, *flat) > 2**20 or min(*kernel, *strides, *dilations) < 1:
-        raise step.damaged("a stride, dilation, pad or extent is out of range")
-    if mode in {"SAME_UPPER", "SAME_LOWER"}:
-        padding = same_padding(spatial, kernel, strides, dilations)
-        if mode == "SAME_LOWER":
-            padding = tuple((after, before) for before, after in padding)
-    elif mode in {"NOTSET", "VALID"}:
-        ends = flat if mode == "NOTSET" else [0] * (2 * rank)
-        padding = tuple(zip(ends[:rank], ends[rank:], strict=True))
-    else:
-        raise step.damaged(f"its auto_pad {mode!r} is unknown")
-    try:
-        ceiling = bool(step.options.get("ceil_mode", 0))
-        return Windows.of(spatial, kernel, strides, dilations, padding, ceiling=ceiling)
-    except ValueError as error:
-        raise step.damaged(str(error)) from error
 
 
 IMAGE_HANDLERS: dict[str, Callable[[Step], Value]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
+from milpq.errors import ModelFileError, UnsupportedModelError
 from milpq.network.geometry import Windows, same_padding
 
 
@@ -29,7 +29,7 @@ class WindowStep(Protocol):
 def image_extents(step: WindowStep, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the spatial extents of a batch of one image (1, channels, *extents)."""
     if len(shape) < 3 or shape[0] != 1:
-        raise step.unsupported(f"reads shape {shape}; milpq reads one image (1, channels, *extents)")
+        raise step.unsupported(f"reads the shape {shape}; milpq reads one image at a time")
     return shape[2:]
 
 
@@ -41,28 +41,32 @@ def sliding_windows(step: WindowStep, spatial: tuple[int, ...], kernel: tuple[in
     kernel : extents of the kernel, or None where only the attribute gives them
     """
     rank = len(spatial)
-    ones = [1] * rank
     stated = step.integer_list("kernel_shape")
     size = kernel or tuple(stated or ())
-    strides = tuple(step.integer_list("strides") or ones)
-    dilations = tuple(step.integer_list("dilations") or ones)
-    pads = step.integer_list("pads") or [0] * (2 * rank)
-    fits = {len(strides), len(dilations), len(size)} == {rank} and len(pads) == 2 * rank
-    if not fits or (stated is not None and tuple(stated) != size):
-        raise step.damaged("its kernel_shape, strides, dilations or pads do not fit its input")
+    strides = tuple(step.integer_list("strides") or [1] * rank)
+    dilations = tuple(step.integer_list("dilations") or [1] * rank)
+    flat = step.integer_list("pads") or [0] * (2 * rank)
     mode = step.options.get("auto_pad", "NOTSET")
-    if mode not in {"NOTSET", "VALID", "SAME_UPPER"}:
-        raise step.unsupported(f"uses auto_pad {mode}; state its pads")
-    padding = tuple(zip(pads[:rank], pads[rank:], strict=True))
-    ceiling = bool(step.options.get("ceil_mode", 0))
+    if stated is not None and tuple(stated) != size:
+        raise step.damaged(f"its kernel_shape {stated} is not that of its kernel {size}")
+    if not (len(size) == len(strides) == len(dilations) == rank and len(flat) == 2 * rank):
+        raise step.damaged("its strides, dilations, pads and kernel do not have one number an axis")
+    if max(*size, *strides, *dilations, *flat) > 2**20 or min(*size, *strides, *dilations) < 1:
+        raise step.damaged("a stride, dilation, pad or extent is out of range")
+    if mode in {"SAME_UPPER", "SAME_LOWER"}:
+        padding = same_padding(spatial, size, strides, dilations)
+        if mode == "SAME_LOWER":
+            padding = tuple((after, before) for before, after in padding)
+    elif mode in {"NOTSET", "VALID"}:
+        ends = flat if mode == "NOTSET" else [0] * (2 * rank)
+        padding = tuple(zip(ends[:rank], ends[rank:], strict=True))
+    else:
+        raise step.damaged(f"its auto_pad {mode!r} is unknown")
     try:
-        if mode == "SAME_UPPER":
-            padding = same_padding(spatial, size, strides, dilations)
-        elif mode == "VALID":
-            padding = ((0, 0),) * rank
+        ceiling = bool(step.options.get("ceil_mode", 0))
         return Windows.of(spatial, size, strides, dilations, padding, ceiling=ceiling)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InvalidNetworkError(str(step.damaged(f"its windows do not fit: {error}"))) from error
+    except ValueError as error:
+        raise step.damaged(str(error)) from error
 
 
 def whole_image(spatial: tuple[int, ...]) -> Windows:
