@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,8 @@ def parse_onnx(path: PathLike) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: is not an ONNX file, or it is damaged ({error})") from error
     if model.ir_version <= 0 or not model.HasField("graph"):
         raise ModelFileError(f"{path}: is not an ONNX file, or it is damaged (no graph in it)")
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise ModelFileError(f"{path}: is damaged (a name in it is no text)")
     versions = [entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}]
     newest = onnx.defs.onnx_opset_version()
     if len(versions) != 1 or not MIN_OPSET <= versions[0] <= newest:
@@ -47,6 +50,17 @@ def parse_onnx(path: PathLike) -> onnx.ModelProto:
             "convert it with onnx.version_converter"
         )
     return model
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[object]:
+    """Yield every name a reader looks at; protobuf returns bytes for those that are not UTF-8."""
+    graph = model.graph
+    yield from (entry.domain for entry in model.opset_import)
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        yield named.name
 
 
 def tensor_to_array(tensor: onnx.TensorProto, path: PathLike) -> npt.NDArray[Any]:

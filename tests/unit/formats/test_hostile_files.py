@@ -165,3 +165,12 @@ def test_nan_weights_name_the_layer(tmp_path: Path, model_path: Any) -> None:
     onnx.save(model, tmp_path / "nan.onnx")
     with pytest.raises(MilpqError, match=r"nan\.onnx.*'layer1\.Gemm'.*NaN"):
         load(tmp_path / "nan.onnx")
+
+
+@pytest.mark.parametrize("part", [b"Gemm", b"Relu", b"input"])
+def test_a_name_that_is_no_text(tmp_path: Path, model_path: Any, part: bytes) -> None:
+    content = model_path("controller.onnx").read_bytes()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content.replace(part, b"\xff" + part[1:]))
+    with pytest.raises(ModelFileError, match="no text"):
+        load(path)

@@ -1,0 +1,143 @@
+"""Fuzz every reader: mutations of real files must end in a read or in one clear error.
+
+    python benchmarks/fuzz.py [--cases 1e6] [--seconds S] [--seed 0]
+
+Bytes are flipped, overwritten with extremes, cut out, repeated, or spliced from another file of the kind.  A reader
+may return or raise a MilpqError; anything else (another exception, more than SLOW seconds, more memory than LIMIT) is a
+failure, whose file is kept.  A network that is read is also executed at one input, which must not crash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from milpq.errors import MilpqError
+from milpq.formats import load, load_region
+from milpq.network.float_network import FloatNetwork
+
+MODELS = Path(__file__).resolve().parent / "models"
+SLOW = 20.0
+LIMIT = 6 << 30
+
+
+def seeds(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[bytes]]]:
+    """Return, by ending, a reader and real files."""
+    nnet = "// comment\n2,2,1,3,\n2,3,1,\n0,\n-1,-1,\n1,1,\n0,0,0,\n1,1,1,\n"
+    nnet += "1,2,\n3,4,\n5,6,\n0.5,\n0.25,\n-1e-2,\n1,-1,2,\n0,\n"
+    layer = {"name": "a", "weights": [[1, -2], [3, 4]], "weight_scales": 0.5, "bias": [1, 2]}
+    entry = {"size": 2, "scale": 0.1, "code_lower": -8, "code_upper": 7}
+    network = {"schema": "milpq-network/1", "input": entry, "layers": [layer]}
+    np.savez_compressed(folder / "box.npz", lower=np.zeros(3), upper=np.ones(3, dtype=np.float32))
+    query = b"(declare-const X_0 Real)\n(assert (<= X_0 0.5))\n(assert (>= X_0 -0.5))\n"
+
+    def some(pattern: str) -> list[bytes]:
+        return [path.read_bytes() for path in sorted(MODELS.glob(pattern))]
+
+    return {
+        "onnx": (load, some("controller*.onnx")),
+        "tflite": (load, some("controller*.tflite") + some("digits_cnn_int8.tflite")),
+        "nnet": (load, [nnet.encode()]),
+        "json": (load, [json.dumps(network).encode()]),
+        "toml": (load_region, some("*.toml")),
+        "npz": (load_region, [(folder / "box.npz").read_bytes()]),
+        "vnnlib": (load_region, [query]),
+    }
+
+
+def mutate(data: bytes, other: bytes, generator: random.Random) -> bytes:
+    """Return a damaged copy."""
+    result = bytearray(data)
+    for _ in range(generator.choice([1, 1, 2, 4, 16])):
+        at = generator.randrange(len(result) + 1) if result else 0
+        length = generator.choice([1, 1, 2, 4, 8, 64])
+        match generator.randrange(6):
+            case 0 if at < len(result):
+                result[at] ^= 1 << generator.randrange(8)
+            case 1:
+                result[at : at + length] = (
+                    generator.choice([b"\x00", b"\xff", b"\x7f", b"\x80", b"9"]) * length
+                )
+            case 2:
+                del result[at : at + length]
+            case 3:
+                result[at:at] = result[at : at + length] * generator.choice([1, 2, 16])
+            case 4:
+                start = generator.randrange(len(other))
+                result[at : at + length] = other[start : start + length]
+            case _:
+                if generator.random() < 0.2:
+                    del result[at:]
+    return bytes(result)
+
+
+def read(reader: Callable[[Path], object], path: Path) -> str:
+    """Read one file and say how it ended."""
+    try:
+        found = reader(path)
+        if isinstance(found, FloatNetwork) and found.input_size < 10_000:
+            found.evaluate(np.zeros((1, found.input_size)))
+    except MilpqError as error:
+        return type(error).__name__ if "\n" not in str(error) else "several lines"
+    return "read"
+
+
+def main() -> int:
+    """Fuzz, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=float, default=1e6)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    generator = random.Random(options.seed)
+    ends: dict[str, Counter[str]] = {}
+    start, done, failures = time.process_time(), 0, 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kinds = seeds(folder)
+        while done < options.cases and time.process_time() - start < options.seconds:
+            ending = generator.choice(list(kinds))
+            reader, files = kinds[ending]
+            data = mutate(generator.choice(files), generator.choice(files), generator)
+            path = folder / f"case.{ending}"
+            path.write_bytes(data)
+            began = time.process_time()
+            try:
+                end = read(reader, path)
+                if time.process_time() - began > SLOW:
+                    end = f"{end}, slow"
+            except Exception as error:  # noqa: BLE001 - whatever a reader lets through is what is looked for
+                end = f"FAILED {type(error).__name__}: {str(error)[:60]}"
+            if end.startswith("FAILED") or end.endswith("slow") or end == "several lines":
+                failures += 1
+                kept = Path(tempfile.gettempdir()) / f"fuzz-{options.seed}-{done}.{ending}"
+                kept.write_bytes(data)
+                print(f"{end}; kept as {kept}", flush=True)
+            ends.setdefault(ending, Counter())[end.split(":")[0]] += 1
+            done += 1
+    print(
+        f"{done:,} cases, {failures} failures, {time.process_time() - start:.0f} CPU s, seed {options.seed}"
+    )
+    for ending, counter in sorted(ends.items()):
+        print(
+            f"| .{ending} | {sum(counter.values()):,} | "
+            + ", ".join(f"{n:,} {end}" for end, n in counter.most_common())
+        )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
