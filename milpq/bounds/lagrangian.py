@@ -47,7 +47,8 @@ _WORK: Final = 3e7
 _MOST_ROWS: Final = 256  # what a core keeps in its caches
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Return False: what asks this does not stop."""
     return False
 
 
@@ -195,7 +196,7 @@ class Lagrangian:
         ranges: Ranges,
         scale: Float64Array,
         steps: int,
-        stop: Callable[[], bool] = _never,
+        stop: Callable[[], bool] = never,
     ) -> Ascent:
         """Improve multipliers.
 

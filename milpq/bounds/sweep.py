@@ -25,6 +25,7 @@ _Matrix32: TypeAlias = "Float32Array | sp.csr_array"
 
 
 _SPARSE_WORK = 10.0
+_POINT_WORK = 100.0  # of the points of one open neuron, which also take the memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +141,7 @@ class Sweep:
         self._radius = [(0.5 * (side.upper[0] - side.lower[0])).astype(np.float32) for side in ends]
         still = not (ends[1].lower.any() or ends[1].upper.any())
         self._stages: list[_Affine | _Activation] = []
-        self.work = 0.0
+        self.work = _POINT_WORK * count
         """About what one row costs, in multiplications of dense matrices."""
         for index, node in enumerate(merged.nodes):
             live = self.live[index + 1]

@@ -5,6 +5,7 @@ The step is a pure function of its batch, so that it can run in any process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.hull import Ranges
-from milpq.bounds.lagrangian import Lagrangian, output_objectives
+from milpq.bounds.lagrangian import Lagrangian, never, output_objectives
 from milpq.bounds.optimized import FIRST_STEP
 from milpq.bounds.sweep import Choice
 from milpq.bounds.values import Bounds
@@ -78,21 +79,39 @@ class PhaseStep:
         self._inputs = FeedableInputs(problem)
         self._problem = problem
 
-    def root(self) -> PhaseWork:
-        """Bound the whole domain, one node for each objective."""
+    def root(self, stop: Callable[[], bool]) -> list[PhaseWork]:
+        """Bound the whole domain, one node for each objective, a batch at a time.
+
+        Parameters
+        ----------
+        stop : callable
+            Asked between gradient steps; once it says True, objectives that are left have an infinite bound.
+        """
         count = len(self._objectives)
-        nodes = PhaseNodes(
-            np.repeat(self.relaxation.ranges.array, count, axis=0),
-            np.zeros((count, 2 * self.relaxation.open), dtype=np.float32),
-            np.arange(count, dtype=np.int64),
-            np.full(count, np.inf),
-            np.zeros(count, dtype=np.int64),
-            np.full(count, -1, dtype=np.int64),
-            np.zeros(count, dtype=np.int64),
-            np.zeros(count),
-            np.zeros(count),
-        )
-        return self._bounded(nodes, np.full(count, -np.inf), self._scale, _ROOT_STEPS)
+        works: list[PhaseWork] = []
+        for start in range(0, count, self.relaxation.rows):
+            chosen = np.arange(start, min(start + self.relaxation.rows, count), dtype=np.int64)
+            size = len(chosen)
+            nodes = PhaseNodes(
+                np.repeat(self.relaxation.ranges.array, size, axis=0),
+                np.zeros((size, 2 * self.relaxation.open), dtype=np.float32),
+                chosen,
+                np.full(size, np.inf),
+                np.zeros(size, dtype=np.int64),
+                np.full(size, -1, dtype=np.int64),
+                np.zeros(size, dtype=np.int64),
+                np.zeros(size),
+                np.zeros(size),
+            )
+            if stop():
+                highest = np.full(count, -np.inf)
+                highest[start:] = np.inf
+                works.append(
+                    PhaseWork(nodes.select(chosen[:0]), highest, 0, WitnessPool.empty(self._problem))
+                )
+                break
+            works.append(self._bounded(nodes, np.full(count, -np.inf), self._scale, _ROOT_STEPS, stop=stop))
+        return works
 
     def __call__(self, batch: tuple[PhaseNodes, Float64Array]) -> PhaseWork:
         """Cut and bound nodes.
@@ -122,28 +141,37 @@ class PhaseStep:
         return self._bounded(parts, threshold, _LATER * self._scale, self._steps, closed=int(empty.sum()))
 
     def _bounded(
-        self, nodes: PhaseNodes, threshold: Float64Array, scale: Float64Array, steps: int, *, closed: int = 0
+        self,
+        nodes: PhaseNodes,
+        threshold: Float64Array,
+        scale: Float64Array,
+        steps: int,
+        *,
+        closed: int = 0,
+        stop: Callable[[], bool] = never,
     ) -> PhaseWork:
         """Bound nodes and choose their cuts."""
         highest = np.full(len(self._objectives), -np.inf)
         pool = WitnessPool.empty(self._problem)
         if not len(nodes):
             return PhaseWork(nodes, highest, closed, pool)
-        nodes, mean = self._ascended(nodes, scale, steps)
+        nodes, mean = self._ascended(nodes, scale, steps, stop)
         pool = self._execute(mean, pool)
         cuts = choose_cuts(self.relaxation, Ranges(nodes.ranges), mean)
         nodes = replace(nodes, neuron=cuts.neuron, side=cuts.side, below=cuts.below, above=cuts.above)
         uncut = np.flatnonzero((nodes.upper > threshold[nodes.objective]) & (nodes.neuron < 0))
         if len(uncut):
             # Nothing to cut, so all that is left is to come closer to the optimum of the relaxation.
-            last, _ = self._ascended_together(nodes.select(uncut), scale, _LAST_STEPS)
+            last, _ = self._ascended_together(nodes.select(uncut), scale, _LAST_STEPS, stop)
             nodes.upper[uncut] = last.upper
         open_: BoolArray = (nodes.upper > threshold[nodes.objective]) & (nodes.neuron >= 0)
         np.maximum.at(highest, nodes.objective[~open_], nodes.upper[~open_])
         kept = nodes.select(np.flatnonzero(open_))
         return PhaseWork(kept, highest, closed + len(nodes) - len(kept), pool)
 
-    def _ascended(self, nodes: PhaseNodes, scale: Float64Array, steps: int) -> tuple[PhaseNodes, Choice]:
+    def _ascended(
+        self, nodes: PhaseNodes, scale: Float64Array, steps: int, stop: Callable[[], bool]
+    ) -> tuple[PhaseNodes, Choice]:
         """Return the nodes with better multipliers and bounds, and what their relaxation preferred.
 
         Nodes whose bound has stalled get longer ascents: most of them are empty, and show it late.
@@ -154,7 +182,7 @@ class PhaseStep:
         order: list[Int64Array] = []
         for level in np.unique(effort):
             rows = np.flatnonzero(effort == level)
-            part, mean = self._ascended_together(nodes.select(rows), scale, steps * 3 ** int(level))
+            part, mean = self._ascended_together(nodes.select(rows), scale, steps * 3 ** int(level), stop)
             parts.append(part)
             means.append(mean)
             order.append(rows)
@@ -168,13 +196,13 @@ class PhaseStep:
         return PhaseNodes.concatenate(parts).select(back), mean
 
     def _ascended_together(
-        self, nodes: PhaseNodes, scale: Float64Array, steps: int
+        self, nodes: PhaseNodes, scale: Float64Array, steps: int, stop: Callable[[], bool]
     ) -> tuple[PhaseNodes, Choice]:
         relaxation, ranges = self.relaxation, Ranges(nodes.ranges)
         objectives = self._objectives.select(nodes.objective)
         points = relaxation.points(ranges)
         found = relaxation.ascend(
-            objectives, nodes.multipliers, points, ranges, scale[nodes.objective], steps
+            objectives, nodes.multipliers, points, ranges, scale[nodes.objective], steps, stop
         )
         upper = np.minimum(nodes.upper, relaxation.certify(objectives, found.multipliers, points))
         with np.errstate(invalid="ignore"):

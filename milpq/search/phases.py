@@ -174,7 +174,7 @@ class _Search:
         known = np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
         self._upper = np.minimum(self._upper, known)
         self._work = PhaseStep(self._problem, bounds, self._options.steps)
-        self._commit([], [self._work.root()])
+        self._commit([], self._work.root(lambda: self._budget.spent))
 
     def run(self) -> PhaseStatus:
         """Work until something says stop."""
@@ -272,12 +272,12 @@ class _Search:
             return "violated"
         if self._upper.max() <= self._threshold().max():
             return "closed" if tolerance is None else "certified"
+        if self._budget.spent:
+            return "interrupted" if self._budget.cancelled() else "limit"
         if not self._heap:
             return "exhausted"
         if options.max_nodes is not None and self._nodes >= options.max_nodes:
             return "limit"
-        if self._budget.spent:
-            return "interrupted" if self._budget.cancelled() else "limit"
         return None
 
     def _look_around(self) -> None:

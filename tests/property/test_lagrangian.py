@@ -15,7 +15,7 @@ from random_pairs import box as cube
 
 from milpq.bounds import differential, interval, optimized
 from milpq.bounds.hull import Ranges
-from milpq.bounds.lagrangian import Lagrangian, Objectives, output_objectives
+from milpq.bounds.lagrangian import Lagrangian, Objectives, never, output_objectives
 from milpq.merge import Problem
 from milpq.search.budget import Budget
 from milpq.search.executor import ProcessExecutor
@@ -79,7 +79,7 @@ def test_cuts_lose_no_execution(seed):
     problem = some_pair(seed)
     step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
     relaxation = step.relaxation
-    nodes = step.root().nodes
+    nodes = step.root(never)[0].nodes
     if not len(nodes):
         return
     halves, origin = nodes.halves()
@@ -190,6 +190,9 @@ def test_limits_and_tolerances():
     stopped = phase_search(problem, known, budget=Budget(cancelled=lambda: True))
     assert stopped.status == "interrupted"
     assert stopped.upper.max() <= upper * (1 + 1e-12)
+    late = phase_search(problem, known, budget=Budget(0.0))
+    assert late.status == "limit"
+    np.testing.assert_array_equal(late.upper, [*known.difference.upper[0], *-known.difference.lower[0]])
     shallow = phase_search(problem, known, PhaseOptions(max_nodes=200, memory_bytes=0))
     assert shallow.upper.max() <= upper * (1 + 1e-12)
 
@@ -206,7 +209,7 @@ def test_a_decided_problem_has_nothing_to_cut():
 def test_steps_survive_pickling():
     problem = some_pair(4)
     step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
-    first, second = step.root(), pickle.loads(pickle.dumps(step)).root()
+    first, second = (work.root(never)[0] for work in (step, pickle.loads(pickle.dumps(step))))
     np.testing.assert_array_equal(first.nodes.upper, second.nodes.upper)
 
 
