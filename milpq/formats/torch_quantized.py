@@ -166,7 +166,7 @@ class _Walker:
 
 def _unsupported(where: str, kind: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{where}: {kind} is not supported; milpq reads quantized Linear and Conv2d with ReLU, Flatten, Dropout"
+        f"{where}: {kind} is not supported; milpq reads quantized Linear, Conv2d, ReLU, MaxPool2d, Flatten"
     )
 
 
@@ -285,6 +285,26 @@ def _conv(step: _Step, part: Any) -> _Value:
     return _layer(step, part, source, "depthwise" if depthwise else "conv", place, shape)
 
 
+def _max_pool(step: _Step, part: Any) -> _Value:
+    source = step.codes()
+    if len(source.shape) != 3 or part.return_indices:
+        raise step.unsupported(
+            f"pools shape {source.shape}; milpq reads (channels, height, width), no indices"
+        )
+    size, stride, padding, dilation = (
+        (number, number) if isinstance(number, int) else tuple(number)
+        for number in (part.kernel_size, part.stride, part.padding, part.dilation)
+    )
+    try:
+        pads = tuple((int(pad), int(pad)) for pad in padding)
+        windows = Windows.of(source.shape[1:], size, stride, dilation, pads, ceiling=bool(part.ceil_mode))
+    except ValueError as error:
+        raise InvalidNetworkError(f"{step.where}: {error}") from error
+    candidates = windows.candidates(source.shape[0], "channels_first")
+    value = step.builder.maximum(step.name, step.where, source.value, candidates)
+    return replace(source, value=value, shape=(source.shape[0], *windows.result))
+
+
 def _layer(
     step: _Step,
     part: Any,
@@ -383,6 +403,7 @@ _MODULE_HANDLERS: Final[dict[type[nn.Module], Callable[[_Step, Any], _Value]]] =
     nnq.Conv2d: _conv,
     nniq.ConvReLU2d: _conv,
     nnq.Dropout: _unchanged,
+    nn.MaxPool2d: _max_pool,
     nn.ReLU: _relu,
     nn.Flatten: _flatten,
     nn.Identity: _unchanged,

@@ -306,11 +306,8 @@ def _requantize(
     assert stated is not None
     if isinstance(stated, Requantization):
         assert target is not None
-        try:
-            stated = fused_on_target(target, layer.activation, stated)
-            requantizer = target.requantizer(stated)
-        except TargetError as error:
-            raise TargetError(f"layer {layer.name!r}: {error}") from error
+        stated = fused_on_target(target, layer.activation, stated)
+        requantizer = target.requantizer(stated)
     else:
         requantizer = stated.requantizer
     zero_point = stated.output_zero_point

@@ -109,10 +109,12 @@ def images() -> Any:
     torch.manual_seed(4)
     nn = torch.nn
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=(2, 1), padding=1), nn.ReLU(),
+        nn.Conv2d(3, 8, 3, stride=(2, 1), padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d((2, 1), stride=1, padding=(1, 0)),
         nn.Conv2d(8, 8, 3, padding=(1, 0), groups=8), nn.ReLU(),
         nn.Conv2d(8, 6, (2, 3), dilation=(1, 2), groups=2),
-        nn.Flatten(), nn.Linear(6 * 3 * 2, 10),
+        nn.Flatten(), nn.Linear(6 * 4 * 2, 10),
     ).eval()  # fmt: skip
 
 
@@ -129,7 +131,10 @@ def quantized(module: Any, shape: tuple[int, ...], *, mode: str, per_channel: bo
         return convert_fx(prepared)
     wrapped = tq.QuantWrapper(module).eval()
     if mode == "fused":
-        tq.fuse_modules(wrapped.module, [["0", "1"], ["2", "3"]], inplace=True)
+        pairs = (
+            [["0", "1"], ["2", "3"]] if isinstance(module[0], torch.nn.Linear) else [["0", "1"], ["3", "4"]]
+        )
+        tq.fuse_modules(wrapped.module, pairs, inplace=True)
     wrapped.qconfig = config
     tq.prepare(wrapped, inplace=True)
     wrapped(calibration)
