@@ -18,10 +18,10 @@ from milpq.bounds.hull import Ranges
 from milpq.bounds.lagrangian import Lagrangian, Objectives, never, output_objectives
 from milpq.merge import Problem
 from milpq.search.budget import Budget
-from milpq.search.executor import ProcessExecutor
 from milpq.search.phase_nodes import choose_cuts
 from milpq.search.phase_step import PhaseStep
 from milpq.search.phases import PhaseOptions, phase_search
+from milpq.search.threads import ThreadExecutor
 
 SEEDS = st.integers(0, 100_000)
 
@@ -161,7 +161,7 @@ def test_on_codes_the_search_stays_above_the_enumerated_extremes(seed):
     assert (found.pool.lower <= truth + 1e-12).all()
 
 
-def test_a_real_pair_is_solved_and_processes_give_the_same():
+def test_a_real_pair_is_solved_and_threads_give_the_same():
     rng = np.random.default_rng(6)
     network = float_network(rng, [3, 5, 5, 1], (0.0, np.inf))
     problem = Problem.create(network, perturbed(rng, network, 1e-3), cube(-0.2, 0.2, 3))
@@ -171,7 +171,7 @@ def test_a_real_pair_is_solved_and_processes_give_the_same():
     assert found.status in ("closed", "exhausted")
     assert found.pool.largest <= found.upper.max() <= 1.1 * found.pool.largest * (1 + 1e-12)
     assert found.upper.max() < max(known.difference.upper.max(), -known.difference.lower.min())
-    with ProcessExecutor(1) as workers:
+    with ThreadExecutor(1) as workers:
         again = phase_search(problem, known, options, executor=workers)
     np.testing.assert_array_equal(found.upper, again.upper)
     assert found.nodes == again.nodes

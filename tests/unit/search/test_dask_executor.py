@@ -1,12 +1,14 @@
 """The Dask executor gives the answer of every other, also when a worker is killed in the middle."""
 
+import multiprocessing
 import os
 import signal
+from dataclasses import dataclass
+from pathlib import Path
 
 import dask
 import pytest
 from search_problems import problem_of
-from test_executor import DiesOnce, die_at_five_elsewhere, triple
 
 from milpq.bounds import interval
 from milpq.errors import UsageError, WorkersLostError
@@ -14,6 +16,30 @@ from milpq.search.bounding import Propagated
 from milpq.search.dask_executor import DaskExecutor
 from milpq.search.executor import open_executor
 from milpq.search.split import SplitOptions, split_search
+
+
+def triple(number):
+    return 3 * number
+
+
+@dataclass
+class DiesOnce:
+    """Ends the worker at one job, the first time it sees it."""
+
+    marker: Path
+    at: int
+
+    def __call__(self, number):
+        if number == self.at and not self.marker.exists():
+            self.marker.touch()
+            os._exit(1)
+        return number
+
+
+def die_at_five_elsewhere(number):
+    if number == 5 and multiprocessing.parent_process() is not None:
+        os._exit(1)
+    return number
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from milpq.search.budget import Budget
 from milpq.search.codes import MANY, count_codes, levels_of
 from milpq.search.enumerate import enumerate_codes, enumerate_cubes
 from milpq.search.execution import Execution, signed
-from milpq.search.executor import ProcessExecutor
 from milpq.search.pool import WitnessPool, exact_difference
+from milpq.search.threads import ThreadExecutor
 
 
 def small(seed, sizes=(2, 5, 4, 2)):
@@ -89,7 +89,7 @@ def test_many_cubes_at_once():
         assert np.allclose(bounds[cube], alone.upper, rtol=0, atol=1e-11)
 
 
-def test_ranges_and_processes_give_the_same_answer():
+def test_ranges_and_threads_give_the_same_answer():
     problem = small(2)
     whole = enumerate_codes(problem)
     seen = []
@@ -97,9 +97,9 @@ def test_ranges_and_processes_give_the_same_answer():
         problem, range_size=17, on_progress=lambda done, total: seen.append((done, total))
     )
     assert seen[-1] == (whole.codes, whole.codes)
-    with ProcessExecutor(2) as executor:
-        processes = enumerate_codes(problem, range_size=17, executor=executor)
-    for other in (parts, processes):
+    with ThreadExecutor(2) as executor:
+        threads = enumerate_codes(problem, range_size=17, executor=executor)
+    for other in (parts, threads):
         assert np.array_equal(other.upper, whole.upper)
         assert np.array_equal(other.pool.lower, whole.pool.lower)
 

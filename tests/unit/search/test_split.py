@@ -12,8 +12,8 @@ from milpq.search.bounding import Propagated
 from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.execution import Execution, signed
-from milpq.search.executor import ProcessExecutor
 from milpq.search.split import SplitOptions, split_search
+from milpq.search.threads import ThreadExecutor
 
 FEW = {"witness_evaluations": 500}
 
@@ -109,12 +109,12 @@ def test_executors_agree():
     problem = small("continuous")
     options = SplitOptions(gap=0.01, batch=8, jobs_per_round=3, **FEW)
     serial = split_search(problem, Propagated(interval_bounds), options)
-    with ProcessExecutor(2) as executor:
-        processes = split_search(problem, Propagated(interval_bounds), options, executor=executor)
-    assert serial.status == processes.status == "closed"
-    assert serial.rounds == processes.rounds
-    assert np.array_equal(serial.upper, processes.upper)
-    assert np.array_equal(serial.pool.points, processes.pool.points)
+    with ThreadExecutor(2) as executor:
+        threads = split_search(problem, Propagated(interval_bounds), options, executor=executor)
+    assert serial.status == threads.status == "closed"
+    assert serial.rounds == threads.rounds
+    assert np.array_equal(serial.upper, threads.upper)
+    assert np.array_equal(serial.pool.points, threads.pool.points)
     again = split_search(problem, Propagated(interval_bounds), options)
     assert np.array_equal(serial.upper, again.upper)
 
@@ -274,4 +274,4 @@ def test_options_are_checked():
             with pytest.raises(UsageError):
                 SplitOptions(**wrong)
     with pytest.raises(UsageError):
-        ProcessExecutor(0)
+        ThreadExecutor(0)

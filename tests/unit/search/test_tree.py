@@ -19,7 +19,6 @@ from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Term
 from milpq.region.box import Box
 from milpq.search.budget import Budget
-from milpq.search.executor import ProcessExecutor
 from milpq.search.pool import WitnessPool
 from milpq.search.threads import ThreadExecutor
 from milpq.search.tree import TreeOptions, tree_search
@@ -138,11 +137,10 @@ def test_an_interruption_keeps_the_bracket():
     assert search(problem, effort=Effort()).bracket[0] <= found.bracket[1] < math.inf
 
 
-@pytest.mark.parametrize("kind", [ProcessExecutor, ThreadExecutor])
-def test_two_workers_find_the_same_bracket(kind):
+def test_two_workers_find_the_same_bracket():
     problem = problem_of("codes", seed=5)
     alone = search(problem, effort=Effort()).bracket
-    with kind(2) as executor:
+    with ThreadExecutor(2) as executor:
         shared = search(problem, effort=Effort(programs=30), jobs_per_round=2, executor=executor).bracket
     np.testing.assert_allclose(shared, alone, rtol=2e-4)
 
