@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Matrix, gamma
+from milpq._arrays import Float64Array, gamma
 from milpq.bounds.outward import largest, up
 from milpq.bounds.values import Bounds
-from milpq.merge.nodes import Merged, MergedAffine
-from milpq.network.nodes import absolute, apply_matrix
+from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
+from milpq.network.nodes import absolute, apply_matrix, entries
 
 UNIT_ROUNDOFF32 = 2.0**-24
 """Largest relative error of one float32 operation rounded to nearest."""
 
-SMALLEST32 = 2.0**-149
-"""Largest absolute error of one float32 operation that underflows."""
+SMALLEST32 = 2.0**-126
+"""Largest absolute error of one float32 number or operation that underflows, be it flushed to zero."""
+
+LARGEST32 = 3.4e38
+"""Below the largest float32 number: sums that may come above can overflow."""
 
 
 def float32_error(merged: Merged, bounds: Bounds) -> Float64Array:
@@ -28,44 +31,66 @@ def float32_error(merged: Merged, bounds: Bounds) -> Float64Array:
     Returns
     -------
     float64, shape (outputs,)
-        The largest over the cubes.
+        The largest over the cubes; infinite where a float32 sum may overflow.
 
     Notes
     -----
-    The model: inputs are float32 numbers; products, sums and fused products are rounded to nearest float32; a
-    clamp is exact.  Kernels that compute in less (bfloat16, TF32) or by other formulas (Winograd) are not
-    covered.
+    The model: inputs are float32 numbers; weights, biases and ends of clamps are rounded to float32; products,
+    sums and fused products are rounded to nearest float32, underflow being gradual or flushed to zero; a clamp is
+    exact.  Kernels that compute in less (bfloat16, TF32) or by other formulas (Winograd), and
+    batch normalizations computed apart from the layer they are folded into here, are not covered.
 
     *Soundness:* a float32 sum of ``n`` products and a bias, its weights rounded to float32 too, errs by at most
-    ``γ_{n+3} (Σ|w||h| + |b|)`` for the float32 unit (Higham, sec. 3.1; any order), plus ``2^-149`` for each
-    operation that underflows.  Here ``|h|`` is at most its bound plus the error carried so far.
+    ``γ_{n+3} (Σ|w||h| + |b|)`` for the float32 unit (Higham, sec. 3.1; any order), plus ``2^-126`` for each
+    operation, weight and operand that underflows, carried through the other factor.  Here ``|h|`` is at most its
+    bound plus the error carried so far.  A row that copies or negates one value does not round, but the sum of
+    two copies does.  A clamp moves by no more than its ends do.
     """
     errors: list[Float64Array] = [np.zeros(bounds.values[0].float_side.lower.shape)]
     for node in merged.nodes:
-        if not isinstance(node, MergedAffine):
-            errors.append(errors[node.source])
-            continue
-        carried = np.zeros((1, node.size))
-        size = np.abs(node.float_bias)[None, :]
-        operations = (node.float_bias != 0).astype(np.float64)
-        for term in node.terms:
-            matrix, source = absolute(term.float_matrix), bounds.values[term.source].float_side
-            error = errors[term.source]
-            carried = carried + apply_matrix(matrix, error)
-            size = size + apply_matrix(matrix, largest(source.lower, source.upper) + error)
-            operations = operations + _inexact_products(term.float_matrix)
-        terms = operations + 3.0
-        relative = terms * UNIT_ROUNDOFF32 / (1.0 - terms * UNIT_ROUNDOFF32)
-        fresh = np.where(operations > 0, relative * size + terms * SMALLEST32, 0.0)
-        # Lifted for the float64 rounding of these sums, of fewer terms than inputs + 8.
-        width = sum(term.float_matrix.shape[1] for term in node.terms)
-        errors.append(up((carried + fresh) * (1.0 + 4 * gamma(width + 8)), 4))
+        if isinstance(node, MergedAffine):
+            error = _affine_error(node, errors, bounds)
+        else:
+            error = up(errors[node.source] + _ends_error(node))
+        if not np.isfinite(error).all():
+            return np.full(merged.output_size, np.inf)
+        errors.append(error)
     return errors[merged.output].max(axis=0)
 
 
-def _inexact_products(matrix: Matrix) -> Float64Array:
-    """Count the operations of each row; a row that copies or negates one value has none."""
-    rows = np.asarray((matrix != 0).sum(axis=1), dtype=np.float64).ravel()
-    values = matrix if isinstance(matrix, np.ndarray) else matrix.data
-    copies = bool((np.abs(values[values != 0]) == 1.0).all())
-    return np.where((rows == 1) & copies, 0.0, rows)
+def _affine_error(node: MergedAffine, errors: list[Float64Array], bounds: Bounds) -> Float64Array:
+    """Bound the error of an affine node, shape (cubes, neurons); not finite where a sum may overflow."""
+    carried, faint = np.zeros((1, node.size)), np.zeros((1, node.size))
+    size = np.abs(node.float_bias)[None, :]
+    operations = (node.float_bias != 0).astype(np.float64)
+    copies = node.float_bias == 0
+    for term in node.terms:
+        matrix, side = absolute(term.float_matrix), bounds.values[term.source].float_side
+        weights, error = entries(matrix), errors[term.source]
+        reach = largest(side.lower, side.upper) + error
+        carried = carried + apply_matrix(matrix, error)
+        size = size + apply_matrix(matrix, reach)
+        faint = faint + apply_matrix(matrix, np.ones_like(reach))
+        if ((weights != 0) & (weights < SMALLEST32)).any():
+            faint = faint + matrix.shape[1] * reach.max(axis=1, keepdims=True)
+        operations = operations + np.asarray((matrix != 0).sum(axis=1), dtype=np.float64).ravel()
+        copies = copies & bool((weights[weights != 0] == 1.0).all())
+        if (weights > LARGEST32).any():
+            return np.full(size.shape, np.inf)
+    terms = operations + 3.0
+    relative = terms * UNIT_ROUNDOFF32 / np.maximum(1.0 - terms * UNIT_ROUNDOFF32, 0.0)
+    fresh = relative * size + (terms + faint) * SMALLEST32
+    fresh = np.where(size + fresh < LARGEST32, fresh, np.inf)
+    fresh = np.where(copies & (operations <= 1), 0.0, fresh)
+    # Lifted for the float64 rounding of these sums, of fewer terms than inputs + 8.
+    width = sum(term.float_matrix.shape[1] for term in node.terms)
+    return up((carried + fresh) * (1.0 + 4 * gamma(width + 8)), 4)
+
+
+def _ends_error(node: MergedActivation) -> float:
+    """Return how far rounding to float32 moves the ends of a clamp."""
+    ends = np.array([end for end in (node.lower, node.upper) if np.isfinite(end)])
+    if (np.abs(ends) > LARGEST32).any():
+        return np.inf
+    # The difference of two numbers this close is exact.
+    return float(np.abs(ends - ends.astype(np.float32).astype(np.float64)).max(initial=0.0))

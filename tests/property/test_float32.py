@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from random_pairs import box, float_network, perturbed
 
 import milpq
-from milpq.bounds import differential
+from milpq.bounds import differential, interval
 from milpq.bounds.float32 import float32_error
 from milpq.errors import UsageError
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
-from milpq.network.nodes import Affine, Term
+from milpq.network.nodes import Affine, Clamp, Term
+from milpq.region.box import Box
 from milpq.verify.float_arithmetic import region_error
 
 MODELS = Path(__file__).parents[2] / "benchmarks/models"
@@ -76,6 +79,55 @@ def test_a_copy_of_the_input_is_exact():
     network = FloatNetwork(2, (Affine("minus", (Term(0, -np.eye(2)),), np.zeros(2)),), 1)
     problem = Problem.create(network, network, box(-1, 1, 2))
     assert (float32_error(problem.merged, differential(problem, problem.domain.root)) < 1e-299).all()
+
+
+def assert_covers(network: FloatNetwork, points: np.ndarray) -> np.ndarray:
+    """Return the error bound over the box around some points, having compared it there in exact arithmetic."""
+    points = points.astype(np.float32).astype(np.float64)
+    problem = Problem.create(network, network, Box(points.min(axis=0), points.max(axis=0)))
+    error = float32_error(problem.merged, interval(problem, problem.domain.root))
+    found = in_float32(network, points, np.random.default_rng(0))
+    worst = Fraction(0)
+    for x, row in zip(points, found, strict=True):
+        for exact, value, most in zip(network.evaluate_exact(x), row, error, strict=True):
+            if not np.isfinite(value):
+                assert most == np.inf
+            elif np.isfinite(most):
+                worst = max(worst, abs(exact - Fraction(value)))
+                assert abs(exact - Fraction(value)) <= Fraction(most)
+    assert worst > 0 or np.isinf(error).any()
+    return error
+
+
+def test_the_sum_of_two_copies_rounds():
+    # The addition of a residual block: no weight but 1, no bias, and yet a rounding.
+    rng = np.random.default_rng(0)
+    both = (Term(0, np.eye(4, 8)), Term(0, np.eye(4, 8, 4)))
+    network = FloatNetwork(8, (Affine("add", both, np.zeros(4)),), 1)
+    assert assert_covers(network, rng.uniform(-1, 1, (50, 8))).max() < 1e-5
+    sparse = tuple(Term(t.source, sp.csr_array(t.matrix)) for t in both)
+    other = FloatNetwork(8, (Affine("add", sparse, np.zeros(4)),), 1)
+    problem = Problem.create(other, other, box(-1, 1, 8))
+    assert (float32_error(problem.merged, interval(problem, problem.domain.root)) > 1e-7).all()
+
+
+def test_ends_of_clamps_round():
+    nodes = (Clamp("clamp", 0, -0.7, 0.9), Affine("copy", (Term(1, np.eye(1)),), np.zeros(1)))
+    network = FloatNetwork(1, nodes, 2)
+    assert assert_covers(network, np.array([[-2.0], [2.0], [0.1]])).max() < 1e-7
+
+
+def test_sums_that_overflow_promise_nothing():
+    for weights in ([[3e38, 3e38]], [[1e39, 0.0]]):
+        network = FloatNetwork(2, (Affine("sum", (Term(0, np.array(weights)),), np.zeros(1)),), 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            assert assert_covers(network, np.array([[1.0, 1.0], [-1.0, 0.5]])).max() == np.inf
+
+
+@pytest.mark.parametrize("weight", [0.99 * 2.0**-150, 1.7 * 2.0**-149, 2.0**-127 / 3])
+def test_weights_that_underflow(weight):
+    network = FloatNetwork(1, (Affine("faint", (Term(0, np.array([[weight]])),), np.zeros(1)),), 1)
+    assert assert_covers(network, np.array([[1e30], [-1e30], [3e12]])).max() < 1e-7
 
 
 def test_bound_covers_the_model_as_run():
