@@ -24,11 +24,11 @@ from milpq.network.quantized_model import (
     QuantizedSum,
     QuantizedUnary,
 )
-from milpq.rounding.activation import INT8, CodeRange, activation_codes
+from milpq.rounding.activation import INT8, UINT8, CodeRange, activation_codes
 from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel, UnaryKernel, UnaryKind
 from milpq.rounding.requantization import Operator, Requantization
 
-_RANGES = {"INT8": INT8}
+_RANGES = {"INT8": INT8, "UINT8": UINT8}
 _UNARY: dict[str, UnaryKind] = {
     "QUANTIZE": "requantize",
     "RELU": "relu",
@@ -156,6 +156,14 @@ class _Walker:
                 raise UnsupportedModelError(
                     f"{where}: follows a {self.ended[index]}, which milpq reads only at the end"
                 )
+        if operator.name not in {*_LINEAR, "RESHAPE", "DEQUANTIZE", "SOFTMAX"} and any(
+            graph.tensors[index].kind == "UINT8"
+            for index in (*operator.inputs, *operator.outputs)
+            if index >= 0
+        ):
+            raise UnsupportedModelError(
+                f"{where}: on uint8, milpq reads layers with weights only; convert the model to int8"
+            )
         self.handlers[operator.name](operator)
 
     def _pass(self, operator: TfliteOperator) -> None:
@@ -184,7 +192,12 @@ class _Walker:
         if not operator.plain_weights or len(operator.inputs) < 2 or operator.inputs[1] < 0:
             raise UnsupportedModelError(f"{where}: has no weights in the plain format")
         stored = graph.tensors[operator.inputs[1]]
-        weights = stored.array("INT8")
+        unsigned = read.range == UINT8
+        if read.range != result.range:
+            raise UnsupportedModelError(f"{where}: mixes int8 and uint8 activations; convert the model again")
+        weights = stored.array("UINT8" if unsigned else "INT8").astype(np.int64)
+        if unsigned and len(stored.scales) == 1 and len(stored.zero_points) == 1:
+            weights = weights - int(stored.zero_points[0])
         self.weights += weights.size
         if self.weights > MAX_WEIGHTS:
             raise UnsupportedModelError(f"{where}: the network has more than {MAX_WEIGHTS} weights")
@@ -206,7 +219,11 @@ class _Walker:
         per_channel = len(stored.scales) > 1
         if len(stored.scales) not in {1, channels} or (per_channel and stored.quantized_dimension != axis):
             raise InvalidNetworkError(f"{stored.where}: {len(stored.scales)} scales for {channels} neurons")
-        if stored.zero_points.any():
+        if unsigned and per_channel:
+            raise UnsupportedModelError(
+                f"{stored.where}: uint8 weights per channel, which no runtime computes"
+            )
+        if stored.zero_points.any() and not unsigned:
             # XNNPACK leaves such layers to other kernels, which round differently.
             raise UnsupportedModelError(
                 f"{stored.where}: its zero point is {stored.zero_points[0]}; int8 weights must have "
@@ -233,7 +250,15 @@ class _Walker:
                 scales,
                 channel,
                 Requantization(
-                    kind, read.scale, scales, per_channel, result.scale, result.zero_point, lower, upper
+                    kind,
+                    read.scale,
+                    scales,
+                    per_channel,
+                    result.scale,
+                    result.zero_point,
+                    lower,
+                    upper,
+                    limits=result.range,
                 ),
                 operator.activation,
             ),
@@ -362,15 +387,15 @@ class _Walker:
 
 
 def _quantization(tensor: TfliteTensor) -> Quantization:
-    """Return the quantization of an activation tensor; raise unless it is int8 with a zero point in range."""
-    if tensor.kind == "UINT8":
-        raise UnsupportedModelError(
-            f"{tensor.where}: is uint8, the legacy quantization; convert the model to int8"
-        )
+    """Return the quantization of an activation tensor; raise unless it is int8 or uint8, its zero point in range."""
     if tensor.kind not in _RANGES:
-        raise UnsupportedModelError(f"{tensor.where}: is {tensor.kind}; milpq reads int8 activations")
+        raise UnsupportedModelError(
+            f"{tensor.where}: is {tensor.kind}; milpq reads int8 and uint8 activations"
+        )
     limits: CodeRange = _RANGES[tensor.kind]
     scale, zero_point = tensor.quantization()
     if not limits.lower <= zero_point <= limits.upper:
-        raise InvalidNetworkError(f"{tensor.where}: its zero point {zero_point} is no int8 code")
+        raise InvalidNetworkError(
+            f"{tensor.where}: its zero point {zero_point} is no {tensor.kind.lower()} code"
+        )
     return Quantization(scale, zero_point, limits)

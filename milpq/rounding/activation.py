@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.arithmetic import round_half_away
-from milpq.rounding.requantization import Requantization
+from milpq.rounding.requantization import INT8, UINT8, CodeRange, Requantization
+
+__all__ = [
+    "CODE_LOWER",
+    "CODE_UPPER",
+    "ENDS",
+    "INT8",
+    "UINT8",
+    "Activation",
+    "CodeRange",
+    "SupportsActivationCode",
+    "activation_codes",
+    "fused_on_target",
+    "tflite_activation_code",
+    "xnnpack_activation_code",
+]
 
 Activation: TypeAlias = Literal["none", "relu", "relu6", "relu_n1_to_1"]
 
 CODE_LOWER = -128
 CODE_UPPER = 127
 
-
-@dataclass(frozen=True, slots=True)
-class CodeRange:
-    """Codes of an activation tensor: ``-128 … 127`` for int8, ``0 … 255`` for uint8."""
-
-    lower: int
-    upper: int
-
-    @property
-    def codes(self) -> Int64Array:
-        """All of them, in order."""
-        return np.arange(self.lower, self.upper + 1, dtype=np.int64)
-
-
-INT8 = CodeRange(-128, 127)
-UINT8 = CodeRange(0, 255)
 
 ENDS: dict[Activation, tuple[float, float]] = {
     "none": (-np.inf, np.inf),
@@ -106,9 +104,9 @@ def fused_on_target(target: object, activation: Activation, requantization: Requ
     """
     scale, zero_point = requantization.output_scale, requantization.output_zero_point
     stated = (requantization.code_lower, requantization.code_upper)
-    if stated != activation_codes(None, activation, scale, zero_point):
+    if stated != activation_codes(None, activation, scale, zero_point, requantization.limits):
         return requantization
-    code_lower, code_upper = activation_codes(target, activation, scale, zero_point)
+    code_lower, code_upper = activation_codes(target, activation, scale, zero_point, requantization.limits)
     return replace(requantization, code_lower=code_lower, code_upper=code_upper)
 
 

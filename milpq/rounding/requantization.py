@@ -6,12 +6,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+import numpy as np
+
 from milpq._arrays import Float64Array, Int64Array
 
 Requantizer: TypeAlias = Callable[[Int64Array], Int64Array]
 """Accumulators (channels, k) to *codes* (channels, k): nondecreasing along the last axis, already clipped."""
 
 Operator: TypeAlias = Literal["fully_connected", "conv", "depthwise"]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRange:
+    """Codes of an activation tensor: ``-128 … 127`` for int8, ``0 … 255`` for uint8."""
+
+    lower: int
+    upper: int
+
+    @property
+    def codes(self) -> Int64Array:
+        """All of them, in order."""
+        return np.arange(self.lower, self.upper + 1, dtype=np.int64)
+
+
+INT8 = CodeRange(-128, 127)
+UINT8 = CodeRange(0, 255)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +50,8 @@ class Requantization:
     pairs_saturate : bool
         Whether neighbouring products of uint8 activations and int8 weights can leave int16 together, so that
         kernels that add them in saturating int16 do not compute the accumulator.
+    limits : CodeRange
+        The codes of the output's type; runtimes have other kernels for uint8 than for int8.
     """
 
     operator: Operator
@@ -42,6 +63,7 @@ class Requantization:
     code_lower: int
     code_upper: int
     pairs_saturate: bool = False
+    limits: CodeRange = INT8
 
 
 class Target(Protocol):

@@ -10,8 +10,9 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.errors import TargetError
-from milpq.rounding.arithmetic import Float32Array
-from milpq.rounding.requantization import Requantization, Target
+from milpq.rounding.arithmetic import Float32Array, quantize_multiplier
+from milpq.rounding.requantization import Requantization, Requantizer, Target
+from milpq.rounding.requantizers import explicit_requantizer
 
 Product: TypeAlias = Literal["float64", "float32"]
 """How a runtime multiplies input scale and weight scale before it divides by the output scale."""
@@ -81,3 +82,18 @@ def require_scales(requantization: Requantization) -> None:
         raise TargetError("a scale of the layer is not a positive finite number; the model file is damaged")
     if (scales.astype(np.float32) != scales).any():
         raise TargetError("a scale of the layer is not a float32 value; round the scales to float32 first")
+
+
+def fixed_point_requantizer(
+    requantization: Requantization, factor: Float64Array, rounding: str
+) -> Requantizer:
+    """Return the requantization by a fixed-point multiplier and one of `EXPLICIT_ROUNDINGS`."""
+    multiplier, shift = quantize_multiplier(factor)
+    return explicit_requantizer(
+        multiplier,
+        shift,
+        rounding,
+        requantization.output_zero_point,
+        requantization.code_lower,
+        requantization.code_upper,
+    )

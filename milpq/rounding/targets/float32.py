@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 from milpq._arrays import Int64Array
 from milpq.errors import TargetError
-from milpq.rounding.activation import xnnpack_activation_code
+from milpq.rounding.activation import UINT8, xnnpack_activation_code
 from milpq.rounding.arithmetic import Float32Array, double_rounding, float32_half_even
 from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.logistic import float_logistic_half_even
 from milpq.rounding.ort_kernels import ort_average, ort_sum
 from milpq.rounding.requantization import Requantization, Requantizer
-from milpq.rounding.targets.base import TargetFamily, factor_float32, spell
+from milpq.rounding.targets.base import (
+    TargetFamily,
+    factor_float32,
+    factor_float64,
+    fixed_point_requantizer,
+    spell,
+)
 from milpq.rounding.tflite_kernels import fixed_point_unary, rounded_average, xnnpack_convert, xnnpack_sum
 
 XNNPACK_FACTOR_UPPER = 256.0
@@ -47,6 +53,11 @@ class XnnpackTarget:
         TargetError
             XNNPACK does not take the layer, and LiteRT then fails to load the model.
         """
+        if requantization.operator == "depthwise" and requantization.limits == UINT8:
+            # Left to TFLite's own kernel.
+            return fixed_point_requantizer(
+                requantization, factor_float64(requantization, "float64"), "double"
+            )
         factor = factor_float32(requantization)
         if (factor >= XNNPACK_FACTOR_UPPER).any():
             raise TargetError(

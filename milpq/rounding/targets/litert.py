@@ -9,17 +9,21 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import TargetError
+from milpq.rounding.activation import UINT8
 from milpq.rounding.arithmetic import (
     double_rounding,
     float64_half_away,
-    quantize_multiplier,
     ruy_x86_rounding,
 )
 from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.logistic import float_logistic_half_away
 from milpq.rounding.requantization import Requantization, Requantizer
-from milpq.rounding.requantizers import explicit_requantizer
-from milpq.rounding.targets.base import TargetFamily, factor_float64, is_per_tensor_fully_connected
+from milpq.rounding.targets.base import (
+    TargetFamily,
+    factor_float64,
+    fixed_point_requantizer,
+    is_per_tensor_fully_connected,
+)
 from milpq.rounding.tflite_kernels import (
     fixed_point_mean,
     fixed_point_sum,
@@ -61,7 +65,7 @@ class LiteRTReferenceTarget:
         factor = factor_float64(requantization, "float64")
         if requantization.operator == "fully_connected":
             return _float64_requantizer(requantization, factor)
-        return _fixed_point_requantizer(requantization, factor, "double")
+        return fixed_point_requantizer(requantization, factor, "double")
 
     def logistic_codes(
         self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
@@ -117,12 +121,14 @@ class LiteRTNoDelegateTarget:
         """
         product = "float32" if is_per_tensor_fully_connected(requantization) else "float64"
         factor = factor_float64(requantization, product)
-        requantize = _fixed_point_requantizer(requantization, factor, "ruy-x86")
+        requantize = fixed_point_requantizer(requantization, factor, "ruy-x86")
         if requantization.operator != "depthwise":
             return requantize
+        if requantization.limits == UINT8:
+            return fixed_point_requantizer(requantization, factor, "double")
         return _join(
             requantize,
-            _fixed_point_requantizer(requantization, factor, "double"),
+            fixed_point_requantizer(requantization, factor, "double"),
             len(factor) - len(factor) % DEPTHWISE_BLOCK,
         )
 
@@ -170,20 +176,6 @@ def _join(first: Requantizer, rest: Requantizer, channels: int) -> Requantizer:
         return codes
 
     return requantize
-
-
-def _fixed_point_requantizer(
-    requantization: Requantization, factor: Float64Array, rounding: str
-) -> Requantizer:
-    multiplier, shift = quantize_multiplier(factor)
-    return explicit_requantizer(
-        multiplier,
-        shift,
-        rounding,
-        requantization.output_zero_point,
-        requantization.code_lower,
-        requantization.code_upper,
-    )
 
 
 def _build_reference(options: Mapping[str, str]) -> LiteRTReferenceTarget:

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from milpq._arrays import Int64Array
 from milpq.errors import AccumulatorOverflowError, TargetError
+from milpq.rounding.activation import INT8
 from milpq.rounding.arithmetic import quantize_multiplier, single_rounding
 from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.requantization import Requantization, Requantizer
@@ -73,6 +74,10 @@ class SingleRoundingTarget:
         TargetError
             The scales give a factor that no fixed-point multiplier holds.
         """
+        if requantization.limits != INT8:
+            raise TargetError(
+                f"{self.name}: has no uint8 {requantization.operator}; convert the model to int8"
+            )
         product = self.multiplier if is_per_tensor_fully_connected(requantization) else "float64"
         multiplier, shift = quantize_multiplier(factor_float64(requantization, product))
         requantize = explicit_requantizer(

@@ -69,6 +69,10 @@ class TflmTarget:
         TargetError
             The scales give a factor that no fixed-point multiplier holds.
         """
+        if requantization.limits != INT8:
+            raise TargetError(
+                f"{self.name}: has no uint8 {requantization.operator}; convert the model to int8"
+            )
         product = self.multiplier if is_per_tensor_fully_connected(requantization) else "float64"
         multiplier, shift = quantize_multiplier(factor_float64(requantization, product))
         return explicit_requantizer(

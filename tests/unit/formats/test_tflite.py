@@ -185,7 +185,7 @@ def _set(path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (_set("tensors.0.type", schema.TensorType.UINT8), UnsupportedModelError, "uint8"),
+        (_set("tensors.0.type", schema.TensorType.UINT8), MilpqError, "uint8"),
         (_set("tensors.3.type", schema.TensorType.INT16), UnsupportedModelError, "INT16"),
         (_set("tensors.1.type", schema.TensorType.INT4), UnsupportedModelError, "INT4"),
         (_set("tensors.1.quantization.scale", [0.0]), InvalidNetworkError, "scale"),
