@@ -121,8 +121,8 @@ def bound(
         An executed input contradicts a bound.
 
     *Soundness:* the lower end is an execution, rounded downwards.  The upper end is rounded outwards by the
-    method it comes from, and checked against 10,000 random executions (fewer only where the time limit cuts
-    them); ``certificate.trust`` says whether it rests on a solver's claim.
+    method it comes from, and checked against 10,000 random executions (fewer of networks with millions of
+    weights, or where the time limit cuts them); ``certificate.trust`` says whether it rests on a solver's claim.
     """
     options = Options(
         tolerance,
