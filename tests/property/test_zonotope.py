@@ -13,7 +13,9 @@ from milpq.bounds import zonotope
 from milpq.bounds.zonotope import supports, zonotope_objectives
 from milpq.errors import UnsupportedModelError
 from milpq.merge import Problem
+from milpq.network.float_network import FloatNetwork
 from milpq.network.inexact import Float32Error
+from milpq.network.nodes import Affine, Clamp, Term
 from milpq.search.bounding import Propagated, fitting
 from milpq.search.execution import signed
 
@@ -101,6 +103,22 @@ def test_an_overflow_bounds_nothing():
     with np.errstate(over="ignore"):
         found = zonotope_objectives(problem, problem.domain.root, np.zeros(4))
     assert (found.upper == np.inf).all()
+
+
+@pytest.mark.parametrize("scale", [1e307, 4e307, 8e307, 1.7e308])
+@pytest.mark.parametrize("weight", [1.0, -1.0, 0.5])
+def test_an_activation_that_overflows_bounds_nothing(scale, weight):
+    # The affine forms of the last activation overflow although those of its source do not.
+    def network(slope: float) -> FloatNetwork:
+        layer = Affine("layer", (Term(0, np.array([[slope]])),), np.zeros(1))
+        return FloatNetwork(1, (layer, Clamp("relu", 1)), 2)
+
+    problem = Problem.create(network(1.0), network(weight), box(-scale, scale, 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = zonotope_objectives(problem, problem.domain.root, np.zeros(2)).upper[0]
+    above = max(weight - 1.0, 0.0) if weight > 0 else 1.0
+    assert found[0] >= above * scale
+    assert found[1] >= (1.0 - max(weight, 0.0)) * scale
 
 
 def test_an_operation_known_within_a_band_is_refused():

@@ -39,8 +39,8 @@ def propagate(net: Packed, forms: Forms, begin: int, everything: bool) -> bool:
         if net.is_affine[node] == 1:
             if not affine(net, forms, node):
                 return False
-        else:
-            activation(net, forms, node, everything or net.ranged[node + 1] == 1)
+        elif not activation(net, forms, node, everything or net.ranged[node + 1] == 1):
+            return False
     return True
 
 
@@ -250,4 +250,6 @@ def _value(net: Packed, forms: Forms, o: int, sign: float, multiplier: Float64Ar
         total += abs(x)
         size += magnitude
     error = (2 * facts + rows + 16) * _U
-    return total + forms.slack_d[k] * (1.0 + 8 * _U) + 2.0 * error / (1.0 - error) * size
+    bound = total + forms.slack_d[k] * (1.0 + 8 * _U) + 2.0 * error / (1.0 - error) * size
+    # Multipliers of tiny facts may overflow: no number is no bound.
+    return bound if np.isfinite(bound) else np.inf

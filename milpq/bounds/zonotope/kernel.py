@@ -97,8 +97,8 @@ def sweep(
         for c in range(2 * chosen):
             # Parts are worth their time where most dives settle their cube.
             if objectives[cube, c] > threshold[c] and net.has_phases == 1 and parts <= 40 + 10 * settled:
-                if not fresh:
-                    propagate(net, forms, 0, False)
+                if not fresh and not propagate(net, forms, 0, False):
+                    break
                 sign = 1.0 if c < chosen else -1.0
                 objectives[cube, c], more = improve(
                     net, forms, outputs[c % chosen], sign, objectives[cube, c], threshold[c], multiplier

@@ -132,8 +132,8 @@ def affine(net: Packed, forms: Forms, node: int) -> bool:
 
 
 @compiled
-def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> None:
-    """Set the forms of a pair of activations; their bounds too where `ranged`."""
+def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> bool:
+    """Set the forms of a pair of activations; their bounds too where `ranged`, and tell whether they are finite."""
     value, source = node + 1, net.source[node]
     first, size, start = net.first[value], net.sizes[value], net.first[source]
     before_h, before_d = generators(net, forms.h, source), generators(net, forms.d, source)
@@ -227,8 +227,8 @@ def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> None:
     forms.used[value] = forms.before[node + 1] = rows
     forms.fact_first[node + 1] = facts
     if not ranged:
-        return
-    ranges(net, forms, value)
+        return True
+    finite = ranges(net, forms, value)
     # The interval images are often tighter than the forms, which leave the range of a clamp.
     for o in range(size):
         j, k = start + o, first + o
@@ -236,6 +236,7 @@ def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> None:
         bounds[1, k] = min(bounds[1, k], clip(bounds[1, j], lower, upper))
         bounds[2, k] = max(bounds[2, k], images[0, o])
         bounds[3, k] = min(bounds[3, k], images[1, o])
+    return finite
 
 
 @compiled
