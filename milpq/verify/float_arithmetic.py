@@ -11,7 +11,7 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval
 from milpq.bounds.float32 import float32_error
-from milpq.errors import UsageError
+from milpq.errors import UnsupportedModelError, UsageError
 from milpq.merge import Problem
 from milpq.verify.result import OutputBracket, Result, Status
 
@@ -31,12 +31,24 @@ def checked_arithmetic(name: str | None) -> FloatArithmetic:
 
 
 def region_error(problem: Problem) -> Float64Array:
-    """Return what float32 can change of each chosen output of `f` over the region, float64, shape (chosen,)."""
+    """Return what float32 can change of each chosen output of `f` over the region, float64, shape (chosen,).
+
+    Raises
+    ------
+    UnsupportedModelError
+        A float32 sum may overflow, so nothing can be promised.
+    """
     root = problem.domain.root
     bounds = interval(problem, root)
     if sum(node.size for node in problem.merged.nodes) <= _LARGE:
         bounds = bounds.intersect(differential(problem, root))
-    return float32_error(problem.merged, bounds)[problem.outputs]
+    error = float32_error(problem.merged, bounds)[problem.outputs]
+    if not np.isfinite(error).all():
+        raise UnsupportedModelError(
+            "sums of the float model may overflow float32 in this region; narrow the region or use "
+            "--float-arithmetic real"
+        )
+    return error
 
 
 def in_float32(result: Result, error: Float64Array, tolerance: float | None) -> Result:

@@ -13,7 +13,7 @@ from random_pairs import box, float_network, perturbed
 import milpq
 from milpq.bounds import differential, interval
 from milpq.bounds.float32 import float32_error
-from milpq.errors import UsageError
+from milpq.errors import UnsupportedModelError, UsageError
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
@@ -122,6 +122,8 @@ def test_sums_that_overflow_promise_nothing():
         network = FloatNetwork(2, (Affine("sum", (Term(0, np.array(weights)),), np.zeros(1)),), 1)
         with np.errstate(over="ignore", invalid="ignore"):
             assert assert_covers(network, np.array([[1.0, 1.0], [-1.0, 0.5]])).max() == np.inf
+        with pytest.raises(UnsupportedModelError, match="overflow float32"):
+            region_error(Problem.create(network, network, box(-1, 1, 2)))
 
 
 @pytest.mark.parametrize("weight", [0.99 * 2.0**-150, 1.7 * 2.0**-149, 2.0**-127 / 3])
