@@ -7,30 +7,28 @@ from typing import Annotated
 
 import typer
 
+from milpq.cli.arguments import (
+    FloatFile,
+    FloatTwin,
+    Gap,
+    InputDomain,
+    Outputs,
+    ProgressMode,
+    QuantizedFile,
+    Region,
+    Seed,
+    Target,
+)
 from milpq.cli.console import check_mode, plain_console, progress, show
 
 
 def bound(
-    float_file: Annotated[
-        Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite, .nnet.")
-    ],
-    quantized_file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="QUANTIZED", help="Quantized .tflite or .onnx, .json, or a second float network."
-        ),
-    ],
-    region: Annotated[Path, typer.Option(metavar="REGION", help="Input box: .toml, .npz or .vnnlib.")],
-    target: Annotated[
-        str | None, typer.Option(metavar="ID", help="Runtime whose rounding is meant; see `milpq targets`.")
-    ] = None,
-    input_domain: Annotated[
-        str | None,
-        typer.Option(metavar="continuous|codes", help="Every real input, or only inputs that are codes."),
-    ] = None,
-    output: Annotated[
-        list[int] | None, typer.Option(metavar="J", help="Ask about output J only; may be given again.")
-    ] = None,
+    float_file: FloatFile,
+    quantized_file: QuantizedFile,
+    region: Region,
+    target: Target = None,
+    input_domain: InputDomain = None,
+    output: Outputs = None,
     tolerance: Annotated[
         float | None, typer.Option(metavar="T", help="Decide whether the difference stays within T.")
     ] = None,
@@ -45,7 +43,7 @@ def bound(
             help="auto: milpq's own search; or a solver of `milpq solvers`, whose claims are trusted.",
         ),
     ] = "auto",
-    gap: Annotated[float, typer.Option(metavar="REL", help="Stop at this relative gap.")] = 1e-4,
+    gap: Gap = 1e-4,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the whole run.")] = None,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Threads; every core by default.")] = None,
     executor: Annotated[
@@ -58,7 +56,7 @@ def bound(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the state in --journal, if there is one.")
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
     report: Annotated[
         list[Path] | None,
         typer.Option(
@@ -69,16 +67,8 @@ def bound(
         Path | None,
         typer.Option(metavar="PATH", help="Write a proof of the upper end that `milpq check` verifies."),
     ] = None,
-    progress_mode: Annotated[
-        str, typer.Option("--progress", metavar="auto|json|none", help="Progress on stderr.")
-    ] = "auto",
-    float_twin: Annotated[
-        str | None,
-        typer.Option(
-            metavar="file|dequantized",
-            help="Compare with FLOAT, or (not reading FLOAT) with the integer weights in real arithmetic.",
-        ),
-    ] = None,
+    progress_mode: ProgressMode = "auto",
+    float_twin: FloatTwin = None,
     float_arithmetic: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from milpq.cli.arguments import (
+    FloatFile,
+    FloatTwin,
+    Gap,
+    InputDomain,
+    Outputs,
+    ProgressMode,
+    QuantizedFile,
+    Region,
+    Seed,
+    Target,
+)
 from milpq.cli.console import check_mode, plain_console
 
 if TYPE_CHECKING:
@@ -22,50 +34,30 @@ _ENDINGS: Final = (".json", ".csv", ".svg", ".png")
 
 
 def compare(
-    float_file: Annotated[
-        Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite, .nnet.")
-    ],
-    quantized_file: Annotated[
-        Path,
-        typer.Argument(metavar="QUANTIZED", help="int8 .tflite, .onnx, .json, or a second float network."),
-    ],
-    region: Annotated[Path, typer.Option(metavar="REGION", help="Input box: .toml, .npz or .vnnlib.")],
-    target: Annotated[
-        str | None, typer.Option(metavar="ID", help="Runtime whose rounding is meant; see `milpq targets`.")
-    ] = None,
-    input_domain: Annotated[
-        str | None,
-        typer.Option(metavar="continuous|codes", help="Every real input, or only inputs that are codes."),
-    ] = None,
-    output: Annotated[
-        list[int] | None, typer.Option(metavar="J", help="Ask about output J only; may be given again.")
-    ] = None,
+    float_file: FloatFile,
+    quantized_file: QuantizedFile,
+    region: Region,
+    target: Target = None,
+    input_domain: InputDomain = None,
+    output: Outputs = None,
     method: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Run this method; may be given again.")
     ] = None,
     solver: Annotated[
         str, typer.Option(metavar="NAME", help="auto or a solver of `milpq solvers`.")
     ] = "auto",
-    gap: Annotated[float, typer.Option(metavar="REL", help="Stop at this relative gap.")] = 1e-4,
+    gap: Gap = 1e-4,
     time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds for each method.")] = 60.0,
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Processes, or threads of the solver, of each method.")
     ] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
     report: Annotated[
         list[Path] | None,
         typer.Option(metavar="PATH", help="Write .json, .csv, or a plot (.svg, .png); may be given again."),
     ] = None,
-    progress_mode: Annotated[
-        str, typer.Option("--progress", metavar="auto|json|none", help="Progress on stderr.")
-    ] = "auto",
-    float_twin: Annotated[
-        str | None,
-        typer.Option(
-            metavar="file|dequantized",
-            help="Compare with FLOAT, or (not reading FLOAT) with the integer weights in real arithmetic.",
-        ),
-    ] = None,
+    progress_mode: ProgressMode = "auto",
+    float_twin: FloatTwin = None,
 ) -> int:
     """Run every method on one question, one after the other, and show bounds, times and ratios side by side.
 

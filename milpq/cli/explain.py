@@ -7,28 +7,17 @@ from typing import Annotated
 
 import typer
 
+from milpq.cli.arguments import FloatFile, FloatTwin, InputDomain, Outputs, QuantizedFile, Region, Target
 from milpq.cli.console import plain_console
 
 
 def explain(
-    float_file: Annotated[
-        Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite, .nnet.")
-    ],
-    quantized_file: Annotated[
-        Path,
-        typer.Argument(metavar="QUANTIZED", help="int8 .tflite, .json, or a second float network."),
-    ],
-    region: Annotated[Path, typer.Option(metavar="REGION", help="Input box: .toml, .npz or .vnnlib.")],
-    target: Annotated[
-        str | None, typer.Option(metavar="ID", help="Runtime whose rounding is meant; see `milpq targets`.")
-    ] = None,
-    input_domain: Annotated[
-        str | None,
-        typer.Option(metavar="continuous|codes", help="Every real input, or only inputs that are codes."),
-    ] = None,
-    output: Annotated[
-        list[int] | None, typer.Option(metavar="J", help="Ask about output J only; may be given again.")
-    ] = None,
+    float_file: FloatFile,
+    quantized_file: QuantizedFile,
+    region: Region,
+    target: Target = None,
+    input_domain: InputDomain = None,
+    output: Outputs = None,
     parts: Annotated[
         int | None,
         typer.Option(metavar="N", help="Cut the region into about N parts: tighter bounds, more time."),
@@ -41,13 +30,7 @@ def explain(
         list[Path] | None,
         typer.Option(metavar="PATH", help="Write a report, .json, .csv or .html; may be given again."),
     ] = None,
-    float_twin: Annotated[
-        str | None,
-        typer.Option(
-            metavar="file|dequantized",
-            help="Compare with FLOAT, or (not reading FLOAT) with the integer weights in real arithmetic.",
-        ),
-    ] = None,
+    float_twin: FloatTwin = None,
 ) -> None:
     """Say how much each layer contributes to the error, certified beside sampled, and what to give more bits.
 
