@@ -73,7 +73,9 @@ def _affine_error(node: MergedAffine, errors: list[Float64Array], bounds: Bounds
         faint = faint + apply_matrix(matrix, np.ones_like(reach))
         if ((weights != 0) & (weights < SMALLEST32)).any():
             faint = faint + matrix.shape[1] * reach.max(axis=1, keepdims=True)
-        stored = np.count_nonzero(matrix, axis=1) if isinstance(matrix, np.ndarray) else np.diff(matrix.indptr)
+        stored = (
+            np.count_nonzero(matrix, axis=1) if isinstance(matrix, np.ndarray) else np.diff(matrix.indptr)
+        )
         operations = operations + np.asarray(stored, dtype=np.float64)
         copies = copies & bool((weights[weights != 0] == 1.0).all())
         if (weights > LARGEST32).any():
