@@ -1,11 +1,12 @@
 """Long adversarial runs: bit-exact executions against every bound of every problem at hand.
 
-    python benchmarks/adversarial.py [--executions 1e8] [--problem NAME]
+    python benchmarks/adversarial.py [--executions 1e8] [--seconds S] [--problem NAME]
 
 A third of the inputs are random, a third lie at the ends of code cells (where roundings tie), a third climb: each is a
 mutation of one of the best inputs so far, one coordinate at a time or along the gradient.  A difference above a bound,
-by more than the error of its execution, is reported and ends the run with exit code 4.  Problems from MILPQ_DATA
-(default ../shared/data) are skipped where it is absent.
+by more than the error of its execution, is reported and ends the run with exit code 4.  The bounds are those of each
+propagation, and the bracket of `milpq.bound`, whichever search it chose.  Problems from MILPQ_DATA (default
+../shared/data) are skipped where it is absent.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+import milpq
 from milpq.bench.tasks.weights import rounded_weights
 from milpq.bounds import differential, interval, symbolic, zonotope
 from milpq.bounds.zonotope import supports
@@ -27,12 +29,9 @@ from milpq.formats.load import load_float
 from milpq.merge import DomainKind, Problem
 from milpq.quantization import quantize_fixed_point
 from milpq.region.box import Box
-from milpq.search.bounding import fitting
-from milpq.search.budget import Budget
 from milpq.search.execution import Execution, signed
 from milpq.search.gradient import difference_gradient
 from milpq.search.inputs import FeedableInputs
-from milpq.search.split import split_search
 from milpq.verify.models import load_box, load_pair
 
 HERE = Path(__file__).resolve().parent
@@ -50,24 +49,44 @@ def problems() -> dict[str, Callable[[], Problem]]:
         ("digits", "digits"),
     ):
         for kind in ("codes", "continuous"):
-            made[f"{region}, {kind}"] = partial(bundled, name, region, kind)
+            made[f"{region}, {kind}"] = partial(bundled, f"{name}.onnx", name, region, kind)
+    made["digits_cnn, codes"] = partial(
+        bundled, "digits_cnn_float.tflite", "digits_cnn", "digits_cnn", "codes"
+    )
+    made["regression, weights of 8 bits"] = regression
     if not DATA.exists():
         print(f"skipped: problems of MILPQ_DATA, {DATA} is not there")
         return made
     for name in ("silabs_autoencoder", "mlperftiny_ad01", "tflm_hello_world"):
         made[f"{name}, 4 codes"] = partial(published, name)
-    for bits in (None, 4, 8):
+    made["mnist_3x100, weights of 8 bits"] = mnist
+    made["mlperftiny_resnet8, 4 codes"] = partial(published, "mlperftiny_resnet8")
+    for bits in (None, 4, 6, 8, 10):
         arithmetic = "int8 weights" if bits is None else f"fixed point of {bits} bits"
         made[f"ACAS Xu, {arithmetic}"] = partial(acasxu, bits)
     return made
 
 
-def bundled(name: str, region: str, kind: DomainKind) -> Problem:
+def bundled(float_file: str, name: str, region: str, kind: DomainKind) -> Problem:
     """Return a problem on a pair of this repository."""
     models = HERE / "models"
-    pair = load_pair(models / f"{name}.onnx", models / f"{name}_int8.tflite", "tflm", "file")
+    pair = load_pair(models / float_file, models / f"{name}_int8.tflite", "tflm", "file")
     box, _ = load_box(models / f"{region}.toml")
     return Problem.create(pair.float_network, pair.quantized, box, kind)
+
+
+def regression() -> Problem:
+    """Return the regression network of this repository against its 8-bit weights."""
+    network = load_float(HERE / "models/regression.onnx")
+    box = Box(np.full(network.input_size, -0.05), np.full(network.input_size, 0.05))
+    return Problem.create(network, rounded_weights(network, 8), box)
+
+
+def mnist() -> Problem:
+    """Return a classifier of 784 inputs against its 8-bit weights, around one image."""
+    network, rounded = (load_float(DATA / f"mnist/mnist_3x100{end}.onnx") for end in ("", "_w8"))
+    box, _ = load_box(DATA / "mnist/image0_radius3.npz")
+    return Problem.create(network, rounded, box)
 
 
 def published(name: str) -> Problem:
@@ -103,9 +122,18 @@ def bounds_of(problem: Problem) -> dict[str, np.ndarray]:
         result[name] = np.concatenate(
             [difference.upper[0, problem.outputs], -difference.lower[0, problem.outputs]]
         )
-    if problem.merged.input_size <= 8:
-        found = split_search(problem, fitting(problem), budget=Budget(time_limit_s=SEARCH_S))
-        result["splitting"] = found.upper
+    bracket = milpq.bound(
+        problem.float_network,
+        problem.quantized,
+        problem.domain.box,
+        input_domain=None if problem.domain.kind == "real" else problem.domain.kind,
+        time_limit=SEARCH_S,
+        jobs=1,
+    )
+    highest, lowest = (
+        [getattr(output, end) for output in bracket.outputs] for end in ("max_upper", "min_lower")
+    )
+    result["bound"] = np.concatenate([highest, np.negative(lowest)])
     return result
 
 
@@ -152,14 +180,14 @@ class Attack:
         self._best, self._value = points[keep], value[keep]
 
 
-def attack(name: str, problem: Problem, executions: int) -> bool:
+def attack(name: str, problem: Problem, executions: int, seconds: float) -> bool:
     """Attack one problem; tell whether every bound held."""
     bounds = bounds_of(problem)
     execution, rival = Execution(problem), Attack(problem, 0)
     error = np.tile(execution.error, 2)
     largest = np.full(2 * len(problem.outputs), -np.inf)
     start, done = time.process_time(), 0
-    while done < executions:
+    while done < executions and time.process_time() - start < seconds:
         points = rival.points()
         values = signed(execution.run(points))
         rival.learn(points, values)
@@ -180,6 +208,7 @@ def main() -> int:
     """Attack every problem, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--executions", type=float, default=1e8, help="for each problem")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="processor time for each problem")
     parser.add_argument("--problem", help="only problems whose name contains this")
     options = parser.parse_args()
     print(
@@ -187,7 +216,7 @@ def main() -> int:
         "|---|---|---|---|---|---|---|"
     )
     held = [
-        attack(name, make(), int(options.executions))
+        attack(name, make(), int(options.executions), options.seconds)
         for name, make in problems().items()
         if options.problem is None or options.problem in name
     ]

@@ -47,8 +47,11 @@ _OPTIMIZING_S: Final = 60.0
 
 _OPTIMIZING_SHARE: Final = 0.25
 
-_ENUMERATION_S: Final = 60.0
-"""Processor seconds that executing every code may take at most, for each job."""
+_ENUMERATION_S: Final = 10.0
+"""Seconds that executing every code may take at most; where it takes longer, a search is faster."""
+
+_ENUMERATION_SHARE: Final = 0.7
+"""Share of the time left that an enumeration may use: one that is not finished has shown nothing."""
 _WITNESS_OPERATIONS: Final = 4e10
 
 
@@ -117,7 +120,7 @@ def can_enumerate(run: Run) -> bool:
     seconds = float(count_codes(problem.domain.root)[0]) * execution_s(problem) / run.options.jobs
     left = run.budget.time_limit_s
     left = np.inf if left is None else left - run.budget.elapsed_s
-    return seconds <= min(_ENUMERATION_S, 0.5 * left)
+    return seconds <= min(_ENUMERATION_S, 0.3 * left)
 
 
 def enumerate_domain(run: Run) -> None:
@@ -128,7 +131,9 @@ def enumerate_domain(run: Run) -> None:
         run.tell("enumeration", f"{done:,} of {total:,} codes")
 
     with run.timed("search") as watch, executor(run) as workers:
-        found = enumerate_codes(run.problem, executor=workers, budget=run.part(1.0), on_progress=listen)
+        found = enumerate_codes(
+            run.problem, executor=workers, budget=run.part(_ENUMERATION_SHARE), on_progress=listen
+        )
     run.bracket.add_witnesses(found.pool)
     if found.complete:
         run.commit("enumeration", found.upper, watch.elapsed_s, nodes=found.codes)
