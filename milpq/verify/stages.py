@@ -47,8 +47,11 @@ _OPTIMIZING_S: Final = 60.0
 
 _OPTIMIZING_SHARE: Final = 0.25
 
-_ENUMERATION_S: Final = 10.0
-"""Seconds that executing every code may take at most; where it takes longer, a search is faster."""
+_ENUMERATION_S: Final = 60.0
+"""Seconds that executing every code may take at most where inputs are few, for want of a search that is surely faster."""
+
+_ENUMERATION_OF_MANY_S: Final = 10.0
+"""The same where inputs are many: searches over phases and steps do not count codes."""
 
 _ENUMERATION_SHARE: Final = 0.7
 """Share of the time left that an enumeration may use: one that is not finished has shown nothing."""
@@ -117,10 +120,12 @@ def can_enumerate(run: Run) -> bool:
     problem = run.problem
     if problem.domain.kind != "codes":
         return False
-    seconds = float(count_codes(problem.domain.root)[0]) * execution_s(problem) / run.options.jobs
+    # Making the codes and sorting out what they attain costs about as much as executing them.
+    seconds = 2 * float(count_codes(problem.domain.root)[0]) * execution_s(problem) / run.options.jobs
     left = run.budget.time_limit_s
     left = np.inf if left is None else left - run.budget.elapsed_s
-    return seconds <= min(_ENUMERATION_S, 0.3 * left)
+    few = problem.merged.input_size <= FEW_INPUTS
+    return seconds <= min(_ENUMERATION_S if few else _ENUMERATION_OF_MANY_S, 0.5 * left)
 
 
 def enumerate_domain(run: Run) -> None:
