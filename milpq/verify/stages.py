@@ -48,10 +48,13 @@ _OPTIMIZING_S: Final = 60.0
 _OPTIMIZING_SHARE: Final = 0.25
 
 _ENUMERATION_S: Final = 60.0
-"""Seconds that executing every code may take at most where inputs are few, for want of a search that is surely faster."""
+"""Seconds that executing every code may take at most, where inputs are few."""
 
 _ENUMERATION_OF_MANY_S: Final = 10.0
 """The same where inputs are many: searches over phases and steps do not count codes."""
+
+_ENUMERATED_NUMBER_S: Final = 1e-8
+"""Processor seconds beside the execution of a code, for each input made and each objective compared."""
 
 _ENUMERATION_SHARE: Final = 0.7
 """Share of the time left that an enumeration may use: one that is not finished has shown nothing."""
@@ -120,8 +123,9 @@ def can_enumerate(run: Run) -> bool:
     problem = run.problem
     if problem.domain.kind != "codes":
         return False
-    # Making the codes and sorting out what they attain costs about as much as executing them.
-    seconds = 2 * float(count_codes(problem.domain.root)[0]) * execution_s(problem) / run.options.jobs
+    numbers = problem.merged.input_size + 2 * len(problem.outputs)
+    each = execution_s(problem) + numbers * _ENUMERATED_NUMBER_S
+    seconds = float(count_codes(problem.domain.root)[0]) * each / run.options.jobs
     left = run.budget.time_limit_s
     left = np.inf if left is None else left - run.budget.elapsed_s
     few = problem.merged.input_size <= FEW_INPUTS
