@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,9 +99,18 @@ class Case:
         return f"{self.grid}: {self.question}, {effort}"
 
 
-def expand(suite: Suite) -> list[Case]:
-    """Return the cases of a suite, in its order."""
-    return [case for grid in suite.grid for case in _expand_grid(suite, grid)]
+def expand(suite: Suite, time_limit: float | None = None) -> list[Case]:
+    """Return the cases of a suite, in its order.
+
+    Parameters
+    ----------
+    time_limit : float, optional
+        Seconds; cases to which the suite gives more get this.
+    """
+    cases = (case for grid in suite.grid for case in _expand_grid(suite, grid))
+    return [
+        case if time_limit is None else replace(case, time_s=min(case.time_s, time_limit)) for case in cases
+    ]
 
 
 def _expand_grid(suite: Suite, grid: Grid) -> Iterator[Case]:
@@ -211,4 +220,6 @@ def _random(spec: RandomPair, target: str | None) -> tuple[FloatNetwork, Quantiz
     numbers = spec.inputs, spec.width, spec.depth, spec.bits, spec.seed
     inputs, width, depth, bits, seed = (number for number in numbers if isinstance(number, int))
     network, quantized = random_pair([inputs, *[width] * depth, spec.outputs], bits, seed)
+    if spec.weights_only:
+        return network, on_target(rounded_weights(network, bits), target)
     return network, on_target(quantized, target)

@@ -120,7 +120,7 @@ def _cactus(rows: Sequence[Row]) -> Any:  # noqa: ANN401
     axes.set_xscale("log")
     axes.set_xlabel("seconds")
     axes.set_ylabel("cases solved")
-    axes.legend(fontsize=8)
+    _legend(figure, axes)
     return figure
 
 
@@ -136,19 +136,19 @@ def _traces(rows: Sequence[Row]) -> Any:  # noqa: ANN401
     chosen = list(best.values())[:_MOST_TRACES]
     if not chosen:
         return None
-    figure, axes = _figure(height=4.2)
+    figure, axes = _figure(height=4.2 + 0.14 * len(chosen))
     for number, row in enumerate(chosen):
         times = [max(moment[0], 1e-3) for moment in row.outcome.trace]
         color = f"C{number % 10}"
         upper = [moment[2] / row.witness for moment in row.outcome.trace]
         lower = [max(moment[1] / row.witness, _LEAST_SHOWN) for moment in row.outcome.trace]
-        axes.step(times, upper, where="post", color=color, label=f"{row.case.grid}: {row.case.question}"[:60])
+        axes.step(times, upper, where="post", color=color, label=f"{row.case.grid}: {row.case.question}"[:90])
         axes.step(times, lower, where="post", color=color, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("seconds")
     axes.set_ylabel("relative to the witness")
-    axes.legend(fontsize=6)
+    _legend(figure, axes)
     return figure
 
 
@@ -192,7 +192,7 @@ def _time(row: Row) -> float:
 
 def _over(rows: Sequence[Row], axis: str, what: str, value: Callable[[Row], float]) -> Any:  # noqa: ANN401
     """Return the median over an axis, one line for each grid in which it varies and each method."""
-    figure, axes = _figure()
+    figure, axes = _figure(height=4.0)
     drawn = False
     for grid in dict.fromkeys(row.case.grid for row in rows):
         inside = [row for row in rows if row.case.grid == grid and axis in _coordinates(row)]
@@ -203,10 +203,14 @@ def _over(rows: Sequence[Row], axis: str, what: str, value: Callable[[Row], floa
             for row in inside:
                 if row.case.method == method:
                     points.setdefault(_coordinates(row)[axis], []).append(value(row))
-            places = sorted(points)
-            medians = [statistics.median(points[place]) for place in places]
-            axes.plot(places, medians, marker="o", markersize=4, label=f"{grid}: {method}")
+            _line(axes, points, marker="o", markersize=4, label=f"{grid}: {method}")
             drawn = True
+        if what == "bound":
+            executed: dict[float, list[float]] = {}
+            for row in inside:
+                if row.witness > 0:
+                    executed.setdefault(_coordinates(row)[axis], []).append(row.witness)
+            _line(axes, executed, color="gray", linestyle=":", label=f"{grid}: witness")
     if not drawn:
         return None
     axes.set_yscale("log")
@@ -214,5 +218,18 @@ def _over(rows: Sequence[Row], axis: str, what: str, value: Callable[[Row], floa
         axes.set_xscale("log")
     axes.set_xlabel(axis.replace("_", " "))
     axes.set_ylabel({"bound": "upper bound, real units", "time": "seconds"}[what])
-    axes.legend(fontsize=7)
+    _legend(figure, axes)
     return figure
+
+
+def _line(axes: Any, points: dict[float, list[float]], **style: Any) -> None:  # noqa: ANN401
+    """Draw a line through the medians."""
+    places = sorted(points)
+    axes.plot(places, [statistics.median(points[place]) for place in places], **style)
+
+
+def _legend(figure: Any, axes: Any) -> None:  # noqa: ANN401
+    """Name the lines below the plot, where they hide nothing."""
+    count = len(axes.get_legend_handles_labels()[0])
+    columns = 3 if count <= 12 and max(map(len, axes.get_legend_handles_labels()[1])) < 32 else 1
+    figure.legend(loc="outside lower center", fontsize=7, ncols=columns, frameon=False)

@@ -307,7 +307,7 @@ def open_pool(name: str, workers: int) -> Pool:
     from milpq.search.executor import check_executor  # noqa: PLC0415
 
     if workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}")
+        raise UsageError(f"--jobs must be at least 1, not {workers}")
     check_executor(name)
     if name == "local":
         return LocalPool(workers)

@@ -96,7 +96,10 @@ class QuantizedPair(_Strict):
 
 
 class RandomPair(_Strict):
-    """A random float ReLU network with equal hidden layers, and its integer version at `bits` bits."""
+    """A random float ReLU network with equal hidden layers, and its integer version at `bits` bits.
+
+    With `weights_only`, its version with rounded weights as in `WeightsPair` instead, in real arithmetic.
+    """
 
     sweeps: ClassVar[tuple[str, ...]] = ("inputs", "width", "depth", "bits", "seed")
     build: Literal["random"]
@@ -107,6 +110,7 @@ class RandomPair(_Strict):
     outputs: Count = 1
     bits: Sweep[Bits] = 8
     seed: Sweep[Seed] = 0
+    weights_only: bool = False
 
 
 def _pair_kind(value: object) -> str:

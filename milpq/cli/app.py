@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
@@ -32,8 +33,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (bound, compare, bench, explain, check, quantize, simulate, targets, solvers, vnncomp, demo):
-    app.command()(_command)
+_COMMANDS: Final[dict[str, tuple[Callable[..., object], ...]]] = {
+    "Start here": (demo,),
+    "Ask about a pair of networks": (bound, explain, compare, check),
+    "Make and run integer networks": (quantize, simulate),
+    "Ask about many": (bench, vnncomp),
+    "What milpq knows": (targets, solvers),
+}
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(rich_help_panel=_panel)(_function)
 
 
 def _show_version(value: bool) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from milpq.cli.console import check_mode, plain_console
+from milpq.cli.arguments import EFFORT, RESULTS, Executor, JobsOrAll, ProgressMode, time_limit_option
+from milpq.cli.console import check_mode, json_lines, plain_console
 
 if TYPE_CHECKING:
     from milpq.bench.plan import Case
@@ -17,37 +20,49 @@ if TYPE_CHECKING:
     from milpq.bench.suite import Suite
 
 
+_WIDTH: Final = 120
+
+
 def bench(
     suite_file: Annotated[
-        Path | None, typer.Argument(metavar="SUITE.toml", help="Which cases to run; see `configs/`.")
+        Path | None,
+        typer.Argument(metavar="SUITE.toml", help="What to ask, of which models, by which methods."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep what an earlier run has done, and do the rest.")
+        bool,
+        typer.Option(
+            "--resume", help="Keep what an earlier run has done, and do the rest.", rich_help_panel=EFFORT
+        ),
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Where results go; bench-NAME by default."),
-    ] = None,
-    grid: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Run this grid only; may be given again.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
         typer.Option(
-            metavar="N", help="Processors to use, by default all; a case takes as many as its suite says."
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where results go; bench-NAME by default.",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="local|dask|dask://ADDRESS", help="Where the cases run.")
-    ] = "local",
-    progress_mode: Annotated[
-        str, typer.Option("--progress", metavar="auto|json|none", help="Progress on stderr.")
-    ] = "auto",
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Run this grid only; may be given again.", rich_help_panel=EFFORT),
+    ] = None,
+    time_limit: Annotated[float | None, time_limit_option("each case, where the suite gives it more")] = None,
+    jobs: JobsOrAll = None,
+    executor: Executor = "local",
+    progress_mode: ProgressMode = "auto",
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of suite files and leave.")
+        bool,
+        typer.Option(
+            "--schema", help="Print the JSON Schema of suite files and leave.", rich_help_panel=RESULTS
+        ),
     ] = False,
 ) -> int:
     """Run a benchmark suite, each case in a process with hard limits, and write tables and plots.
+
+    A suite is a TOML file; those in the folder `configs` of milpq's sources are examples. A case uses as many
+    processors as its suite says.
 
     Exit codes: 0 done (also where cases failed; their rows say why), 2 bad usage or input, 4 soundness alarm,
     130 interrupted (run again with --resume).
@@ -58,7 +73,7 @@ def bench(
     from milpq.bench.runner import open_pool
     from milpq.bench.suite import load_suite, suite_schema
     from milpq.errors import UsageError
-    from milpq.verify.options import all_cores
+    from milpq.verify.options import Options, all_cores
 
     if schema:
         import json
@@ -66,6 +81,7 @@ def bench(
         typer.echo(json.dumps(suite_schema(), indent=2))
         return 0
     check_mode(progress_mode)
+    Options(time_limit=time_limit)
     if suite_file is None:
         raise UsageError("bench needs a SUITE.toml; see milpq bench --help")
     suite = load_suite(suite_file)
@@ -73,7 +89,7 @@ def bench(
     if unknown:
         names = ", ".join(known.name for known in suite.grid)
         raise UsageError(f"{suite_file}: has no grid {unknown[0]!r}; it has {names}")
-    cases = [case for case in expand(suite) if not grid or case.grid in grid]
+    cases = [case for case in expand(suite, time_limit) if not grid or case.grid in grid]
     folder = output or Path(f"bench-{suite_file.stem}")
     folder.mkdir(parents=True, exist_ok=True)
     interrupted = False
@@ -97,20 +113,13 @@ def bench(
 @contextmanager
 def _progress(mode: str, cases: list[Case]) -> Generator[Callable[[Row], None]]:
     """Give a listener for rows: a bar with the time left on a terminal, JSON lines, or nothing."""
-    import json
-    import sys
 
-    def lines(row: Row) -> None:
-        words = {
-            "case": row.case.label,
-            "status": row.outcome.status,
-            "total_s": round(row.outcome.total_s, 3),
-        }
-        sys.stderr.write(json.dumps(words) + "\n")
-        sys.stderr.flush()
+    def words(row: Row) -> dict[str, object]:
+        total_s = round(row.outcome.total_s, 3)
+        return {"case": row.case.label, "status": row.outcome.status, "total_s": total_s}
 
     if mode == "json":
-        yield lines
+        yield json_lines(words)
     elif mode == "auto" and sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Left
@@ -154,7 +163,9 @@ def _show(suite: Suite, rows: list[Row], folder: Path) -> None:
     from milpq.bench.plots import can_plot
     from milpq.bench.tables import grid_table
 
-    console = Console(emoji=False, highlight=False)
+    # A file or a pipe has no width of its own; questions need some.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH
+    console = Console(emoji=False, highlight=False, width=width)
     console.print(suite.title, style="bold")
     for grid in dict.fromkeys(row.case.grid for row in rows):
         console.print(grid_table(grid, [row for row in rows if row.case.grid == grid]))

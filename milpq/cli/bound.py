@@ -8,16 +8,24 @@ from typing import Annotated
 import typer
 
 from milpq.cli.arguments import (
+    EFFORT,
+    QUESTION,
+    RESULTS,
+    Executor,
     FloatFile,
     FloatTwin,
     Gap,
     InputDomain,
+    JobsOrAll,
     Outputs,
     ProgressMode,
     QuantizedFile,
     Region,
     Seed,
+    Solver,
     Target,
+    report_option,
+    time_limit_option,
 )
 from milpq.cli.console import check_mode, plain_console, progress, show
 
@@ -30,49 +38,60 @@ def bound(
     input_domain: InputDomain = None,
     output: Outputs = None,
     tolerance: Annotated[
-        float | None, typer.Option(metavar="T", help="Decide whether the difference stays within T.")
+        float | None,
+        typer.Option(
+            metavar="T",
+            help="Only decide whether the difference stays within T, real units.",
+            rich_help_panel=QUESTION,
+        ),
     ] = None,
     method: Annotated[
         str,
-        typer.Option(metavar="NAME", help="auto, or stop after: interval, symbolic, differential, lp, milp."),
-    ] = "auto",
-    solver: Annotated[
-        str,
         typer.Option(
             metavar="NAME",
-            help="auto: milpq's own search; or a solver of `milpq solvers`, whose claims are trusted.",
+            help="auto, or stop after: interval, symbolic, differential, lp, milp.",
+            rich_help_panel=EFFORT,
         ),
     ] = "auto",
+    solver: Solver = "auto",
     gap: Gap = 1e-4,
-    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the whole run.")] = None,
-    jobs: Annotated[int | None, typer.Option(metavar="N", help="Threads; every core by default.")] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="local|dask|dask://ADDRESS", help="Where batches of a search run.")
-    ] = "local",
+    time_limit: Annotated[float | None, time_limit_option("the whole run; no limit by default")] = None,
+    jobs: JobsOrAll = None,
+    executor: Executor = "local",
     journal: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz", help="Leave the state of splitting there, to go on from."),
+        typer.Option(
+            metavar="FILE.npz",
+            help="Keep the state of a search that splits the region there, to go on from.",
+            rich_help_panel=EFFORT,
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the state in --journal, if there is one.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the state in --journal, if there is one.", rich_help_panel=EFFORT
+        ),
     ] = False,
     seed: Seed = 0,
     report: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="PATH", help="Write a report, .json, .csv, .html or .xml (JUnit); may be given again."
-        ),
+        list[Path] | None, report_option("a report, .json, .csv, .html or .xml (JUnit)")
     ] = None,
     certificate: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Write a proof of the upper end that `milpq check` verifies."),
+        typer.Option(
+            metavar="PATH",
+            help="Write a proof of the upper end that `milpq check` verifies.",
+            rich_help_panel=RESULTS,
+        ),
     ] = None,
     progress_mode: ProgressMode = "auto",
     float_twin: FloatTwin = None,
     float_arithmetic: Annotated[
         str | None,
         typer.Option(
-            metavar="real|float32", help="FLOAT as an exact function, or as any float32 runtime computes it."
+            metavar="real|float32",
+            help="FLOAT as an exact function, or as any float32 runtime computes it.",
+            rich_help_panel=QUESTION,
         ),
     ] = None,
 ) -> int:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
 from milpq.cli.arguments import (
+    EFFORT,
     FloatFile,
     FloatTwin,
     Gap,
     InputDomain,
+    Jobs,
     Outputs,
     ProgressMode,
     QuantizedFile,
     Region,
     Seed,
+    Solver,
     Target,
+    report_option,
+    time_limit_option,
 )
-from milpq.cli.console import check_mode, plain_console
+from milpq.cli.console import check_mode, narrated, plain_console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from milpq.bench.comparison import Comparison
     from milpq.bench.methods import Outcome
     from milpq.bench.suite import MethodName
@@ -41,29 +42,27 @@ def compare(
     input_domain: InputDomain = None,
     output: Outputs = None,
     method: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Run this method; may be given again.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Run this method only, beside intervals; may be given again.",
+            rich_help_panel=EFFORT,
+        ),
     ] = None,
-    solver: Annotated[
-        str, typer.Option(metavar="NAME", help="auto or a solver of `milpq solvers`.")
-    ] = "auto",
+    solver: Solver = "auto",
     gap: Gap = 1e-4,
-    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds for each method.")] = 60.0,
-    jobs: Annotated[
-        int, typer.Option(metavar="N", help="Processes, or threads of the solver, of each method.")
-    ] = 1,
+    time_limit: Annotated[float, time_limit_option("each method")] = 60.0,
+    jobs: Jobs = 1,
     seed: Seed = 0,
-    report: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="Write .json, .csv, or a plot (.svg, .png); may be given again."),
-    ] = None,
+    report: Annotated[list[Path] | None, report_option(".json, .csv, or a plot (.svg, .png)")] = None,
     progress_mode: ProgressMode = "auto",
     float_twin: FloatTwin = None,
 ) -> int:
     """Run every method on one question, one after the other, and show bounds, times and ratios side by side.
 
-    Methods: interval, symbolic, differential, lp, milp, auto; separate and separate-milp, which bound each
-    network by itself and subtract; naive-milp, the merged program without rows for differences. What goes wrong in
-    one is a row of the table.
+    Methods: interval, symbolic, differential, lp, milp, auto; separate and separate-milp, which bound each network
+    by itself and subtract; naive-milp, the merged program without rows for differences. Where one of them fails,
+    its row says why.
 
     Exit codes: 0 done, 2 bad usage or input, 4 soundness alarm, 130 interrupted.
     """
@@ -92,7 +91,7 @@ def compare(
     effort = Effort("auto", None, solver, gap, time_limit, jobs, seed)
     pool = LocalPool(1)
     try:
-        with _progress(progress_mode) as told:
+        with narrated(progress_mode, "interval", _words, _line) as told:
             pool.warm_up()
             found = run_methods(problem, effort, chosen, pool, told)
     finally:
@@ -103,26 +102,12 @@ def compare(
     return 0
 
 
-@contextmanager
-def _progress(mode: str) -> Generator[Callable[[str, Outcome], None] | None]:
-    """Give a listener for outcomes."""
-    import json
-    import sys
+def _words(method: str, outcome: Outcome) -> dict[str, object]:
+    return {"method": method, "status": outcome.status, "total_s": round(outcome.total_s, 3)}
 
-    def lines(method: str, outcome: Outcome) -> None:
-        words = {"method": method, "status": outcome.status, "total_s": round(outcome.total_s, 3)}
-        sys.stderr.write(json.dumps(words) + "\n")
-        sys.stderr.flush()
 
-    if mode == "json":
-        yield lines
-    elif mode == "auto" and sys.stderr.isatty():
-        with plain_console(stderr=True).status("interval") as status:
-            yield lambda method, outcome: status.update(
-                f"{method}: {outcome.status} after {outcome.total_s:.1f} s; the next one runs"
-            )
-    else:
-        yield None
+def _line(method: str, outcome: Outcome) -> str:
+    return f"{method}: {outcome.status} after {outcome.total_s:.1f} s; the next one runs"
 
 
 def _write(found: Comparison, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Live progress: a status line on a terminal, JSON lines for programs, or nothing."""
+"""Live progress: a status line on a terminal, JSON lines for programs, or nothing; all of it on stderr."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec
 
 from milpq.errors import UsageError
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from milpq.verify import Progress, Result
 
 MODES: Final = ("auto", "json", "none")
-_EVERY_S = 0.1
+_EVERY_S: Final = 0.1
+
+Event = ParamSpec("Event")
 
 
 def check_mode(mode: str) -> None:
@@ -28,16 +30,81 @@ def check_mode(mode: str) -> None:
 
 
 @contextmanager
-def progress(mode: str) -> Generator[Callable[[Progress], None] | None]:
-    """Give a listener for the progress of a run, as `mode` asks; all of it goes to stderr."""
+def narrated(
+    mode: str,
+    first: str,
+    words: Callable[Event, Mapping[str, object]],
+    line: Callable[Event, str],
+) -> Generator[Callable[Event, None] | None]:
+    """Give a listener that tells of events as `mode` asks, or None where nobody listens.
+
+    Parameters
+    ----------
+    first : str
+        Stands on the terminal until the first event.
+    words : callable
+        What a program is told of an event; nothing where it is empty.
+    line : callable
+        What a person is told.
+    """
     check_mode(mode)
     if mode == "json":
-        yield _json_lines()
+        yield json_lines(words)
     elif mode == "auto" and sys.stderr.isatty():
-        with _status_line() as listener:
-            yield listener
+        shown = -math.inf
+        with plain_console(stderr=True).status(first) as status:
+
+            def listen(*event: Event.args, **named: Event.kwargs) -> None:
+                nonlocal shown
+                now = time.monotonic()
+                if now - shown >= _EVERY_S:
+                    shown = now
+                    status.update(line(*event, **named))
+
+            yield listen
     else:
         yield None
+
+
+def json_lines(words: Callable[Event, Mapping[str, object]]) -> Callable[Event, None]:
+    """Return a listener that writes what there is to say of each event as one line of JSON."""
+
+    def listen(*event: Event.args, **named: Event.kwargs) -> None:
+        said = words(*event, **named)
+        if said:
+            sys.stderr.write(json.dumps(said) + "\n")
+            sys.stderr.flush()
+
+    return listen
+
+
+@contextmanager
+def progress(mode: str) -> Generator[Callable[[Progress], None] | None]:
+    """Give a listener for the progress of one question, as `mode` asks."""
+    from milpq.verify.numbers import downward, upward
+
+    last: list[tuple[str, float, float]] = []
+
+    def words(event: Progress) -> dict[str, object]:
+        state = (event.stage, event.lower, event.upper)
+        if last and last[-1] == state:
+            return {}
+        last[:] = [state]
+        said: dict[str, object] = {
+            "stage": event.stage,
+            "lower": event.lower,
+            "upper": event.upper if math.isfinite(event.upper) else None,
+            "time_s": round(event.time_s, 3),
+        }
+        return said | ({"detail": event.detail} if event.detail else {})
+
+    def line(event: Progress) -> str:
+        bracket = f"[{downward(event.lower)}, {upward(event.upper)}]"
+        detail = f"  {event.detail}" if event.detail else ""
+        return f"{event.stage:<12} max |f_q − f| in {bracket}  {event.time_s:.1f} s{detail}"
+
+    with narrated(mode, "reading the models", words, line) as listener:
+        yield listener
 
 
 def plain_console(*, stderr: bool = False) -> Console:
@@ -53,43 +120,3 @@ def show(console: Console, result: Result) -> None:
 
     console.print(headline(result), soft_wrap=True)
     console.print(details(result))
-
-
-def _json_lines() -> Callable[[Progress], None]:
-    last: list[tuple[str, float, float]] = []
-
-    def listen(event: Progress) -> None:
-        state = (event.stage, event.lower, event.upper)
-        if last and last[-1] == state:
-            return
-        last[:] = [state]
-        line = {
-            "stage": event.stage,
-            "lower": event.lower,
-            "upper": event.upper if math.isfinite(event.upper) else None,
-            "time_s": round(event.time_s, 3),
-        }
-        sys.stderr.write(json.dumps(line | ({"detail": event.detail} if event.detail else {})) + "\n")
-        sys.stderr.flush()
-
-    return listen
-
-
-@contextmanager
-def _status_line() -> Generator[Callable[[Progress], None]]:
-    from milpq.verify.numbers import downward, upward
-
-    shown = -math.inf
-    with plain_console(stderr=True).status("reading the models") as status:
-
-        def listen(event: Progress) -> None:
-            nonlocal shown
-            now = time.monotonic()
-            if now - shown < _EVERY_S:
-                return
-            shown = now
-            bracket = f"[{downward(event.lower)}, {upward(event.upper)}]"
-            detail = f"  {event.detail}" if event.detail else ""
-            status.update(f"{event.stage:<12} max |f_q − f| in {bracket}  {event.time_s:.1f} s{detail}")
-
-        yield listen

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from milpq.cli.arguments import FloatFile, FloatTwin, InputDomain, Outputs, QuantizedFile, Region, Target
+from milpq.cli.arguments import (
+    EFFORT,
+    FloatFile,
+    FloatTwin,
+    InputDomain,
+    Outputs,
+    QuantizedFile,
+    Region,
+    Seed,
+    Target,
+    report_option,
+    time_limit_option,
+)
 from milpq.cli.console import plain_console
 
 
@@ -20,16 +32,17 @@ def explain(
     output: Outputs = None,
     parts: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Cut the region into about N parts: tighter bounds, more time."),
+        typer.Option(
+            metavar="N",
+            help="Cut the region into about N parts: tighter bounds, more time.",
+            rich_help_panel=EFFORT,
+        ),
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds after which intervals must do.")
+        float | None, time_limit_option("tight bounds, after which interval bounds must do")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random inputs.")] = 0,
-    report: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="Write a report, .json, .csv or .html; may be given again."),
-    ] = None,
+    seed: Seed = 0,
+    report: Annotated[list[Path] | None, report_option("a report, .json, .csv or .html")] = None,
     float_twin: FloatTwin = None,
 ) -> None:
     """Say how much each layer contributes to the error, certified beside sampled, and what to give more bits.

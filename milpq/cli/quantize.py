@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+from milpq.cli.arguments import (
+    EFFORT,
+    QUESTION,
+    FloatFile,
+    Gap,
+    InputDomain,
+    Jobs,
+    ProgressMode,
+    Seed,
+    Solver,
+    Target,
+    report_option,
+    time_limit_option,
+)
+from milpq.cli.console import check_mode, narrated, plain_console
 
 if TYPE_CHECKING:
     from milpq.network.float_network import FloatNetwork
@@ -20,9 +32,7 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    float_file: Annotated[
-        Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite, .nnet.")
-    ],
+    float_file: FloatFile,
     output: Annotated[
         Path,
         typer.Option(
@@ -33,10 +43,7 @@ def quantize(
         Path | None,
         typer.Option(metavar="DATA", help="Sample inputs, (samples, inputs): .npy, or .npz of one array."),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="Runtime whose rounding the file states; see `milpq targets`."),
-    ] = None,
+    target: Target = None,
     bits: Annotated[
         str | None,
         typer.Option(metavar="N[,N…]", help="Bits of the weights, 2 to 16; one for all or one a layer."),
@@ -72,52 +79,55 @@ def quantize(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            metavar="T", help="Search the cheapest bits whose certified error stays within T; needs --region."
+            metavar="T",
+            help="Find the cheapest bits whose certified error stays within T; needs --region.",
+            rich_help_panel=QUESTION,
         ),
     ] = None,
     region: Annotated[
-        Path | None, typer.Option(metavar="REGION", help="Input box of the search: .toml, .npz or .vnnlib.")
+        Path | None,
+        typer.Option(
+            metavar="REGION",
+            help="Input box of the search: .toml, .npz or .vnnlib.",
+            rich_help_panel=QUESTION,
+        ),
     ] = None,
     widths: Annotated[
-        str, typer.Option(metavar="N-N|N,N…", help="Bits of the weights that the search tries in each layer.")
+        str,
+        typer.Option(
+            metavar="N-N|N,N…", help="Bits of the weights to try in each layer.", rich_help_panel=QUESTION
+        ),
     ] = "2-8",
     cost: Annotated[
         str,
         typer.Option(
-            metavar="memory|macs", help="What is cheap: bits of weights, or multiplications × bits."
+            metavar="memory|macs",
+            help="What is to be small: bits of weights, or multiplications × bits.",
+            rich_help_panel=QUESTION,
         ),
     ] = "memory",
     front: Annotated[
         bool,
-        typer.Option("--front/--no-front", help="Measure the front of cost against certified error too."),
+        typer.Option(
+            "--front/--no-front",
+            help="Measure the front of cost against certified error too.",
+            rich_help_panel=QUESTION,
+        ),
     ] = True,
-    input_domain: Annotated[
-        str | None,
-        typer.Option(
-            metavar="continuous|codes", help="Search: every real input, or only inputs that are codes."
-        ),
-    ] = None,
-    gap: Annotated[
-        float, typer.Option(metavar="REL", help="Relative gap to which the front is measured.")
-    ] = 0.01,
-    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the search.")] = None,
+    input_domain: InputDomain = None,
+    gap: Gap = 0.01,
+    time_limit: Annotated[float | None, time_limit_option("the search; no limit by default")] = None,
     question_limit: Annotated[
-        float, typer.Option(metavar="S", help="Seconds for one call of the verifier.")
+        float,
+        typer.Option(metavar="S", help="Seconds for one question to the verifier.", rich_help_panel=EFFORT),
     ] = 60.0,
-    solver: Annotated[
-        str, typer.Option(metavar="NAME", help="auto or a solver of `milpq solvers`.")
-    ] = "auto",
-    jobs: Annotated[int, typer.Option(metavar="N", help="Processes, or threads of the solver.")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    solver: Solver = "auto",
+    jobs: Jobs = 1,
+    seed: Seed = 0,
     report: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="PATH", help="Write the front: .json, .csv, .svg, .png, .pdf; may be given again."
-        ),
+        list[Path] | None, report_option("the front of a search, .json, .csv, .svg, .png or .pdf")
     ] = None,
-    progress_mode: Annotated[
-        str, typer.Option("--progress", metavar="auto|json|none", help="Progress of the search on stderr.")
-    ] = "auto",
+    progress_mode: ProgressMode = "auto",
 ) -> int:
     """Quantize a float network to an integer network, with activation ranges from sample inputs.
 
@@ -171,7 +181,6 @@ def quantize(
         return 0
     if bits is not None:
         raise UsageError("--bits fixes what the search is to find; give --widths to limit it")
-    from milpq.cli.console import check_mode, plain_console
     from milpq.precision import search_precision
     from milpq.precision.report import check_front_path, details, headline, write_front
 
@@ -181,7 +190,7 @@ def quantize(
     tried = parse_widths(widths)
     if target is not None:
         _check_output(network, calibration, replace(scheme, weight_bits=max(tried)), target, output)
-    with _search_progress(progress_mode) as listener:
+    with narrated(progress_mode, "reading the models", _words, _line) as listener:
         result = search_precision(
             network,
             calibration,
@@ -281,28 +290,13 @@ def _show(model: QuantizedModel, output: Path) -> None:
         typer.echo(f"  {layer.name}: {neurons}×{inputs} weights, {codes}")
 
 
-@contextmanager
-def _search_progress(mode: str) -> Generator[Callable[[SearchProgress], None] | None]:
-    """Give a listener for the progress of a search; all of it goes to stderr."""
-    if mode == "json":
+def _words(event: SearchProgress) -> dict[str, object]:
+    return asdict(event)
 
-        def lines(event: SearchProgress) -> None:
-            sys.stderr.write(json.dumps(asdict(event)) + "\n")
-            sys.stderr.flush()
 
-        yield lines
-    elif mode == "auto" and sys.stderr.isatty():
-        from milpq.cli.console import plain_console
-
-        with plain_console(stderr=True).status("reading the models") as status:
-
-            def line(event: SearchProgress) -> None:
-                best = "none" if event.certified_cost is None else f"{event.certified_cost:,}"
-                status.update(
-                    f"{event.examined:,} configurations examined, cost {event.cost:,}, certified {best}, "
-                    f"{event.verifier_calls} verifier calls  {event.time_s:.1f} s"
-                )
-
-            yield line
-    else:
-        yield None
+def _line(event: SearchProgress) -> str:
+    best = "none" if event.certified_cost is None else f"{event.certified_cost:,}"
+    return (
+        f"{event.examined:,} configurations examined, cost {event.cost:,}, certified {best}, "
+        f"{event.verifier_calls} verifier calls  {event.time_s:.1f} s"
+    )

@@ -155,6 +155,10 @@ def bound(
         # Decided in real arithmetic with room for what float32 changes.
         options = replace(options, tolerance=max(0.0, tolerance - float(widening.max()) * (1 + 1e-9)))
     if method == "auto":
+        if on_progress is not None:
+            on_progress(
+                Progress("compiling", 0.0, math.inf, 0.0, "takes time on the first run of a machine only")
+            )
         compile_ahead(problem)
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE

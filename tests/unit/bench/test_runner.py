@@ -48,9 +48,9 @@ def test_a_process_gives_what_the_call_gives() -> None:
 
 def test_a_process_that_will_not_stop_is_stopped_with_its_bracket() -> None:
     started = time.monotonic()
-    found = run_order(_order(0, Effort("auto", gap=0.0, time_s=500.0), hard_s=6.0, **SLOW))
+    found = run_order(_order(0, Effort("auto", gap=0.0, time_s=500.0), hard_s=12.0, **SLOW))
     assert found.status == "timeout"
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 100
     assert 0 <= found.lower < found.upper < float("inf")
 
 
