@@ -23,17 +23,28 @@ from pathlib import Path
 
 import numpy as np
 
+import milpq
+from milpq.bench.suite import load_suite
 from milpq.errors import MilpqError
 from milpq.formats import load, load_region
+from milpq.formats.vnnlib_query import read_vnnlib_query
 from milpq.network.float_network import FloatNetwork
 
 MODELS = Path(__file__).resolve().parent / "models"
+SUITES = MODELS.parent.parent / "configs"
+QUERY = """(vnnlib-version <2.0>)
+(declare-network f (declare-input X_f real [2]) (declare-output Y_f real [1]))
+(declare-network g (isomorphic-to f) (declare-input X_g real [2]) (declare-output Y_g real [1]))
+(assert (and (<= X_f[0] 0.5) (>= X_f[0] -0.5) (<= X_f[1] 0.5) (>= X_f[1] -0.5)))
+(assert (and (== X_f[0] X_g[0]) (== X_f[1] X_g[1])))
+(assert (or (> Y_g[0] (+ Y_f[0] 0.05)) (> Y_f[0] (+ Y_g[0] 0.05))))
+"""
 SLOW = 20.0
 LIMIT = 6 << 30
 
 
 def seeds(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[bytes]]]:
-    """Return, by ending, a reader and real files."""
+    """Return, by name, a reader and real files; a name's last part is the ending of its files."""
     nnet = "// comment\n2,2,1,3,\n2,3,1,\n0,\n-1,-1,\n1,1,\n0,0,0,\n1,1,1,\n"
     nnet += "1,2,\n3,4,\n5,6,\n0.5,\n0.25,\n-1e-2,\n1,-1,2,\n0,\n"
     layer = {"name": "a", "weights": [[1, -2], [3, 4]], "weight_scales": 0.5, "bias": [1, 2]}
@@ -45,7 +56,21 @@ def seeds(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[bytes]
     def some(pattern: str) -> list[bytes]:
         return [path.read_bytes() for path in sorted(MODELS.glob(pattern))]
 
+    controller = load(MODELS / "controller.onnx")
+    quantized = load(MODELS / "controller_int8.tflite")
+    small = load_region(MODELS / "controller_small.toml")
+    samples = np.random.default_rng(0).uniform(-1.0, 1.0, (100, 3))
+    milpq.save(milpq.quantize(controller, samples), folder / "quantized.onnx")
+    milpq.bound(controller, quantized, small, target="tflm", gap=0.1, certificate=folder / "proof.milpq")
+
+    def verify(path: Path) -> object:
+        return milpq.check(path, controller, quantized)
+
     return {
+        "quantized.onnx": (load, [(folder / "quantized.onnx").read_bytes()]),
+        "milpq": (verify, [(folder / "proof.milpq").read_bytes()]),
+        "query.vnnlib": (read_vnnlib_query, [QUERY.encode()]),
+        "suite.toml": (load_suite, [path.read_bytes() for path in sorted(SUITES.glob("*.toml"))]),
         "onnx": (load, some("controller*.onnx")),
         "tflite": (load, some("controller*.tflite") + some("digits_cnn_int8.tflite")),
         "nnet": (load, [nnet.encode()]),
