@@ -20,6 +20,7 @@ from milpq.formats import load_float, load_quantized
 from milpq.formats._files import PathLike
 from milpq.merge import Cubes, DomainKind, MergedActivation, Problem, QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
+from milpq.network.layout import match_layouts
 from milpq.network.pairing import dequantized_twin
 from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
@@ -214,6 +215,8 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
         network = dequantized_twin(model)
     else:
         network = load_float(float_source) if isinstance(float_source, str | os.PathLike) else float_source
+        if isinstance(model, QuantizedModel | FloatNetwork):
+            network = match_layouts(network, model)
     if isinstance(model, QuantizedModel):
         model = model.on_target(get_target(stated["target"]) if stated["target"] else None)
     try:

@@ -10,8 +10,10 @@ import scipy.sparse as sp
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
+from milpq.formats._image_book import ImageBook
 from milpq.network.float_network import FloatNetwork
 from milpq.network.float_parts import average_node, maximum_nodes, outside_counts, selection_node
+from milpq.network.images import Convolution, Image
 from milpq.network.nodes import Affine, Clamp, FloatNode, Term
 
 SIGMOID_NOTE = "answered at the input of the final sigmoid, which is left out"
@@ -45,9 +47,15 @@ class FloatBuilder:
     input_size : int
     origin : str
         File or object the network comes from; begins every message.
+
+    Attributes
+    ----------
+    images : ImageBook
+        What readers say of values beyond what their operators do.
     """
 
     def __init__(self, input_size: int, origin: str) -> None:
+        self.images = ImageBook()
         self._origin = origin
         self._nodes: list[FloatNode] = []
         self._sizes: list[int] = [input_size]
@@ -70,16 +78,22 @@ class FloatBuilder:
                 f"{self._origin}: {what}: the network has more than {MAX_WEIGHTS} weights"
             )
 
-    def linear(self, name: str, source: int, matrix: Matrix, bias: Float64Array | None = None) -> int:
-        """Append ``matrix @ source + bias`` and return its value."""
+    def linear(
+        self,
+        name: str,
+        source: int,
+        matrix: Matrix,
+        bias: Float64Array | None = None,
+        convolution: Convolution | None = None,
+    ) -> int:
+        """Append ``matrix @ source + bias``, perhaps that of a convolution, and return its value."""
         if matrix.shape[1] != self._sizes[source]:
             raise InvalidNetworkError(
                 f"{self._origin}: layer {name!r}: weights for {matrix.shape[1]} inputs, "
                 f"but the layer before gives {self._sizes[source]}"
             )
-        return self._affine(
-            name, (Term(source, matrix),), np.zeros(matrix.shape[0]) if bias is None else bias
-        )
+        bias = np.zeros(matrix.shape[0]) if bias is None else bias
+        return self._affine(name, (Term(source, matrix),), bias, convolution=convolution)
 
     def shift(self, name: str, value: int, constant: Float64Array) -> int:
         """Append ``value + constant``, merged into the affine node that made `value` if that is exact."""
@@ -95,7 +109,9 @@ class FloatBuilder:
             )  # Knuth's TwoSum: the exact rounding error.
             if not error.any():
                 return self._append(replace(node, bias=total), len(constant))
-        return self._affine(name, (Term(value, _identity(len(constant))),), constant)
+        return self._elementwise(
+            value, self._affine(name, (Term(value, _identity(len(constant))),), constant)
+        )
 
     def scale(self, name: str, value: int, constant: Float64Array) -> int:
         """Append ``value · constant`` elementwise, merged into the affine node before it if that is exact."""
@@ -107,7 +123,9 @@ class FloatBuilder:
             # 24 bits times 24 bits fit into the 53 of float64, so every product is exact.
             terms = tuple(Term(term.source, _scale_rows(term.matrix, constant)) for term in node.terms)
             return self._append(replace(node, terms=terms, bias=node.bias * constant), len(constant))
-        return self._affine(name, (Term(value, _diagonal(constant)),), np.zeros(len(constant)))
+        return self._elementwise(
+            value, self._affine(name, (Term(value, _diagonal(constant)),), np.zeros(len(constant)))
+        )
 
     def add(self, name: str, first: int, second: int, *, subtract: bool = False) -> int:
         """Append ``first ± second``, both of them computed values."""
@@ -117,7 +135,9 @@ class FloatBuilder:
             terms: tuple[Term, ...] = (Term(first, _diagonal(np.full(size, 1.0 + sign))),)
         else:
             terms = (Term(first, _identity(size)), Term(second, _diagonal(np.full(size, sign))))
-        return self._affine(name, terms, np.zeros(size), weighted=False)
+        made = self._affine(name, terms, np.zeros(size), weighted=False)
+        self.images.same(second, made)
+        return self._elementwise(first, made)
 
     def rescale(self, name: str, value: int, gain: Float64Array, shift: Float64Array) -> int:
         """Append ``value·gain + shift``, folded into a copy of the layer before it.
@@ -130,8 +150,11 @@ class FloatBuilder:
         node = self._maker(value)
         if isinstance(node, Affine) and node.weighted:
             terms = tuple(Term(term.source, _scale_rows(term.matrix, gain)) for term in node.terms)
-            return self._affine(node.name, terms, node.bias * gain + shift)
-        return self._affine(name, (Term(value, _diagonal(gain)),), shift, weighted=False)
+            bias = node.bias * gain + shift
+            return self._affine(node.name, terms, bias, convolution=node.convolution)
+        return self._elementwise(
+            value, self._affine(name, (Term(value, _diagonal(gain)),), shift, weighted=False)
+        )
 
     def average(self, name: str, value: int, candidates: Int64Array) -> int:
         """Append averages of candidates (neurons, window), `geometry.OUTSIDE` not counted."""
@@ -140,14 +163,19 @@ class FloatBuilder:
         self._inexact_average |= bool((np.frexp(counts.astype(np.float64))[0] != 0.5).any())
         return self._affine(name, node.terms, node.bias, weighted=False)
 
-    def maximum(self, name: str, value: int, candidates: Int64Array) -> int:
-        """Append maxima of candidates (neurons, window), `geometry.OUTSIDE` not counted."""
+    def maximum(self, name: str, value: int, candidates: Int64Array, image: Image | None = None) -> int:
+        """Append maxima of candidates (neurons, window), `geometry.OUTSIDE` not counted.
+
+        `image` is what the result is.
+        """
         nodes = maximum_nodes(name, value, self._sizes[value], candidates, len(self._nodes) + 1)
         for node in nodes:
             if isinstance(node, Affine):
                 value = self._affine(name, node.terms, node.bias, weighted=False)
             else:
                 value = self._append(node, self._sizes[node.source])
+            if image is not None:
+                self.images.settle(value, replace(image, depth=self._sizes[value] // image.size))
         return value
 
     def select(
@@ -162,7 +190,7 @@ class FloatBuilder:
         """Append ``min(max(value, lower), upper)``; a clamp to ``(−inf, inf)`` appends nothing."""
         if lower == -np.inf and upper == np.inf:
             return value
-        return self._append(Clamp(name, value, lower, upper), self._sizes[value])
+        return self._elementwise(value, self._append(Clamp(name, value, lower, upper), self._sizes[value]))
 
     def finish(self, output: int, note: str = "") -> FloatNetwork:
         """Return the network that ends in value `output`, without the nodes it does not need."""
@@ -181,29 +209,48 @@ class FloatBuilder:
             else:
                 nodes.append(replace(node, source=renumbered[node.source]))
             renumbered[index + 1] = len(nodes)
+        known = self.images.images(len(self._sizes))
+        images = tuple(known[value] for value in renumbered)
         notes = [note] if note else []
         if self._inexact_average:
             notes.append(AVERAGE_NOTE)
         if self._folded:
             notes.append(FOLDING_NOTE)
-        return FloatNetwork(self._sizes[0], tuple(nodes), renumbered[output], self._origin, "; ".join(notes))
+        return FloatNetwork(
+            self._sizes[0], tuple(nodes), renumbered[output], self._origin, "; ".join(notes), images
+        )
 
     def _affine(
-        self, name: str, terms: tuple[Term, ...], bias: Float64Array, *, weighted: bool = True
+        self,
+        name: str,
+        terms: tuple[Term, ...],
+        bias: Float64Array,
+        *,
+        weighted: bool = True,
+        convolution: Convolution | None = None,
     ) -> int:
         self.check_size(len(bias), f"layer {name!r}")
         count = sum(_data(term.matrix).size for term in terms)
         self.check_weights(count, f"layer {name!r}")
         self._weights += count
         try:
-            return self._append(Affine(name, terms, bias, weighted), len(bias))
+            return self._append(Affine(name, terms, bias, weighted, convolution), len(bias))
         except InvalidNetworkError as error:
             raise InvalidNetworkError(f"{self._origin}: {error}") from error
 
     def _append(self, node: FloatNode, size: int) -> int:
         self._nodes.append(node)
         self._sizes.append(size)
-        return len(self._nodes)
+        value = len(self._nodes)
+        if isinstance(node, Affine) and node.convolution is not None:
+            self.images.settle(node.terms[0].source, node.convolution.image)
+            self.images.settle(value, node.convolution.result)
+        return value
+
+    def _elementwise(self, source: int, result: int) -> int:
+        """Note that a value has the order of the one it is made of."""
+        self.images.same(source, result)
+        return result
 
     def _maker(self, value: int) -> FloatNode | None:
         return self._nodes[value - 1] if value else None

@@ -8,32 +8,44 @@ from collections.abc import Callable
 import numpy as np
 
 from milpq._arrays import Int64Array
-from milpq.formats._float_builder import FloatBuilder
 from milpq.formats._onnx_step import Computed, Step, Value
 from milpq.formats._onnx_windows import image_extents, sliding_windows
 from milpq.network.geometry import (
     OUTSIDE,
+    Layout,
     averaged_candidates,
     concatenated_indices,
     convolution_matrix,
     padded_indices,
 )
+from milpq.network.images import Convolution, Image
+
+LAYOUT: Layout = "channels_first"
+
+
+def _image(shape: tuple[int, ...]) -> Image | None:
+    """Return what a value of this shape may be: an image, if it is one of a batch of 1."""
+    return Image(shape[1], shape[2:], LAYOUT) if len(shape) > 2 and shape[0] == 1 else None
 
 
 def _conv(step: Step) -> Value:
     source, weights = step.computed(0), step.constant(1, "weights")
+    before = ((0, 0),) * len(source.shape[2:])
+    if source.padded is not None:
+        # The padding of a convolution is of zeros, too.
+        source, before = source.padded
     spatial = image_extents(step, source.shape)
     groups = int(step.options.get("group", 1))
     if weights.ndim != len(source.shape) or weights.shape[1] * groups != source.shape[1]:
         raise step.damaged(
             f"weights of shape {weights.shape} in {groups} groups for the shape {source.shape}"
         )
-    windows = sliding_windows(step, spatial, weights.shape[2:])
+    windows = sliding_windows(step, spatial, weights.shape[2:], before)
     positions = len(windows.positions)
     shape = (1, weights.shape[0], *windows.result)
     step.check(shape, positions * weights.size)
     try:
-        matrix, channel = convolution_matrix(weights, windows, groups, "channels_first")
+        matrix, channel = convolution_matrix(weights, windows, groups, LAYOUT)
     except ValueError as error:
         raise step.damaged(str(error)) from error
     bias = None
@@ -42,12 +54,27 @@ def _conv(step: Step) -> Value:
         if len(bias) != weights.shape[0]:
             raise step.damaged(f"{len(bias)} biases for {weights.shape[0]} channels")
         bias = bias[channel]
-    return Computed(step.builder.linear(step.name, source.index, matrix, bias), shape)
+    convolution = Convolution(windows, source.shape[1], weights.shape[0], groups, LAYOUT)
+    return Computed(step.builder.linear(step.name, source.index, matrix, bias, convolution), shape)
 
 
-def _pool(
-    append: Callable[[FloatBuilder, str, int, Int64Array], int], *, average: bool
-) -> Callable[[Step], Value]:
+def _pooled(
+    step: Step, source: Computed, candidates: Int64Array, shape: tuple[int, ...], *, average: bool
+) -> Computed:
+    """Append a pool of images."""
+    builder = step.builder
+    read, made = _image(source.shape), _image(shape)
+    assert read is not None and made is not None
+    builder.images.settle(source.index, read)
+    if average:
+        value = builder.average(step.name, source.index, candidates)
+        builder.images.settle(value, made)
+    else:
+        value = builder.maximum(step.name, source.index, candidates, made)
+    return Computed(value, shape)
+
+
+def _pool(*, average: bool) -> Callable[[Step], Value]:
     def pool(step: Step) -> Value:
         source = step.computed(0)
         spatial = image_extents(step, source.shape)
@@ -68,19 +95,19 @@ def _pool(
         step.check(shape, windows.positions.size * channels)
         if not windows.counts.all():
             raise step.damaged("a window lies in the padding altogether")
-        candidates = windows.candidates(channels, "channels_first")
-        return Computed(append(step.builder, step.name, source.index, candidates), shape)
+        candidates = windows.candidates(channels, LAYOUT)
+        return _pooled(step, source, candidates, shape, average=average)
 
     return pool
 
 
-def _global_pool(append: Callable[[FloatBuilder, str, int, Int64Array], int]) -> Callable[[Step], Value]:
+def _global_pool(*, average: bool) -> Callable[[Step], Value]:
     def pool(step: Step) -> Value:
         source = step.computed(0)
         spatial = image_extents(step, source.shape)
         candidates = averaged_candidates(source.shape, set(range(2, len(source.shape))))
-        value = append(step.builder, step.name, source.index, candidates)
-        return Computed(value, (1, source.shape[1], *(1 for _ in spatial)))
+        shape = (1, source.shape[1], *(1 for _ in spatial))
+        return _pooled(step, source, candidates, shape, average=average)
 
     return pool
 
@@ -156,7 +183,13 @@ def _concat(step: Step) -> Value:
         else:
             constant = step.constant(position, "part").ravel()
             fill = np.where(index == OUTSIDE, fill, constant[np.maximum(index, 0)])
-    return Computed(step.builder.select(step.name, sources, indices, fill), shape)
+    joined = step.builder.select(step.name, sources, indices, fill)
+    made = _image(shape)
+    for value in values:
+        read = _image(value.shape)
+        if isinstance(value, Computed) and read is not None and made is not None:
+            step.builder.images.alike(value.index, read, joined, made)
+    return Computed(joined, shape)
 
 
 def _pad(step: Step) -> Value:
@@ -183,7 +216,13 @@ def _pad(step: Step) -> Value:
     chosen = padded_indices(source.shape, tuple(padding)).ravel()
     constant = step.scalar(2, "constant", float(step.options.get("value", 0.0)))
     fill = np.where(chosen == OUTSIDE, constant, 0.0)
-    return Computed(step.builder.select(step.name, [source.index], [chosen], fill), shape)
+    value = step.builder.select(step.name, [source.index], [chosen], fill)
+    read, made = _image(source.shape), _image(shape)
+    if read is not None and made is not None:
+        step.builder.images.alike(source.index, read, value, made)
+        if constant == 0.0 and not any((*padding[0], *padding[1])) and min(flat) >= 0:
+            return Computed(value, shape, padded=(source, tuple(padding[2:])))
+    return Computed(value, shape)
 
 
 def _transpose(step: Step) -> Value:
@@ -220,14 +259,14 @@ def _max(step: Step) -> Value:
 
 
 IMAGE_HANDLERS: dict[str, Callable[[Step], Value]] = {
-    "AveragePool": _pool(FloatBuilder.average, average=True),
+    "AveragePool": _pool(average=True),
     "BatchNormalization": _batch_normalization,
     "Concat": _concat,
     "Conv": _conv,
-    "GlobalAveragePool": _global_pool(FloatBuilder.average),
-    "GlobalMaxPool": _global_pool(FloatBuilder.maximum),
+    "GlobalAveragePool": _global_pool(average=True),
+    "GlobalMaxPool": _global_pool(average=False),
     "Max": _max,
-    "MaxPool": _pool(FloatBuilder.maximum, average=False),
+    "MaxPool": _pool(average=False),
     "Pad": _pad,
     "ReduceMean": _reduce_mean,
     "Transpose": _transpose,

@@ -9,11 +9,12 @@ from typing import Final
 import numpy as np
 
 from milpq._arrays import Int64Array
-from milpq.formats._onnx_quantized_operands import dequantized, operand
+from milpq.formats._onnx_quantized_operands import LAYOUT, dequantized, operand
 from milpq.formats._onnx_quantized_values import Codes, Dequantized, Pending, QuantizedStep, QValue, Stored
 from milpq.formats._onnx_windows import image_extents, sliding_windows, whole_image
 from milpq.formats._quantized_builder import CODE_RANGE, Grid
 from milpq.network.geometry import OUTSIDE, Windows
+from milpq.network.images import Image
 
 
 def _max_pool(step: QuantizedStep) -> QValue:
@@ -26,10 +27,17 @@ def _max_pool(step: QuantizedStep) -> QValue:
     windows = sliding_windows(step, image_extents(step, codes.shape), None)
     if (windows.counts == 0).any():
         raise step.damaged("a window lies in the padding altogether")
-    candidates = windows.candidates(codes.shape[1], "channels_first")
+    candidates = windows.candidates(codes.shape[1], LAYOUT)
     value = step.builder.maximum(step.name, step.where, codes.value, candidates)
+    _note_pool(step, codes, value, windows)
     made = replace(codes, value=value, shape=(1, codes.shape[1], *windows.result))
     return Dequantized(made) if isinstance(source, Dequantized) else made
+
+
+def _note_pool(step: QuantizedStep, codes: Codes, value: int, windows: Windows) -> None:
+    """Note that what a pool reads and gives are images."""
+    step.builder.images.settle(codes.value, Image(codes.shape[1], windows.spatial, LAYOUT))
+    step.builder.images.settle(value, Image(codes.shape[1], windows.result, LAYOUT))
 
 
 def _average_windows(step: QuantizedStep, codes: Codes, *, whole: bool) -> Windows:
@@ -48,12 +56,14 @@ def _average(
     step: QuantizedStep, codes: Codes, *, whole: bool
 ) -> tuple[Callable[[Grid], int], tuple[int, ...]]:
     windows = _average_windows(step, codes, whole=whole)
-    candidates = windows.candidates(codes.shape[1], "channels_first")
+    candidates = windows.candidates(codes.shape[1], LAYOUT)
 
     def append(grid: Grid) -> int:
-        return step.builder.average(
+        value = step.builder.average(
             step.name, step.where, codes.value, candidates, grid, whole=whole, as_unsigned=codes.as_unsigned
         )
+        _note_pool(step, codes, value, windows)
+        return value
 
     return append, (1, codes.shape[1], *windows.result)
 

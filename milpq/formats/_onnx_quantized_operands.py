@@ -13,8 +13,11 @@ from milpq.formats._float_builder import repeat_rows
 from milpq.formats._onnx_quantized_values import Codes, Dequantized, QuantizedStep, Stored
 from milpq.formats._onnx_windows import sliding_windows
 from milpq.formats._quantized_builder import LinearPart, pairs_saturate
-from milpq.network.geometry import convolution_matrix
+from milpq.network.geometry import Layout, convolution_matrix
+from milpq.network.images import Convolution
 from milpq.rounding.requantization import Operator
+
+LAYOUT: Layout = "channels_first"
 
 
 def linear_part(
@@ -27,6 +30,7 @@ def linear_part(
     place: Callable[[Float64Array], tuple[Matrix, Int64Array]],
     *,
     converted: bool,
+    convolution: Convolution | None = None,
 ) -> LinearPart:
     """Return the layer of weights whose codes are `rows`, one row a channel.
 
@@ -64,6 +68,7 @@ def linear_part(
         channel,
         weights.scale.size > 1,
         narrow,
+        convolution,
     )
 
 
@@ -187,9 +192,13 @@ def convolution(
     windows = sliding_windows(step, source.shape[2:], codes.shape[2:])
 
     def place(kernel: Float64Array) -> tuple[Matrix, Int64Array]:
-        return convolution_matrix(kernel.reshape(codes.shape), windows, groups, "channels_first")
+        return convolution_matrix(kernel.reshape(codes.shape), windows, groups, LAYOUT)
+
+    slides = Convolution(windows, source.shape[1], outputs, groups, LAYOUT)
 
     operator: Operator = "depthwise" if groups > 1 and groups == source.shape[1] else "conv"
     rows = codes.astype(np.int64).reshape(outputs, -1)
-    part = linear_part(step, source, weights, rows, bias, operator, place, converted=converted)
+    part = linear_part(
+        step, source, weights, rows, bias, operator, place, converted=converted, convolution=slides
+    )
     return part, (1, outputs, *windows.result)

@@ -33,12 +33,18 @@ def image_extents(step: WindowStep, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[2:]
 
 
-def sliding_windows(step: WindowStep, spatial: tuple[int, ...], kernel: tuple[int, ...] | None) -> Windows:
+def sliding_windows(
+    step: WindowStep,
+    spatial: tuple[int, ...],
+    kernel: tuple[int, ...] | None,
+    before: tuple[tuple[int, int], ...] = (),
+) -> Windows:
     """Return the windows that a convolution or pool states.
 
     Parameters
     ----------
     kernel : extents of the kernel, or None where only the attribute gives them
+    before : padding of each axis by a Pad in front of it; none where empty
     """
     rank = len(spatial)
     stated = step.integer_list("kernel_shape")
@@ -53,8 +59,10 @@ def sliding_windows(step: WindowStep, spatial: tuple[int, ...], kernel: tuple[in
         raise step.damaged("its strides, dilations, pads and kernel do not have one number an axis")
     if max(*size, *strides, *dilations, *flat) > 2**20 or min(*size, *strides, *dilations) < 1:
         raise step.damaged("a stride, dilation, pad or extent is out of range")
+    before = before or ((0, 0),) * rank
     if mode in {"SAME_UPPER", "SAME_LOWER"}:
-        padding = same_padding(spatial, size, strides, dilations)
+        wide = tuple(extent + sum(pads) for extent, pads in zip(spatial, before, strict=True))
+        padding = same_padding(wide, size, strides, dilations)
         if mode == "SAME_LOWER":
             padding = tuple((after, before) for before, after in padding)
     elif mode in {"NOTSET", "VALID"}:
@@ -62,6 +70,9 @@ def sliding_windows(step: WindowStep, spatial: tuple[int, ...], kernel: tuple[in
         padding = tuple(zip(ends[:rank], ends[rank:], strict=True))
     else:
         raise step.damaged(f"its auto_pad {mode!r} is unknown")
+    padding = tuple(
+        (pads[0] + more[0], pads[1] + more[1]) for pads, more in zip(before, padding, strict=True)
+    )
     try:
         ceiling = bool(step.options.get("ceil_mode", 0))
         return Windows.of(spatial, size, strides, dilations, padding, ceiling=ceiling)

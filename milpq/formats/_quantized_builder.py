@@ -12,6 +12,8 @@ import numpy as np
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS
+from milpq.formats._image_book import ImageBook
+from milpq.network.images import Convolution
 from milpq.network.nodes import entries
 from milpq.network.quantized_model import (
     QuantizedAverage,
@@ -90,6 +92,8 @@ class LinearPart:
     channel : int64, shape (neurons,)
     pairs_saturate : bool
         Whether two neighbouring products of a uint8 activation and an int8 weight can leave int16.
+    convolution : Convolution or None
+        The convolution that the weights are.
     """
 
     name: str
@@ -102,6 +106,7 @@ class LinearPart:
     channel: Int64Array
     per_channel: bool
     pairs_saturate: bool
+    convolution: Convolution | None = None
 
 
 class QuantizedBuilder:
@@ -111,10 +116,16 @@ class QuantizedBuilder:
     ----------
     origin : str
         File or object the model comes from; begins every message.
+
+    Attributes
+    ----------
+    images : ImageBook
+        What readers say of values beyond what their operators do.
     """
 
     def __init__(self, origin: str, size: int, where: str) -> None:
         self.origin = origin
+        self.images = ImageBook()
         self._layers: list[QuantizedLayer] = []
         self._sizes: list[int] = []
         self._grids: list[Grid | None] = []
@@ -171,9 +182,14 @@ class QuantizedBuilder:
                 part.channel,
                 requantization,
                 "none" if grid is None else grid.activation,
+                part.convolution,
             )
         )
-        return self._made(len(part.bias), grid, part.where)
+        value = self._made(len(part.bias), grid, part.where)
+        if part.convolution is not None:
+            self.images.settle(part.source, part.convolution.image)
+            self.images.settle(value, part.convolution.result)
+        return value
 
     def lookup(
         self, name: str, where: str, source: int, table: Callable[[Int64Array], Int64Array], grid: Grid
@@ -188,7 +204,7 @@ class QuantizedBuilder:
         self._layers.append(
             QuantizedLookup(name, source, codes, known.lower, known.zero_point, grid.scale, grid.zero_point)
         )
-        return self._made(self._sizes[source], grid, where)
+        return self._like(source, grid, where)
 
     def maximum(self, name: str, where: str, source: int, candidates: Int64Array) -> int:
         """Append a max pool; `candidates` as in `QuantizedMaximum`."""
@@ -224,7 +240,8 @@ class QuantizedBuilder:
         operands = self._known(first).quantization, self._known(second).quantization
         kernel = SumKernel(*operands, grid.quantization, grid.activation, as_unsigned)
         self._layers.append(QuantizedSum(name, first, second, kernel))
-        return self._made(size, grid, where)
+        self.images.same(first, second)
+        return self._like(first, grid, where)
 
     def offset(
         self,
@@ -244,7 +261,13 @@ class QuantizedBuilder:
             self._known(source).quantization, of.quantization, grid.quantization, grid.activation, as_unsigned
         )
         self._layers.append(QuantizedOffset(name, source, constant, kernel))
-        return self._made(len(constant), grid, where)
+        return self._like(source, grid, where)
+
+    def _like(self, source: int, grid: Grid | None, where: str) -> int:
+        """Note the layer just appended, whose result has size and order of what it reads."""
+        value = self._made(self._sizes[source], grid, where)
+        self.images.same(source, value)
+        return value
 
     def _known(self, value: int) -> Grid:
         grid = self._grids[value]
@@ -268,6 +291,7 @@ class QuantizedBuilder:
             self.origin,
             note,
             input_rounding,
+            self.images.images(len(self._sizes)),
         )
 
     def _made(self, size: int, grid: Grid | None, where: str) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS
+from milpq.formats._image_book import ImageBook
 from milpq.formats.tflite_reader import TfliteGraph, TfliteOperator, TfliteTensor
 from milpq.network.geometry import (
+    Layout,
     Windows,
     averaged_candidates,
     concatenated_indices,
@@ -17,19 +21,56 @@ from milpq.network.geometry import (
     padded_indices,
     same_padding,
 )
+from milpq.network.images import Convolution, Image
+
+LAYOUT: Layout = "channels_last"
 
 SAME, VALID = 0, 1
 """Codes of the paddings in the schema."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Padded:
+    """What a PAD in front of convolutions reads, and how many zeros it puts (before, after) each spatial axis."""
+
+    tensor: TfliteTensor
+    padding: tuple[tuple[int, int], ...]
+
+
+def padded_for_convolutions(graph: TfliteGraph, operator: TfliteOperator) -> Padded | None:
+    """Return what a PAD pads, if it pads height and width with zeros and only convolutions read the result.
+
+    Their padding is of zeros, too, so it can be theirs.
+    """
+    result = operator.outputs[0]
+    readers = [other for other in graph.operators if result in other.inputs]
+    if operator.name != "PAD" or result == graph.output:
+        return None
+    if any(
+        other.name not in {"CONV_2D", "DEPTHWISE_CONV_2D"} or other.inputs[0] != result for other in readers
+    ):
+        return None
+    source, flat = graph.tensors[operator.inputs[0]], _integers(graph, operator, 1)
+    if image_of(source) is None or len(flat) != 8 or any(flat[:2]) or any(flat[6:]):
+        return None
+    return Padded(source, ((flat[2], flat[3]), (flat[4], flat[5])))
+
+
 def convolution(
-    graph: TfliteGraph, operator: TfliteOperator, weights: Float64Array, *, depthwise: bool
-) -> tuple[sp.csr_array, Int64Array]:
-    """Return the matrix of a convolution and the channel of each row.
+    graph: TfliteGraph,
+    operator: TfliteOperator,
+    weights: Float64Array,
+    padded: Padded | None,
+    *,
+    depthwise: bool,
+) -> tuple[sp.csr_array, Convolution]:
+    """Return the matrix of a convolution, and how it slides.
 
     Parameters
     ----------
     weights : float64, shape (out, height, width, in), or (1, height, width, out) for a depthwise one
+    padded : Padded or None
+        What a PAD before it pads; the convolution reads that.
 
     Raises
     ------
@@ -41,9 +82,12 @@ def convolution(
     where = graph.where(operator)
     source, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
     shape = image(source, where)
+    before = ((0, 0), (0, 0))
+    if padded is not None:
+        shape, before = image(padded.tensor, where), padded.padding
     if weights.ndim != 4 or (depthwise and weights.shape[0] != 1):
         raise InvalidNetworkError(f"{where}: its weights have the shape {weights.shape}")
-    windows = _windows(where, operator, shape, weights.shape[1:3])
+    windows = _windows(where, operator, shape, weights.shape[1:3], before)
     if depthwise:
         outputs, groups = weights.shape[3], shape[2]
         if outputs % groups:
@@ -57,11 +101,44 @@ def convolution(
         kernel = weights.transpose(0, 3, 1, 2)
     _check_size(where, len(windows.positions) * outputs, len(windows.positions) * weights.size)
     try:
-        matrix, channel = convolution_matrix(kernel, windows, groups, "channels_last")
+        matrix, _ = convolution_matrix(kernel, windows, groups, LAYOUT)
     except ValueError as error:
         raise InvalidNetworkError(f"{where}: {error}") from error
     _check_result(where, result, matrix.shape[0])
-    return matrix, channel
+    return matrix, Convolution(windows, shape[2], outputs, groups, LAYOUT)
+
+
+def image_of(tensor: TfliteTensor) -> Image | None:
+    """Return what a value of this tensor may be: an image, if it is one of a batch of 1."""
+    shape = tensor.shape
+    return Image(shape[3], shape[1:3], LAYOUT) if len(shape) == 4 and shape[0] == 1 else None
+
+
+def note_images(
+    book: ImageBook,
+    graph: TfliteGraph,
+    operator: TfliteOperator,
+    values: dict[int, int],
+    *,
+    pool: bool = False,
+) -> None:
+    """Note that what an operator reads and gives are images if one is; a pool says that they are.
+
+    Parameters
+    ----------
+    values : dict of int to int
+        Value of each tensor, that of the result among them.
+    """
+    result = operator.outputs[0]
+    made = image_of(graph.tensors[result])
+    for index in operator.inputs[:1] if pool else operator.inputs:
+        if index not in values:
+            continue
+        read = image_of(graph.tensors[index])
+        if read is not None and made is not None:
+            book.alike(values[index], read, values[result], made)
+            if pool:
+                book.settle(values[index], read)
 
 
 def pool(graph: TfliteGraph, operator: TfliteOperator) -> Int64Array:
@@ -71,7 +148,7 @@ def pool(graph: TfliteGraph, operator: TfliteOperator) -> Int64Array:
     kernel = tuple(_option(where, operator, name) for name in ("FilterHeight", "FilterWidth"))
     windows = _windows(where, operator, shape, kernel)
     _check_size(where, len(windows.positions) * shape[2], windows.positions.size * shape[2])
-    candidates = windows.candidates(shape[2], "channels_last")
+    candidates = windows.candidates(shape[2], LAYOUT)
     _check_result(where, graph.tensors[operator.outputs[0]], len(candidates))
     return candidates
 
@@ -151,7 +228,11 @@ def image(tensor: TfliteTensor, where: str) -> tuple[int, int, int]:
 
 
 def _windows(
-    where: str, operator: TfliteOperator, shape: tuple[int, int, int], kernel: tuple[int, ...]
+    where: str,
+    operator: TfliteOperator,
+    shape: tuple[int, int, int],
+    kernel: tuple[int, ...],
+    before: tuple[tuple[int, int], ...] = ((0, 0), (0, 0)),
 ) -> Windows:
     strides = tuple(_option(where, operator, name) for name in ("StrideH", "StrideW"))
     dilations = tuple(operator.options.get(name, 1) for name in ("DilationHFactor", "DilationWFactor"))
@@ -163,7 +244,13 @@ def _windows(
             raise ValueError("a stride, dilation or extent is not positive")
         if max(*strides, *dilations, *kernel) > MAX_VALUES:
             raise ValueError("a stride, dilation or extent is too large")
-        ends = same_padding(spatial, kernel, strides, dilations) if padding == SAME else ((0, 0), (0, 0))
+        ends = before
+        if padding == SAME:
+            wide = tuple(extent + sum(pads) for extent, pads in zip(spatial, before, strict=True))
+            same = same_padding(wide, kernel, strides, dilations)
+            ends = tuple(
+                (pads[0] + more[0], pads[1] + more[1]) for pads, more in zip(before, same, strict=True)
+            )
         return Windows.of(spatial, kernel, strides, dilations, ends)
     except ValueError as error:
         raise InvalidNetworkError(f"{where}: {error}") from error

@@ -51,6 +51,7 @@ class _Walker:
         self.graph = graph
         self.builder = FloatBuilder(graph.tensors[graph.input].size, str(graph.path))
         self.values = {graph.input: 0}
+        self.padded: dict[int, windows.Padded] = {}
         self.ended: dict[int, str] = {}
         self.handlers: dict[str, Callable[[TfliteOperator], int]] = {
             "FULLY_CONNECTED": self._fully_connected,
@@ -144,18 +145,29 @@ class _Walker:
     def _convolution(self, operator: TfliteOperator) -> int:
         name, weights, bias = self._weights(operator)
         depthwise = operator.name == "DEPTHWISE_CONV_2D"
-        matrix, channel = windows.convolution(self.graph, operator, weights, depthwise=depthwise)
+        matrix, convolution = windows.convolution(
+            self.graph, operator, weights, self.padded.get(operator.inputs[0]), depthwise=depthwise
+        )
         if bias is not None:
             if len(bias) != weights.shape[3 if depthwise else 0]:
                 raise InvalidNetworkError(f"{self.graph.where(operator)}: has {len(bias)} biases")
-            bias = bias[channel]
-        value = self.builder.linear(name, self.values[operator.inputs[0]], matrix, bias)
+            bias = bias[convolution.channel]
+        value = self.builder.linear(name, self.values[operator.inputs[0]], matrix, bias, convolution)
         return self._fused(operator, value)
 
     def _pool(self, operator: TfliteOperator) -> int:
         candidates, source = windows.pool(self.graph, operator), self.values[operator.inputs[0]]
-        append = self.builder.average if operator.name == "AVERAGE_POOL_2D" else self.builder.maximum
-        return self._fused(operator, append(self._name(operator), source, candidates))
+        name, made = self._name(operator), windows.image_of(self.graph.tensors[operator.outputs[0]])
+        if operator.name == "AVERAGE_POOL_2D":
+            value = self.builder.average(name, source, candidates)
+        else:
+            value = self.builder.maximum(name, source, candidates, made)
+        self._note_images(operator, value, pool=True)
+        return self._fused(operator, value)
+
+    def _note_images(self, operator: TfliteOperator, value: int, *, pool: bool = False) -> None:
+        values = {**self.values, operator.outputs[0]: value}
+        windows.note_images(self.builder.images, self.graph, operator, values, pool=pool)
 
     def _mean(self, operator: TfliteOperator) -> int:
         candidates, _ = windows.mean(self.graph, operator)
@@ -187,12 +199,18 @@ class _Walker:
 
     def _pad(self, operator: TfliteOperator) -> int:
         chosen, constant = windows.pad(self.graph, operator), 0.0
+        padded = windows.padded_for_convolutions(self.graph, operator)
+        if padded is not None:
+            self.padded[operator.outputs[0]] = padded
+            return self.values[operator.inputs[0]]
         if operator.name == "PADV2":
             if len(operator.inputs) < 3:
                 raise InvalidNetworkError(f"{self.graph.where(operator)}: its constant is missing")
             constant = float(to_float64(self.graph.tensors[operator.inputs[2]].array("FLOAT32")).ravel()[0])
         fill = np.where(chosen == OUTSIDE, constant, 0.0)
-        return self.builder.select(self._name(operator), [self.values[operator.inputs[0]]], [chosen], fill)
+        value = self.builder.select(self._name(operator), [self.values[operator.inputs[0]]], [chosen], fill)
+        self._note_images(operator, value)
+        return value
 
     def _concatenate(self, operator: TfliteOperator) -> int:
         chosen = windows.concatenation(self.graph, operator)
@@ -202,4 +220,5 @@ class _Walker:
             )
         values = [self.values[index] for index in operator.inputs]
         value = self.builder.select(self._name(operator), values, chosen, np.zeros(len(chosen[0])))
+        self._note_images(operator, value)
         return self._fused(operator, value)

@@ -12,6 +12,7 @@ from milpq.errors import InvalidNetworkError, ModelFileError, TargetError, Unsup
 from milpq.formats import _tflite_windows as windows
 from milpq.formats._files import PathLike
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS, SIGMOID_NOTE, SOFTMAX_NOTE
+from milpq.formats._image_book import ImageBook
 from milpq.formats.tflite_reader import TfliteGraph, TfliteOperator, TfliteTensor, read_tflite
 from milpq.network.geometry import OUTSIDE
 from milpq.network.quantized_model import (
@@ -76,10 +77,12 @@ class _Walker:
         self.layers: list[QuantizedLayer] = []
         self.sizes: list[int] = []
         self.values: dict[int, int] = {}
+        self.padded: dict[int, windows.Padded] = {}
         self.ended: dict[int, str] = {}
         self.dropped: dict[int, str] = {}
         self.input: TfliteTensor | None = None
         self.weights = 0
+        self.images = ImageBook()
         self.handlers: dict[str, Callable[[TfliteOperator], None]] = {
             **dict.fromkeys(_LINEAR, self._linear),
             **dict.fromkeys(("AVERAGE_POOL_2D", "MEAN"), self._average),
@@ -113,6 +116,7 @@ class _Walker:
             self.values[graph.output],
             str(graph.path),
             _ENDS.get(self.dropped.get(graph.output, ""), ""),
+            images=self.images.images(len(self.sizes)),
         )
 
     def _begin(self, index: int) -> None:
@@ -201,6 +205,7 @@ class _Walker:
         self.weights += weights.size
         if self.weights > MAX_WEIGHTS:
             raise UnsupportedModelError(f"{where}: the network has more than {MAX_WEIGHTS} weights")
+        convolution = None
         if kind == "fully_connected":
             if weights.ndim != 2 or weights.shape[1] != self.sizes[source]:
                 raise InvalidNetworkError(
@@ -209,9 +214,15 @@ class _Walker:
             matrix = weights.astype(np.float64)
             channel = np.arange(len(matrix), dtype=np.int64)
         else:
-            matrix, channel = windows.convolution(
-                graph, operator, weights.astype(np.float64), depthwise=kind == "depthwise"
+            matrix, convolution = windows.convolution(
+                graph,
+                operator,
+                weights.astype(np.float64),
+                self.padded.get(operator.inputs[0]),
+                depthwise=kind == "depthwise",
             )
+            channel = convolution.channel
+            self.images.settle(source, convolution.image)
             self.weights += matrix.nnz
         axis = 3 if kind == "depthwise" else 0
         channels = weights.shape[axis]
@@ -261,9 +272,12 @@ class _Walker:
                     limits=result.range,
                 ),
                 operator.activation,
+                convolution,
             ),
             matrix.shape[0],
         )
+        if convolution is not None:
+            self.images.settle(self.values[operator.outputs[0]], convolution.result)
 
     def _bias(self, tensor: TfliteTensor, neurons: int) -> Int64Array:
         if tensor.zero_points.any():
@@ -318,6 +332,11 @@ class _Walker:
         source, read, result = self._ends_of(operator)
         self._check_same(operator, read, result)
         chosen, level = windows.pad(self.graph, operator), 0
+        padded = windows.padded_for_convolutions(self.graph, operator)
+        if padded is not None:
+            self.padded[operator.outputs[0]] = padded
+            self.values[operator.outputs[0]] = source
+            return
         if operator.name == "PADV2":
             if len(operator.inputs) < 3 or operator.inputs[2] < 0:
                 raise InvalidNetworkError(f"{self.graph.where(operator)}: its constant is missing")
@@ -384,6 +403,9 @@ class _Walker:
                 f"{self.graph.where(operator)}: gives {size} values, but its output has the shape {result.shape}"
             )
         self.values[operator.outputs[0]] = self._append(layer, size)
+        if operator.name not in {*_LINEAR, "MEAN"}:
+            pool = operator.name in {"AVERAGE_POOL_2D", "MAX_POOL_2D"}
+            windows.note_images(self.images, self.graph, operator, self.values, pool=pool)
 
 
 def _quantization(tensor: TfliteTensor) -> Quantization:

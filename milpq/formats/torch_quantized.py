@@ -19,10 +19,13 @@ from torch.ao.nn.intrinsic import quantized as nniq
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._quantized_builder import Grid, LinearPart, QuantizedBuilder
-from milpq.network.geometry import Windows, convolution_matrix
+from milpq.network.geometry import Layout, Windows, convolution_matrix
+from milpq.network.images import Convolution, Image
 from milpq.network.quantized_model import QuantizedModel
 from milpq.rounding.input_quantizer import RULES
 from milpq.rounding.requantization import Operator
+
+LAYOUT: Final[Layout] = "channels_first"
 
 _MODULES: Final = (nnq.Linear, nnq.Conv2d, nnq.Quantize)
 
@@ -279,10 +282,11 @@ def _conv(step: _Step, part: Any) -> _Value:
     depthwise = part.groups == part.in_channels == part.out_channels and part.groups > 1
 
     def place(weights: Float64Array) -> tuple[Matrix, Int64Array]:
-        return convolution_matrix(weights, windows, int(part.groups), "channels_first")
+        return convolution_matrix(weights, windows, int(part.groups), LAYOUT)
 
     shape = (int(part.out_channels), *windows.result)
-    return _layer(step, part, source, "depthwise" if depthwise else "conv", place, shape)
+    slides = Convolution(windows, source.shape[0], int(part.out_channels), int(part.groups), LAYOUT)
+    return _layer(step, part, source, "depthwise" if depthwise else "conv", place, shape, slides)
 
 
 def _max_pool(step: _Step, part: Any) -> _Value:
@@ -300,8 +304,10 @@ def _max_pool(step: _Step, part: Any) -> _Value:
         windows = Windows.of(source.shape[1:], size, stride, dilation, pads, ceiling=bool(part.ceil_mode))
     except ValueError as error:
         raise InvalidNetworkError(f"{step.where}: {error}") from error
-    candidates = windows.candidates(source.shape[0], "channels_first")
+    candidates = windows.candidates(source.shape[0], LAYOUT)
     value = step.builder.maximum(step.name, step.where, source.value, candidates)
+    step.builder.images.settle(source.value, Image(source.shape[0], windows.spatial, LAYOUT))
+    step.builder.images.settle(value, Image(source.shape[0], windows.result, LAYOUT))
     return replace(source, value=value, shape=(source.shape[0], *windows.result))
 
 
@@ -312,6 +318,7 @@ def _layer(
     operator: Operator,
     place: Callable[[Float64Array], tuple[Matrix, Int64Array]],
     shape: tuple[int, ...],
+    convolution: Convolution | None = None,
 ) -> _Codes:
     """Append a linear layer whose weights `place` turns into a matrix over the flat input."""
     weights: torch.Tensor = part.weight()
@@ -342,6 +349,7 @@ def _layer(
         channel,
         per_channel,
         pairs_saturate=False,
+        convolution=convolution,
     )
     return _Codes(step.builder.linear(linear, grid), shape, wide)
 

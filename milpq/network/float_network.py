@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from milpq._arrays import Float64Array, gamma
+from milpq.network.images import Image
 from milpq.network.nodes import Affine, FloatNode, Graph, absolute, apply_matrix, chain
 
 
@@ -27,6 +28,8 @@ class FloatNetwork:
         Where the network came from, for messages and reports.
     note : str
         What a reader must know, e.g. that the output is the input of a final sigmoid.
+    images : tuple of Image or None, one a value, or empty
+        What is known to be an image, and its layout.
     """
 
     input_size: int
@@ -34,6 +37,7 @@ class FloatNetwork:
     output: int
     origin: str = "<memory>"
     note: str = ""
+    images: tuple[Image | None, ...] = ()
     graph: Graph = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -33,11 +33,17 @@ class Windows:
     result : extents of the result
     positions : int64, shape (result positions, window positions)
         Flat spatial index into the image, row-major; `OUTSIDE` in the padding.
+    kernel, strides, dilations : one number an axis
+    padding : (before, after) of each axis
     """
 
     spatial: tuple[int, ...]
     result: tuple[int, ...]
     positions: Int64Array
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(
@@ -89,7 +95,8 @@ class Windows:
             flat = flat * spatial[axis] + spread
             outside = outside | (spread == OUTSIDE)
         positions = np.where(outside, OUTSIDE, flat).reshape(math.prod(result), math.prod(kernel))
-        return cls(spatial, tuple(result), frozen(np.ascontiguousarray(positions)))
+        positions = frozen(np.ascontiguousarray(positions))
+        return cls(spatial, tuple(result), positions, kernel, strides, dilations, padding)
 
     @property
     def counts(self) -> Int64Array:

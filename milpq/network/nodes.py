@@ -14,6 +14,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, Matrix, frozen
 from milpq.errors import InvalidNetworkError
+from milpq.network.images import Convolution
 from milpq.rounding.step import StepFunction
 
 
@@ -38,12 +39,15 @@ class Affine:
     weighted : bool
         Whether the matrix holds weights of the model; False for sums, averages and selections, which have no
         quantized weights to be compared with.
+    convolution : Convolution or None
+        The convolution that the one matrix is.
     """
 
     name: str
     terms: tuple[Term, ...]
     bias: Float64Array
     weighted: bool = True
+    convolution: Convolution | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bias", frozen(np.ascontiguousarray(self.bias, dtype=np.float64)))

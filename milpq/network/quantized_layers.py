@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
+from milpq.network.images import Convolution
 from milpq.rounding.activation import Activation
 from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel, UnaryKernel
 from milpq.rounding.requantization import Requantization, Requantizer
@@ -50,6 +51,8 @@ class QuantizedLinear:
     activation : str
         What the float original has here.  Targets round the ends of an activation to code limits in their own
         ways; the limits in the requantization are TFLite's.
+    convolution : Convolution or None
+        The convolution that the weights are.
     """
 
     name: str
@@ -61,6 +64,7 @@ class QuantizedLinear:
     channel: Int64Array
     requantization: Requantization | StatedRequantization | None
     activation: Activation = "none"
+    convolution: Convolution | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

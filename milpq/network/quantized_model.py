@@ -8,6 +8,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.errors import TargetError
+from milpq.network.images import Image
 from milpq.network.integer_network import IntegerInput, IntegerNetwork
 from milpq.network.lowering import Lowering
 from milpq.network.quantized_layers import (
@@ -50,6 +51,8 @@ class QuantizedModel:
         What `f` reads per input level when inputs are on codes; normally equal to `input_scale`.
     input_rounding : str or None
         Input quantizer rule the file states itself; None leaves it to the target.
+    images : tuple of Image or None, one a value, or empty
+        What is known to be an image, and its layout.
     """
 
     input_scale: Float64Array
@@ -62,6 +65,7 @@ class QuantizedModel:
     origin: str = "<memory>"
     note: str = ""
     input_rounding: str | None = None
+    images: tuple[Image | None, ...] = ()
 
     @property
     def needs_target(self) -> bool:

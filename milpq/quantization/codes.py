@@ -8,7 +8,6 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError
-from milpq.network.nodes import entries
 
 _SMALLEST_SCALE = 2.0**-100
 _LARGEST_SCALE = 2.0**100
@@ -72,21 +71,32 @@ def activation_codes(
 
 
 def weight_levels(
-    matrix: Matrix, bits: int, *, per_channel: bool, symmetric: bool, power_of_two: bool, name: str
+    matrix: Matrix,
+    bits: int,
+    channel: Int64Array,
+    *,
+    symmetric: bool,
+    power_of_two: bool,
+    name: str,
 ) -> tuple[Matrix, Float64Array]:
     """Return the weight codes minus their zero point, and their scales.
+
+    Parameters
+    ----------
+    channel : int64, shape (neurons,)
+        Which scale each neuron has; all 0 for one scale.
 
     Returns
     -------
     levels : matrix of integers, shape (neurons, inputs)
         ``|matrix − scale·levels| <= scale/2`` everywhere.  With `symmetric`, within ``±(2^(bits−1) − 1)``;
         otherwise the levels of a channel span at most ``2^bits − 1`` and include 0.
-    scales : float64 holding float32 values, shape (1,) or (neurons,)
+    scales : float64 holding float32 values, shape (channels,)
         1 for a channel of zeros.
     """
     low, high = (
-        np.minimum(_extreme(matrix, per_channel=per_channel, largest=False), 0.0),
-        np.maximum(_extreme(matrix, per_channel=per_channel, largest=True), 0.0),
+        -_largest(-matrix, channel),
+        _largest(matrix, channel),
     )
     limit = 2 ** (bits - 1) - 1
     steps = np.maximum(-low, high) / limit if symmetric else (high - low) / (2**bits - 1)
@@ -96,12 +106,12 @@ def weight_levels(
         else 1.0
         for step in steps
     ])  # fmt: skip
-    rows = np.broadcast_to(scales, (matrix.shape[0],))
+    rows = scales[channel]
     if symmetric:
         first, last = np.full(len(rows), -float(limit)), np.full(len(rows), float(limit))
     else:
         # The zero point is an integer, so the levels span a window of integers around the range.
-        first = np.broadcast_to(np.rint(low / scales), (len(rows),))
+        first = np.rint(low / scales)[channel]
         last = first + (2**bits - 1)
     if isinstance(matrix, np.ndarray):
         levels: Matrix = np.clip(np.rint(matrix / rows[:, None]), first[:, None], last[:, None])
@@ -122,15 +132,15 @@ def bias_levels(bias: Float64Array, unit: Float64Array) -> Int64Array:
     return np.clip(np.rint(bias / unit), -(2.0**62), 2.0**62).astype(np.int64)
 
 
-def _extreme(matrix: Matrix, *, per_channel: bool, largest: bool) -> Float64Array:
-    """Return the smallest or largest weight of each channel, shape (1,) or (neurons,)."""
-    if not per_channel:
-        data = entries(matrix)
-        return np.array([data.max(initial=0.0) if largest else data.min(initial=0.0)])
+def _largest(matrix: Matrix, channel: Int64Array) -> Float64Array:
+    """Return the largest weight of each channel, at least 0, shape (channels,)."""
     if isinstance(matrix, np.ndarray):
-        return matrix.max(axis=1, initial=0.0) if largest else matrix.min(axis=1, initial=0.0)
-    ends = matrix.max(axis=1) if largest else matrix.min(axis=1)
-    return np.asarray(ends.toarray(), dtype=np.float64).ravel()
+        rows = matrix.max(axis=1, initial=0.0)
+    else:
+        rows = np.asarray(matrix.max(axis=1).toarray(), dtype=np.float64).ravel()
+    found = np.zeros(int(channel.max()) + 1)
+    np.maximum.at(found, channel, rows)
+    return found
 
 
 def _float32_scale(step: float, *, power_of_two: bool, name: str, upward: bool = False) -> float:

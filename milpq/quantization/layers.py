@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Matrix
+from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import UnsupportedModelError
 from milpq.network.float_network import FloatNetwork
+from milpq.network.images import Convolution
 from milpq.network.nodes import Affine, Clamp
 from milpq.rounding.activation import ENDS, Activation
+from milpq.rounding.requantization import Operator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +27,8 @@ class LinearLayer:
     bias : float64, shape (neurons,)
     lower, upper : float
         Ends of the activation; infinite where it has none.
+    convolution : Convolution or None
+        The convolution that the matrix is.
     """
 
     name: str
@@ -33,6 +37,21 @@ class LinearLayer:
     bias: Float64Array
     lower: float
     upper: float
+    convolution: Convolution | None = None
+
+    @property
+    def channel(self) -> Int64Array:
+        """Output channel of each neuron; each is its own in a layer that is no convolution."""
+        if self.convolution is None:
+            return np.arange(len(self.bias), dtype=np.int64)
+        return self.convolution.channel
+
+    @property
+    def operator(self) -> Operator:
+        """Which kernel runs it; readers store dense layers dense, and everything that slides sparse."""
+        if isinstance(self.matrix, np.ndarray):
+            return "fully_connected"
+        return "depthwise" if self.convolution is not None and self.convolution.is_depthwise else "conv"
 
     @property
     def activation(self) -> Activation:
@@ -77,7 +96,9 @@ def linear_layers(network: FloatNetwork) -> tuple[LinearLayer, ...]:
                 )
             term = node.terms[0]
             source = value_of[term.source]
-            layers.append(LinearLayer(node.name, source, term.matrix, node.bias, -np.inf, np.inf))
+            layers.append(
+                LinearLayer(node.name, source, term.matrix, node.bias, -np.inf, np.inf, node.convolution)
+            )
             value_of.append(len(layers))
             continue
         _append_clamp(layers, node, value_of[node.source], alone=readers[node.source] == 1, where=where)
@@ -101,4 +122,4 @@ def _append_clamp(layers: list[LinearLayer], node: Clamp, number: int, *, alone:
     lower, upper = max(before.lower, node.lower), min(before.upper, node.upper)
     if not lower < upper:
         raise UnsupportedModelError(f"{where}: leaves nothing of the activation before it")
-    layers[number - 1] = LinearLayer(before.name, before.source, before.matrix, before.bias, lower, upper)
+    layers[number - 1] = replace(before, lower=lower, upper=upper)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from milpq.errors import AccumulatorOverflowError, InvalidNetworkError, TargetError
 from milpq.formats import load_float
 from milpq.network.float_network import FloatNetwork
+from milpq.network.images import Image
 from milpq.network.integer_network import accumulator_range
 from milpq.network.nodes import IntegerAffine, Term
 from milpq.network.pairing import check_pair
@@ -149,6 +150,7 @@ def quantize_calibrated(
         f"{float_network.origin} (quantized)",
         float_network.note,
         None if target is None else target.input_rounding,
+        _images(float_network, layers),
     )
     if target is not None:
         model.on_target(target)
@@ -156,19 +158,26 @@ def quantize_calibrated(
     return model
 
 
+def _images(network: FloatNetwork, layers: tuple[LinearLayer, ...]) -> tuple[Image | None, ...]:
+    """Return what the input and the results of the layers are."""
+    return (
+        network.images[0] if network.images else None,
+        *(None if layer.convolution is None else layer.convolution.result for layer in layers),
+    )
+
+
 def _quantize_layer(
     layer: LinearLayer, bits: int, read: Codes, gives: Codes, scheme: Scheme
 ) -> QuantizedLinear:
+    channel = layer.channel if scheme.per_channel else np.zeros(len(layer.bias), dtype=np.int64)
     levels, scales = weight_levels(
         layer.matrix,
         bits,
-        per_channel=scheme.per_channel,
+        channel,
         symmetric=scheme.symmetric_weights,
         power_of_two=scheme.power_of_two,
         name=layer.name,
     )
-    neurons = len(layer.bias)
-    channel = np.arange(neurons) if scheme.per_channel else np.zeros(neurons, dtype=np.int64)
     return QuantizedLinear(
         layer.name,
         layer.source,
@@ -176,10 +185,9 @@ def _quantize_layer(
         bias_levels(layer.bias, (read.scale * scales)[channel]),
         read.scale,
         scales,
-        channel.astype(np.int64),
+        channel,
         Requantization(
-            # Readers store convolutions sparse, and dense layers dense; runtimes round them differently.
-            "fully_connected" if isinstance(levels, np.ndarray) else "conv",
+            layer.operator,
             read.scale,
             scales,
             scheme.per_channel,
@@ -189,6 +197,7 @@ def _quantize_layer(
             gives.upper,
         ),
         layer.activation,
+        layer.convolution,
     )
 
 

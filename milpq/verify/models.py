@@ -12,6 +12,7 @@ from milpq.merge import QuantizedNetwork
 from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
+from milpq.network.layout import match_layouts
 from milpq.network.pairing import check_pair, dequantized_twin
 from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
@@ -65,6 +66,8 @@ def load_pair(
     else:
         float_network = _load_float_side(float_source)
         notes = []
+        if isinstance(quantized_model, QuantizedModel | FloatNetwork):
+            float_network = match_layouts(float_network, quantized_model)
         if isinstance(quantized_model, QuantizedModel):
             check_pair(float_network, quantized_model)
     quantized = on_target(quantized_model, target)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 import milpq
+from milpq.errors import UnsupportedModelError
 from milpq.formats._float_builder import SIGMOID_NOTE
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
 from milpq.network.quantized_model import QuantizedModel
 from milpq.rounding.targets import get_target
+from tests.oracle.layouts import twins
+from tests.oracle.onnxruntime_models import convolutional
 from tests.oracle.runtimes import runtime
 
 OUTPUTS = 100_000
@@ -122,6 +125,90 @@ def test_onnx_files(level: str, tmp_path: Path) -> None:
         assert (again.execute(again.input.quantizer(points.astype(np.float64))) == levels).all()
         compared += ours.size
     assert compared >= OUTPUTS
+
+
+IMAGE = (3, 9, 8)
+
+
+def image_models(folder: Path) -> list[QuantizedModel]:
+    """Return quantized convolutional models: read from ONNX in NCHW order, per tensor and per channel, with ties."""
+    found: list[QuantizedModel] = []
+    for seed, scheme in enumerate(
+        ({}, {"per_channel": True}, {"power_of_two": True}, {"bits": (5, 3, 8, 4)})
+    ):
+        convolutional(folder / "float.onnx", seed)
+        points = np.random.default_rng(seed).uniform(-1, 1, (50, *IMAGE)).astype(np.float32)
+        found.append(milpq.quantize(folder / "float.onnx", points, **scheme))
+    return found
+
+
+@pytest.mark.parametrize("target", TFLITE)
+def test_tflite_files_of_convolutions(target: str, tmp_path: Path) -> None:
+    """Strides, odd padding (a PAD), SAME, dilation, depthwise and a flattening; written in NHWC order."""
+    rng = np.random.default_rng(21)
+    compared = 0
+    for model in image_models(tmp_path):
+        path = tmp_path / "model.tflite"
+        milpq.save(model, path)
+        codes = rng.integers(-128, 128, (2500, 216))
+        codes[::3] = rng.choice([-128, 0, 127], (len(codes[::3]), 216))
+        ours = model.on_target(get_target(target)).execute_codes(codes)
+        assert model.images[0] is not None
+        last = codes[:, model.images[0].order("channels_last")]
+        rows = last.astype(np.int8).reshape(-1, IMAGE[1], IMAGE[2], IMAGE[0])
+        assert np.count_nonzero(ours != runtime(target).run(path.read_bytes(), rows)) == 0
+        read = milpq.load(path)
+        assert isinstance(read, QuantizedModel)
+        assert (read.on_target(get_target(target)).execute_codes(last) == ours).all()
+        assert len(np.unique(ours)) > 100
+        compared += ours.size
+    assert compared >= OUTPUTS
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
+def test_onnx_files_of_convolutions(level: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.intra_op_num_threads = 1
+    rng = np.random.default_rng(22)
+    compared = 0
+    for model in image_models(tmp_path):
+        path = tmp_path / "model.onnx"
+        milpq.save(model, path)
+        integer = model.on_target(get_target("ort"))
+        assert integer.input.quantizer is not None
+        points = rng.uniform(-1.3, 1.3, (2500, 216)).astype(np.float32)
+        points[::3] = rng.integers(-300, 300, (len(points[::3]), 216)) * 0.5 * model.input_scale[0]
+        levels = integer.execute(integer.input.quantizer(points.astype(np.float64)))
+        ours = levels.astype(np.float32) * integer.output_scale.astype(np.float32)
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        assert np.count_nonzero(session.run(None, {"input": points.reshape(-1, *IMAGE)})[0] != ours) == 0
+        read = milpq.load_quantized(path)
+        assert isinstance(read, QuantizedModel)
+        again = read.on_target(get_target("ort"))
+        assert again.input.quantizer is not None
+        assert (again.execute(again.input.quantizer(points.astype(np.float64))) == levels).all()
+        compared += ours.size
+    assert compared >= OUTPUTS
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
+def test_written_convolutions_pair_with_their_float_file(name: str, tmp_path: Path) -> None:
+    """Whatever the layouts of the files are: the bracket is finite, and small against the codes it is worth."""
+    float_file, last = twins(tmp_path, 3)
+    del last
+    convolutional(tmp_path / "plain.onnx", 4)
+    points = np.random.default_rng(4).uniform(-1, 1, (100, *IMAGE)).astype(np.float32)
+    model = milpq.quantize(tmp_path / "plain.onnx", points)
+    milpq.save(model, tmp_path / name)
+    target = "tflm" if name.endswith("tflite") else "ort"
+    box = milpq.Box(np.full(216, -0.01), np.full(216, 0.01))
+    written = milpq.bound(tmp_path / "plain.onnx", tmp_path / name, box, target=target, method="interval")
+    kept = milpq.bound(tmp_path / "plain.onnx", model, box, target=target, method="interval")
+    assert 0 < written.lower <= written.upper == pytest.approx(kept.upper, rel=1e-6)
+    with pytest.raises(UnsupportedModelError, match="is a sum, pool, pad or selection"):
+        milpq.quantize(float_file, np.zeros((2, 126), np.float32))
 
 
 @pytest.mark.parametrize("target", TFLITE)

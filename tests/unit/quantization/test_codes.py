@@ -61,8 +61,9 @@ def test_weights_lie_within_half_a_step(
         matrix[2] = 0.0
         matrix[3] = np.abs(matrix[3]) + 0.1
         stored = sp.csr_array(matrix) if sparse else matrix
+        channel = np.arange(5) if per_channel else np.zeros(5, dtype=np.int64)
         levels, scales = weight_levels(
-            stored, bits, per_channel=per_channel, symmetric=symmetric, power_of_two=power_of_two, name="w"
+            stored, bits, channel, symmetric=symmetric, power_of_two=power_of_two, name="w"
         )
         dense = levels if isinstance(levels, np.ndarray) else levels.toarray()
         assert scales.shape == ((5,) if per_channel else (1,))
