@@ -194,7 +194,8 @@ def _zero_points(levels: Float64Array, per_channel: bool) -> Int64Array:
     The weights hold levels, codes minus zero point; where no zero point does it, the result is out of int8.
     """
     rows = levels.reshape(len(levels) if per_channel else 1, -1)
-    low, high = rows.min(axis=1, initial=0.0), rows.max(axis=1, initial=0.0)
+    low: Float64Array = rows.min(axis=1, initial=0.0)
+    high: Float64Array = rows.max(axis=1, initial=0.0)
     zero_points = np.where(low < CODE_LOWER, CODE_LOWER - low, np.minimum(CODE_UPPER - high, 0.0))
     impossible = high + zero_points > CODE_UPPER
     return np.where(impossible, 2**15, zero_points).astype(np.int64)
