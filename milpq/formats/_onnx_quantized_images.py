@@ -13,7 +13,7 @@ from milpq.formats._onnx_quantized_operands import LAYOUT, dequantized, operand
 from milpq.formats._onnx_quantized_values import Codes, Dequantized, Pending, QuantizedStep, QValue, Stored
 from milpq.formats._onnx_windows import image_extents, sliding_windows, whole_image
 from milpq.formats._quantized_builder import CODE_RANGE, Grid
-from milpq.network.geometry import OUTSIDE, Windows
+from milpq.network.geometry import OUTSIDE, Windows, concatenated_indices
 from milpq.network.images import Image
 
 
@@ -152,12 +152,57 @@ def _offset(step: QuantizedStep, source: Codes, constant: Stored, grid: Grid) ->
     )
 
 
+def _concat(step: QuantizedStep) -> QValue:
+    """Append a concatenation between DequantizeLinear and QuantizeLinear; it moves codes, fused or not."""
+    parts = [dequantized(step, position) for position in range(step.inputs)]
+    shape, chosen = _joined(step, parts)
+    return Pending(_quantized(step, lambda grid: _join(step, parts, chosen, grid)), shape, step.where)
+
+
+def _qlinear_concat(step: QuantizedStep) -> QValue:
+    if step.inputs < 5 or (step.inputs - 2) % 3:
+        raise step.damaged("its inputs are not triples of codes, scale and zero point")
+    parts = [operand(step, position) for position in range(2, step.inputs, 3)]
+    grid, kind = step.grid(0, 1, parts[0].kind)
+    if any(part.kind != kind for part in parts):
+        raise step.damaged("joins codes of different types")
+    shape, chosen = _joined(step, parts)
+    return Codes(_join(step, parts, chosen, grid), shape, kind)
+
+
+def _joined(step: QuantizedStep, parts: list[Codes]) -> tuple[tuple[int, ...], list[Int64Array]]:
+    """Return the shape of a concatenation, and which code of each part each of its codes is."""
+    shapes = [part.shape for part in parts]
+    rank, axis = len(shapes[0]), int(step.options.get("axis", 0))
+    if not -rank <= axis < rank:
+        raise step.damaged(f"its axis {axis} does not exist")
+    axis %= rank
+    if any(shape[:axis] + shape[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] for shape in shapes):
+        raise step.damaged(f"joins the shapes {shapes}")
+    shape = (*shapes[0][:axis], sum(extents[axis] for extents in shapes), *shapes[0][axis + 1 :])
+    return shape, [part.ravel() for part in concatenated_indices(shapes, axis)]
+
+
+def _join(step: QuantizedStep, parts: list[Codes], chosen: list[Int64Array], grid: Grid) -> int:
+    """Append a concatenation of parts that are put on one grid by tables of codes."""
+    values = [step.requantized(part, grid) for part in parts]
+    joined = step.builder.join(step.name, step.where, values, chosen, grid)
+    extents = sum(part.shape[1] for part in parts) if len(parts[0].shape) > 2 else 0
+    for part, value in zip(parts, values, strict=True):
+        if extents and all(other.shape[2:] == part.shape[2:] for other in parts):
+            read = Image(part.shape[1], part.shape[2:], LAYOUT)
+            step.builder.images.alike(value, read, joined, Image(extents, part.shape[2:], LAYOUT))
+    return joined
+
+
 IMAGE_HANDLERS: Final[dict[tuple[str, str], Callable[[QuantizedStep], QValue]]] = {
     ("", "Add"): _add,
     ("", "AveragePool"): _pool(whole=False),
+    ("", "Concat"): _concat,
     ("", "GlobalAveragePool"): _pool(whole=True),
     ("", "MaxPool"): _max_pool,
     ("com.microsoft", "QLinearAdd"): _qlinear_add,
     ("com.microsoft", "QLinearAveragePool"): _qlinear_pool(whole=False),
+    ("com.microsoft", "QLinearConcat"): _qlinear_concat,
     ("com.microsoft", "QLinearGlobalAveragePool"): _qlinear_pool(whole=True),
 }

@@ -14,7 +14,6 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from milpq._arrays import Int64Array
 from milpq.errors import InvalidNetworkError
 from milpq.formats._onnx_quantized_images import IMAGE_HANDLERS
 from milpq.formats._onnx_quantized_operands import (
@@ -35,6 +34,7 @@ from milpq.formats._onnx_quantized_values import (
     QValue,
     RealInput,
     Stored,
+    requantize_real,
 )
 from milpq.formats._onnx_shapes import new_shape
 from milpq.formats._quantized_builder import Grid
@@ -53,9 +53,8 @@ def _quantize(step: QuantizedStep) -> QValue:
         codes = source.codes
         if codes.sigmoid or step.builder.grid(codes.value) == grid:
             return codes
-        raise step.unsupported(
-            "quantizes again what was just dequantized, on another grid (ONNX Runtime rewrites such pairs); use one"
-        )
+        value = step.requantized(codes, grid)
+        return Codes(value, codes.shape, kind, by_quantize=True)
     if isinstance(source, Pending):
         _check_absorbed(step, source, grid)
         return Codes(source.settle(grid), source.shape, kind, by_quantize=True)
@@ -206,16 +205,6 @@ def _clamped(step: QuantizedStep, lower: float, upper: float) -> QValue:
     return Pending(settle, codes.shape, step.where)
 
 
-def requantize_real(real: npt.NDArray[np.float32], grid: Grid) -> Int64Array:
-    """Return the codes that QuantizeLinear gives float32 numbers."""
-    levels = np.clip(
-        real / np.float32(grid.scale),
-        np.float32(grid.lower - grid.zero_point),
-        np.float32(grid.upper - grid.zero_point),
-    )
-    return np.rint(levels).astype(np.int64) + grid.zero_point
-
-
 def _relu(step: QuantizedStep) -> QValue:
     return _clamped(step, 0.0, np.inf)
 
@@ -319,5 +308,7 @@ HANDLERS: Final[dict[tuple[str, str], Callable[[QuantizedStep], QValue]]] = {
 
 REMEDIES: Final = {
     "Softmax": "end the network before the Softmax (its inputs, the logits, are what milpq compares)",
+    "Mul": "fold constant factors into the weights before quantizing; products of two activations are not read",
+    "QLinearMul": "fold constant factors into the weights before quantizing; products of two activations are not read",
     "QLinearSoftmax": "end the network before the Softmax (its inputs, the logits, are what milpq compares)",
 }

@@ -103,6 +103,16 @@ class Pending:
 QValue: TypeAlias = "RealInput | Codes | Dequantized | Stored | Pending | npt.NDArray[Any]"
 
 
+def requantize_real(real: npt.NDArray[np.float32], grid: Grid) -> Int64Array:
+    """Return the codes that QuantizeLinear gives float32 numbers."""
+    levels = np.clip(
+        real / np.float32(grid.scale),
+        np.float32(grid.lower - grid.zero_point),
+        np.float32(grid.upper - grid.zero_point),
+    )
+    return np.rint(levels).astype(np.int64) + grid.zero_point
+
+
 class QuantizedStep:
     """One node with its inputs looked up, and what the handlers share."""
 
@@ -230,6 +240,22 @@ class QuantizedStep:
         elif known != grid:
             raise self.unsupported("reads codes on another scale or zero point than they were written on")
         return codes
+
+    def requantized(self, codes: Codes, grid: Grid) -> int:
+        """Return the value of codes put on another grid by DequantizeLinear and QuantizeLinear."""
+        known = self.builder.grid(self.layer_input(codes).value)
+        assert known is not None
+        if known == grid:
+            return codes.value
+        return self.builder.lookup(
+            self.name,
+            self.where,
+            codes.value,
+            lambda codes: requantize_real(
+                (codes - known.zero_point).astype(np.float32) * np.float32(known.scale), grid
+            ),
+            grid,
+        )
 
     def layer_input(self, codes: Codes) -> Codes:
         """Return codes that a layer computes with; a sigmoid may not come before it."""

@@ -23,6 +23,7 @@ from milpq.network.quantized_model import (
     QuantizedMaximum,
     QuantizedModel,
     QuantizedOffset,
+    QuantizedSelection,
     QuantizedSum,
 )
 from milpq.rounding.activation import Activation, CodeRange
@@ -262,6 +263,14 @@ class QuantizedBuilder:
         )
         self._layers.append(QuantizedOffset(name, source, constant, kernel))
         return self._like(source, grid, where)
+
+    def join(self, name: str, where: str, sources: list[int], chosen: list[Int64Array], grid: Grid) -> int:
+        """Append a concatenation of values on one grid; `chosen` as in `QuantizedSelection`."""
+        grid.check(where)
+        zeros = np.zeros(len(chosen[0]), dtype=np.int64)
+        layer = QuantizedSelection(name, tuple(sources), tuple(chosen), zeros, grid.quantization)
+        self._layers.append(layer)
+        return self._made(len(zeros), grid, where)
 
     def _like(self, source: int, grid: Grid | None, where: str) -> int:
         """Note the layer just appended, whose result has size and order of what it reads."""

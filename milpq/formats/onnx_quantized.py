@@ -10,6 +10,7 @@ import numpy.typing as npt
 from milpq.errors import ModelFileError, UnsupportedModelError
 from milpq.formats._files import PathLike
 from milpq.formats._float_builder import SIGMOID_NOTE
+from milpq.formats._onnx_double_pairs import merge_double_pairs
 from milpq.formats._onnx_quantized_operators import HANDLERS, REMEDIES
 from milpq.formats._onnx_quantized_values import (
     Codes,
@@ -63,8 +64,9 @@ def quantized_model(
     graph = model.graph
     known = constants(graph, path)
     given = only_input(graph, known, path)
-    reader = _Reader(path, graph, known, given, keep_final_activation=keep_final_activation)
-    for node in needed_nodes(graph):
+    nodes, known = merge_double_pairs(list(needed_nodes(graph)), known, graph.output[0].name)
+    reader = _Reader(path, graph, nodes, known, given, keep_final_activation=keep_final_activation)
+    for node in nodes:
         reader.run(node)
     return reader.finish()
 
@@ -76,6 +78,7 @@ class _Reader:
         self,
         path: PathLike,
         graph: onnx.GraphProto,
+        nodes: list[onnx.NodeProto],
         known: dict[str, npt.NDArray[Any]],
         given: onnx.ValueInfoProto,
         *,
@@ -84,7 +87,7 @@ class _Reader:
         self._path = path
         self._output = graph.output[0].name
         self._keep_final_activation = keep_final_activation
-        self._uses = Counter(name for node in needed_nodes(graph) for name in node.input)
+        self._uses = Counter(name for node in nodes for name in node.input)
         self._uses[self._output] += 1
         kind = _KINDS.get(given.type.tensor_type.elem_type)
         shape = input_shape(given, path, integers=kind is not None)

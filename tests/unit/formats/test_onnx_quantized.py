@@ -122,7 +122,6 @@ def test_weight_zero_points_are_subtracted(tmp_path: Path) -> None:
         (qdq(), {"sb": np.float32(1.0)}, "bias scale"),
         (qdq(Q("Tanh", ["g"], ["r"], name="squash"), last="r"), {}, "Tanh 'squash' is not supported"),
         (qdq(Q("Add", ["g", "bf"], ["r"]), last="r"), {}, "adds what is not quantized"),
-        ([*qdq(), Q("QuantizeLinear", ["y", "sx", "zx"], ["z"])], {}, "another grid"),
         (qdq(), {"w": np.zeros((2, 3), dtype=np.uint8), "zw": np.uint8(0)}, "does not fuse"),
         (qdq(), {"w": np.zeros((2, 3), dtype=np.int16), "zw": np.int16(0)}, "int16 weights"),
         ([*qdq()[:6], Q("Relu", ["g"], ["y"])], {}, "in float32"),
