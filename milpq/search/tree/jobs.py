@@ -22,8 +22,9 @@ class Effort:
     candidates : int
         Branchings that are tried out at a node, as far as they have not been tried `reliable` times.
     reliable : int
-    enumerate_codes, enumerate_cells : int
-        Nodes with at most so many code vectors (cells) are executed.
+    enumerate_codes, enumerate_cells : int or None
+        Nodes with at most so many code vectors (cells) are executed; None takes what execution does in about
+        the time of a few dozen linear programs.
     gap : float
         Relative gap that is good enough.
     tolerance : float or None
@@ -35,8 +36,8 @@ class Effort:
     programs: int = 200
     candidates: int = 6
     reliable: int = 2
-    enumerate_codes: int = 4096
-    enumerate_cells: int = 512
+    enumerate_codes: int | None = None
+    enumerate_cells: int | None = None
     gap: float = 1e-4
     tolerance: float | None = None
     each: bool = False

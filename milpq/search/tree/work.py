@@ -23,7 +23,7 @@ from milpq.milp.scaling import ScaledSession
 from milpq.search.cells import bound_cells
 from milpq.search.codes import count_codes
 from milpq.search.enumerate import enumerate_cubes
-from milpq.search.execution import Execution, signed
+from milpq.search.execution import Execution, execution_s, signed
 from milpq.search.inputs import FeedableInputs
 from milpq.search.slopes import float_slopes
 from milpq.search.tree.branching import Branching, Gains, branchings
@@ -36,6 +36,15 @@ _NONZEROS, _LEAST_PROGRAMS = 2_000_000, 16
 
 _STARTS = 16
 """Points handed back as starts for a witness search."""
+
+_EXECUTION_S, _ENTRIES = 0.1, 1 << 20
+"""Processor seconds that executing all codes of a node may take, and numbers that their inputs may be."""
+
+_LEAST_CODES, _LEAST_CELLS = 4096, 512
+"""Codes and cells that are always few."""
+
+_FEWER = 8
+"""Cells are bounded anew where a node has so many times fewer: their slopes are then those of a smaller cube."""
 
 _SETTLED = 1e-10
 """A bound this close, relatively, to what an input of the node attains cannot be improved in float64."""
@@ -110,12 +119,16 @@ class TreeWork:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """An evaluated node of the subtree, with the point and the basis of its program where there are any."""
+    """An evaluated node of the subtree, with the point and the basis of its program where there are any.
+
+    `cells` is how many cells the last ancestor had whose cells were bounded.
+    """
 
     node: Node
     box: Box
     point: Float64Array | None = None
     basis: object | None = None
+    cells: float = math.inf
 
 
 class _Subtree:
@@ -140,6 +153,10 @@ class _Subtree:
         self._count = 0
         share = int(_NONZEROS / max(self._model.nonzeros, 1))
         self._most_programs = min(work.effort.programs, max(share, _LEAST_PROGRAMS))
+        fast = min(int(_EXECUTION_S / execution_s(work.problem)), _ENTRIES // work.inputs.size)
+        codes, cells = self._effort.enumerate_codes, self._effort.enumerate_cells
+        self._most_codes = max(_LEAST_CODES, fast) if codes is None else codes
+        self._most_cells = max(_LEAST_CELLS, fast) if cells is None else cells
         self._noise = 4.0 * float(work.execution.error[self._k % chosen])
         self._deadline = job.deadline
         self.pool = job.pool
@@ -227,14 +244,15 @@ class _Subtree:
         )
         if cubes is None:
             return entry, False
-        codes, effort = int(count_codes(cubes)[0]), self._effort
-        if domain.kind == "codes" and codes <= effort.enumerate_codes:
+        codes = int(count_codes(cubes)[0])
+        if domain.kind == "codes" and codes <= self._most_codes:
             upper, self.pool = enumerate_cubes(self._work.execution, cubes, self.pool)
             node = self._tightened(entry.node, float(upper[0, self._k]), "enumeration")
             return replace(entry, node=node), True
-        if domain.kind == "continuous" and codes <= effort.enumerate_cells:
+        fewer = codes <= min(_LEAST_CELLS, self._most_cells) or _FEWER * codes <= entry.cells
+        if domain.kind == "continuous" and codes <= self._most_cells and fewer:
             upper = self._bound_cells(cubes)
-            return replace(entry, node=self._tightened(entry.node, upper, "cells")), False
+            return replace(entry, node=self._tightened(entry.node, upper, "cells"), cells=codes), False
         return entry, False
 
     def _bound_cells(self, cubes: Cubes) -> float:
@@ -277,6 +295,7 @@ class _Subtree:
         decision = way.low if side == 0 else way.high
         node = replace(entry.node, decisions=(*entry.node.decisions, decision))
         child = self._evaluate(node, restrict(self._encoding, entry.box, decision), entry.basis)
+        child.cells = entry.cells
         gain = entry.node.upper - max(child.node.upper, self._threshold())
         self.gains.add(self._k, way, side, max(gain, 0.0))
         return child
