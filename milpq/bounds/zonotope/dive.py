@@ -15,7 +15,16 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled
-from milpq.bounds.zonotope.forms import ACTIVE, DEAD, FALLS, FREE, RISES, Forms, generators
+from milpq.bounds.zonotope.forms import (
+    ACTIVE,
+    CENTRE_D,
+    FALLS,
+    FREE,
+    RISES,
+    SLACK_D,
+    Forms,
+    generators,
+)
 from milpq.bounds.zonotope.nodes import activation, affine
 from milpq.bounds.zonotope.pack import Packed
 
@@ -33,13 +42,11 @@ _PROGRESS = 0.9
 
 
 @compiled
-def propagate(net: Packed, forms: Forms, begin: int, everything: bool) -> bool:
+def propagate(net: Packed, forms: Forms, begin: int) -> bool:
     """Set the forms of the nodes from `begin` on; tell whether they are finite."""
-    for node in range(begin, len(net.is_affine)):
-        if net.is_affine[node] == 1:
-            if not affine(net, forms, node):
-                return False
-        elif not activation(net, forms, node, everything or net.ranged[node + 1] == 1):
+    for node in range(begin, len(net.nodes) - 1):
+        finite = affine(net, forms, node) if net.nodes[node].is_affine == 1 else activation(net, forms, node)
+        if not finite:
             return False
     return True
 
@@ -71,11 +78,10 @@ def improve(
     wanted = _phases_needed(net, forms, o, upper, threshold)
     if wanted == 0:
         return upper, 0
-    budget = _PARTS * wanted
-    neurons = np.zeros((3 * DEPTH + 4, DEPTH), np.int64)
-    phases = np.zeros((3 * DEPTH + 4, DEPTH), np.int64)
-    lengths = np.zeros(3 * DEPTH + 4, np.int64)
-    known = np.full(3 * DEPTH + 4, upper)
+    budget, room = _PARTS * wanted, 3 * DEPTH + 4
+    neurons, phases = np.zeros((room, DEPTH), np.int64), np.zeros((room, DEPTH), np.int64)
+    lengths, known = np.zeros(room, np.int64), np.zeros(room)
+    known[0] = upper
     waiting, worst = 1, -np.inf
     current = np.zeros(DEPTH, np.int64)
     depth = 0
@@ -83,20 +89,20 @@ def improve(
     while waiting > 0:
         waiting -= 1
         length = lengths[waiting]
-        begin = len(net.is_affine)
+        begin = len(net.nodes) - 1
         # Forms before the first node whose decisions change stay as they are.
         for i in range(depth):
-            begin = min(begin, _node_of(net, current[i]))
+            begin = min(begin, net.neurons[current[i]].node)
             forms.decided[current[i]] = FREE
         for i in range(length):
             k = neurons[waiting, i]
             forms.decided[k] = phases[waiting, i]
             current[i] = k
-            begin = min(begin, _node_of(net, k))
+            begin = min(begin, net.neurons[k].node)
         depth = length
         if not first:
             parts += 1
-            if not propagate(net, forms, begin, False):
+            if not propagate(net, forms, begin):
                 worst = upper
                 break
         first = False
@@ -108,19 +114,21 @@ def improve(
         # A part that falls too slowly tells that the cube is too large for this: its inputs should be split.
         slow = length > 0 and bound - threshold > _PROGRESS * (known[waiting] - threshold)
         k = _heaviest(net, forms, o) if budget > 0 and length < DEPTH and not slow else -1
-        if k < 0 or waiting + 4 > len(lengths):
+        if k < 0 or waiting + 4 > room:
             worst = max(worst, bound)
             for i in range(waiting):
                 worst = max(worst, known[i])
             break
-        j = k - net.first[_node_of(net, k) + 1] + net.first[net.source[_node_of(net, k)]]
-        chosen = neurons[waiting].copy(), phases[waiting].copy()
-        for phase in (RISES, FALLS, DEAD, ACTIVE):
+        j = _source_of(net, k)
+        for phase in range(ACTIVE, RISES + 1):
+            # The most common phase last, so that it is worked on first.
+            phase = ACTIVE + RISES - phase
             if (phase == RISES and forms.bounds[5, j] <= 0.0) or (
                 phase == FALLS and forms.bounds[4, j] >= 0.0
             ):
                 continue
-            neurons[waiting], phases[waiting] = chosen
+            for i in range(length):
+                neurons[waiting, i], phases[waiting, i] = current[i], forms.decided[current[i]]
             neurons[waiting, length], phases[waiting, length] = k, phase
             lengths[waiting], known[waiting] = length + 1, bound
             waiting += 1
@@ -130,19 +138,20 @@ def improve(
 
 
 @compiled
-def _node_of(net: Packed, neuron: int) -> int:
-    """Return the node that makes a neuron."""
-    return int(np.searchsorted(net.first, neuron, side="right")) - 2
+def _source_of(net: Packed, k: int) -> int:
+    """Return the neuron that an activated neuron reads."""
+    node = net.neurons[k].node
+    return k - net.values[node + 1].first + net.values[net.nodes[node].source].first
 
 
 @compiled
 def _weights(net: Packed, forms: Forms, o: int) -> tuple[Int64Array, Float64Array, float]:
     """Return the neurons whose phases can be decided, their noise in an output, and the noise of the rest."""
-    rows = forms.used[net.output]
+    rows = forms.states[net.output].used
     d = generators(net, forms.d, net.output)
     neurons, noise = np.zeros(rows, np.int64), np.zeros(rows)
     count, rest = 0, 0.0
-    for r in range(forms.used[0], rows):
+    for r in range(forms.states[0].used, rows):
         size = abs(d[r, o])
         k = forms.owner[r]
         if size == 0.0:
@@ -160,33 +169,64 @@ def _weights(net: Packed, forms: Forms, o: int) -> tuple[Int64Array, Float64Arra
 @compiled
 def _decidable(net: Packed, forms: Forms, k: int) -> bool:
     """Tell whether a pair of activations has one kink in reach, without rounding steps."""
-    node = _node_of(net, k)
-    if net.has_step[node] == 1 or forms.decided[k] != FREE:
+    node = net.nodes[net.neurons[k].node]
+    if node.has_step == 1 or forms.decided[k] != FREE:
         return False
-    j = k - net.first[node + 1] + net.first[net.source[node]]
-    lower, upper = net.clamp[node, 0], net.clamp[node, 1]
-    return lower > -np.inf and forms.bounds[1, j] < upper and forms.bounds[3, j] < upper
+    j = _source_of(net, k)
+    return node.lower > -np.inf and forms.bounds[1, j] < node.upper and forms.bounds[3, j] < node.upper
 
 
 @compiled
 def _phases_needed(net: Packed, forms: Forms, o: int, upper: float, threshold: float) -> int:
     """Return how many phases must be decided for the bound to fall to the threshold; 0 if too many."""
     _, noise, rest = _weights(net, forms, o)
-    if len(noise) == 0 or 2.0 * (noise.sum() + rest) < upper - threshold or rest > 0.5 * (upper - threshold):
+    excess = upper - threshold
+    total = rest
+    for size in noise:
+        total += size
+    if len(noise) == 0 or 2.0 * total < excess or rest > 0.5 * excess:
         return 0
-    order = np.sort(noise)[::-1]
     gone, count = 0.0, 0
-    while count < len(order) and 2.0 * gone < upper - threshold:
-        gone += order[count]
+    while 2.0 * gone < excess and count < len(noise):
+        if count == DEPTH // 2:
+            return 0
+        most = _largest(noise)
+        gone += noise[most]
+        noise[most] = 0.0
         count += 1
-    return count if count <= DEPTH // 2 else 0
+    return count
 
 
 @compiled
 def _heaviest(net: Packed, forms: Forms, o: int) -> int:
     """Return the neuron whose undecided phases make the most noise in an output, or −1."""
     neurons, noise, _ = _weights(net, forms, o)
-    return neurons[np.argmax(noise)] if len(noise) > 0 else -1
+    return neurons[_largest(noise)] if len(noise) > 0 else -1
+
+
+@compiled
+def _largest(array: Float64Array) -> int:
+    """Return the position of the first largest number; numpy's compiles slowly."""
+    best = 0
+    for i in range(1, len(array)):
+        if array[i] > array[best]:
+            best = i
+    return best
+
+
+@compiled
+def _sort(keys: Float64Array, carried: Int64Array, count: int) -> None:
+    """Sort the first keys, and what belongs to them, in place (Shell's sort); numpy's compiles slowly."""
+    gap = count // 2
+    while gap > 0:
+        for i in range(gap, count):
+            key, what = keys[i], carried[i]
+            j = i
+            while j >= gap and keys[j - gap] > key:
+                keys[j], carried[j] = keys[j - gap], carried[j - gap]
+                j -= gap
+            keys[j], carried[j] = key, what
+        gap = gap // 2
 
 
 @compiled
@@ -198,8 +238,8 @@ def _value(net: Packed, forms: Forms, o: int, sign: float, multiplier: Float64Ar
     exactly (the bound is convex and piecewise linear in one).  A fact that is negative everywhere proves that
     the part is empty.
     """
-    rows, facts = forms.used[net.output], forms.fact_first[len(net.is_affine)]
-    k = net.first[net.output] + o
+    rows, facts = forms.states[net.output].used, forms.states[len(net.nodes) - 1].facts
+    k = net.values[net.output].first + o
     d = generators(net, forms.d, net.output)
     form = np.empty(rows)
     for r in range(rows):
@@ -225,8 +265,8 @@ def _value(net: Packed, forms: Forms, o: int, sign: float, multiplier: Float64Ar
                     count += 1
             step = -multiplier[f]
             if slope < 0.0:
-                by = np.argsort(breaks[:count])
-                for i in by:
+                _sort(breaks, order, count)
+                for i in range(count):
                     slope += 2.0 * abs(fact[1 + order[i]])
                     if slope >= 0.0:
                         step = max(step, breaks[i])
@@ -236,7 +276,7 @@ def _value(net: Packed, forms: Forms, o: int, sign: float, multiplier: Float64Ar
                 for r in range(rows):
                     form[r] += step * fact[1 + r]
     # Evaluated afresh, so that rounding is bounded: each sum has fewer terms than facts + rows + 8.
-    total = sign * forms.centre_d[k]
+    total = sign * forms.form[CENTRE_D, k]
     size = abs(total)
     for f in range(facts):
         total += multiplier[f] * forms.fact[f, 0]
@@ -250,6 +290,6 @@ def _value(net: Packed, forms: Forms, o: int, sign: float, multiplier: Float64Ar
         total += abs(x)
         size += magnitude
     error = (2 * facts + rows + 16) * _U
-    bound = total + forms.slack_d[k] * (1.0 + 8 * _U) + 2.0 * error / (1.0 - error) * size
+    bound = total + forms.form[SLACK_D, k] * (1.0 + 8 * _U) + 2.0 * error / (1.0 - error) * size
     # Multipliers of tiny facts may overflow: no number is no bound.
     return bound if np.isfinite(bound) else np.inf

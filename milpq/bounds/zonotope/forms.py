@@ -6,19 +6,31 @@ noise symbol, in the order in which the symbols are made.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled
-from milpq.bounds.zonotope.pack import Packed
+from milpq.bounds.zonotope.pack import Packed, Records
 
 _U = 2.0**-53
 
 FREE, ACTIVE, DEAD, FALLS, RISES = 0, 1, 2, 3, 4
 """What is decided about a pair of ReLUs: nothing; both active; both dead; the float side alone active; the
 quantized side alone active."""
+
+
+STATE: Final = np.dtype([(name, np.int64) for name in ("used", "before", "facts", "ranged")], align=True)
+"""How far the forms are.
+
+``used``: symbols that a value's generators know; ``ranged``: 1 where the value's bounds are wanted.  ``before``,
+``facts``: symbols made, and facts known, before a node.  A *fact* is a linear form that is nonnegative where the
+decided phases are as decided.
+"""
+
+CENTRE_H, CENTRE_D, SLACK_H, SLACK_D, SIZE_H, SIZE_D = range(6)
+"""What a neuron's two forms have: centres, slacks, and bounds on the magnitude of each."""
 
 
 class Forms(NamedTuple):
@@ -28,15 +40,11 @@ class Forms(NamedTuple):
     ----------
     h, d : float64
         Generators of all values, one after another.
-    centre_h, centre_d, slack_h, slack_d : float64, shape (neurons,)
-    size_h, size_d : float64, shape (neurons,)
-        Bounds on the magnitude of each form.
+    form : float64, shape (6, neurons)
+        Rows as named above.
     bounds : float64, shape (6, neurons)
         Lower and upper bounds on ``a``, ``v`` and ``d``.
-    used : int64, shape (values,)
-        Symbols that each value's generators know.
-    before : int64, shape (nodes + 1,)
-        Symbols made before each node.
+    states : STATE, shape (nodes + 1,)
     only_d : bool, shape (symbols,)
         Symbols that occur in no ``h``.
     owner : int64, shape (symbols,)
@@ -45,36 +53,27 @@ class Forms(NamedTuple):
         How much each input has to do with each symbol.
     decided : int64, shape (neurons,)
         Decided phases, by the neuron of the activation.
-    fact_first : int64, shape (nodes + 1,)
-        Facts that hold before each node.  A *fact* is a linear form that is nonnegative where the decided
-        phases are as decided.
     fact : float64, shape (facts, 1 + symbols)
         Centre (slack added) and generators of each fact.
     """
 
     h: Float64Array
     d: Float64Array
-    centre_h: Float64Array
-    centre_d: Float64Array
-    slack_h: Float64Array
-    slack_d: Float64Array
-    size_h: Float64Array
-    size_d: Float64Array
+    form: Float64Array
     bounds: Float64Array
-    used: Int64Array
-    before: Int64Array
+    states: Records
     only_d: BoolArray
     owner: Int64Array
     shares: Float64Array
     decided: Int64Array
-    fact_first: Int64Array
     fact: Float64Array
 
 
 @compiled
 def generators(net: Packed, flat: Float64Array, value: int) -> Float64Array:
     """Return the generators of a value, shape (rows, neurons); a view."""
-    return flat[net.cells[value] : net.cells[value + 1]].reshape(net.rows[value], net.sizes[value])
+    packed = net.values[value]
+    return flat[packed.cells : net.values[value + 1].cells].reshape(packed.rows, packed.width)
 
 
 @compiled
@@ -143,9 +142,9 @@ def add_affine(
 @compiled
 def ranges(net: Packed, forms: Forms, value: int) -> bool:
     """Set magnitudes and bounds of a value's neurons from their forms; tell whether they are all finite."""
-    size, first, rows = net.sizes[value], net.first[value], forms.used[value]
+    size, first, rows = net.values[value].width, net.values[value].first, forms.states[value].used
     h, d = generators(net, forms.h, value), generators(net, forms.d, value)
-    bounds, only_d = forms.bounds, forms.only_d
+    form, bounds, only_d = forms.form, forms.bounds, forms.only_d
     spread = np.zeros((3, size))
     for r in range(rows):
         if only_d[r]:
@@ -161,12 +160,12 @@ def ranges(net: Packed, forms: Forms, value: int) -> bool:
     finite = True
     for o in range(size):
         k = first + o
-        a, b = forms.centre_h[k], forms.centre_d[k]
-        ra = (spread[0, o] + forms.slack_h[k]) * lift + 4 * _U * abs(a)
-        rd = (spread[2, o] + forms.slack_d[k]) * lift + 4 * _U * abs(b)
-        rv = (spread[1, o] + forms.slack_h[k] + forms.slack_d[k]) * lift + 4 * _U * (abs(a) + abs(b))
+        a, b, slack_h, slack_d = form[CENTRE_H, k], form[CENTRE_D, k], form[SLACK_H, k], form[SLACK_D, k]
+        ra = (spread[0, o] + slack_h) * lift + 4 * _U * abs(a)
+        rd = (spread[2, o] + slack_d) * lift + 4 * _U * abs(b)
+        rv = (spread[1, o] + slack_h + slack_d) * lift + 4 * _U * (abs(a) + abs(b))
         size_h, size_d = (abs(a) + ra) * lift, (abs(b) + rd) * lift
-        forms.size_h[k], forms.size_d[k] = size_h, size_d
+        form[SIZE_H, k], form[SIZE_D, k] = size_h, size_d
         bounds[0, k], bounds[1, k] = a - ra, a + ra
         bounds[4, k], bounds[5, k] = b - rd, b + rd
         pad = 4 * _U * (size_h + size_d)

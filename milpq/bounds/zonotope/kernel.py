@@ -19,7 +19,7 @@ import numpy as np
 from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled, entry
 from milpq.bounds.zonotope.dive import DEPTH, improve, propagate
-from milpq.bounds.zonotope.forms import Forms, generators
+from milpq.bounds.zonotope.forms import STATE, Forms, generators
 from milpq.bounds.zonotope.nodes import enter
 from milpq.bounds.zonotope.pack import Packed
 
@@ -59,45 +59,47 @@ def sweep(
         Set to lower and upper bounds on ``a``, ``v`` and ``d`` of every neuron.
     """
     forms = _room(net, score.shape[1])
+    neurons = len(net.neurons)
+    if len(every) > 0:
+        for value in range(len(forms.states)):
+            forms.states[value].ranged = 1
     multiplier = np.zeros(2 * DEPTH)
-    chosen = len(outputs)
+    chosen, begin = len(outputs), np.int64(0)
+    first = net.values[net.output].first
     parts = settled = 0
     for cube in range(len(lower)):
-        finite = enter(
-            net, forms, lower[cube], upper[cube], slope[cube], rest_lower[cube], rest_upper[cube]
-        ) and propagate(net, forms, 0, len(every) > 0)
-        if not finite:
-            objectives[cube] = np.inf
-            score[cube] = 0.0
-            towards[cube] = lower[cube]
-            forms.bounds[0::2] = -np.inf
-            forms.bounds[1::2] = np.inf
-            if len(every) > 0:
-                every[cube] = forms.bounds
-            continue
-        if len(every) > 0:
-            every[cube] = forms.bounds
-        first = net.first[net.output]
-        for c in range(chosen):
-            k = first + outputs[c]
-            objectives[cube, c] = forms.bounds[5, k]
-            objectives[cube, chosen + c] = -forms.bounds[4, k]
-        _advise(
-            net,
-            forms,
-            lower[cube],
-            upper[cube],
-            outputs,
-            threshold,
-            objectives[cube],
-            score[cube],
-            towards[cube],
-        )
+        finite = enter(net, forms, lower[cube], upper[cube], slope[cube], rest_lower[cube], rest_upper[cube])
+        finite = finite and propagate(net, forms, begin)
+        if finite:
+            for c in range(chosen):
+                objectives[cube, c] = forms.bounds[5, first + outputs[c]]
+                objectives[cube, chosen + c] = -forms.bounds[4, first + outputs[c]]
+            _advise(
+                net,
+                forms,
+                lower[cube],
+                upper[cube],
+                outputs,
+                threshold,
+                objectives[cube],
+                score[cube],
+                towards[cube],
+            )
+        else:
+            for c in range(2 * chosen):
+                objectives[cube, c] = np.inf
+            for i in range(score.shape[1]):
+                score[cube, i] = 0.0
+            for i in range(lower.shape[1]):
+                towards[cube, i] = lower[cube, i]
+        for i in range(6 if len(every) > 0 else 0):
+            for k in range(neurons):
+                every[cube, i, k] = forms.bounds[i, k] if finite else np.inf * (2 * (i % 2) - 1)
         fresh = True
-        for c in range(2 * chosen):
+        for c in range(2 * chosen if finite else 0):
             # Parts are worth their time where most dives settle their cube.
             if objectives[cube, c] > threshold[c] and net.has_phases == 1 and parts <= 40 + 10 * settled:
-                if not fresh and not propagate(net, forms, 0, False):
+                if not fresh and not propagate(net, forms, begin):
                     break
                 sign = 1.0 if c < chosen else -1.0
                 objectives[cube, c], more = improve(
@@ -112,27 +114,23 @@ def sweep(
 @compiled
 def _room(net: Packed, shared: int) -> Forms:
     """Return room for the forms of one cube."""
-    nodes = len(net.is_affine)
-    neurons, most = net.first[nodes + 1], net.rows[nodes]
-    return Forms(
-        np.empty(net.cells[nodes + 1]),
-        np.empty(net.cells[nodes + 1]),
-        np.zeros(neurons),
-        np.zeros(neurons),
-        np.zeros(neurons),
-        np.zeros(neurons),
-        np.zeros(neurons),
-        np.zeros(neurons),
+    end = net.values[len(net.values) - 1]
+    neurons, most = end.first, net.values[len(net.values) - 2].rows
+    forms = Forms(
+        np.empty(end.cells),
+        np.empty(end.cells),
         np.zeros((6, neurons)),
-        np.zeros(nodes + 1, np.int64),
-        np.zeros(nodes + 1, np.int64),
+        np.zeros((6, neurons)),
+        np.zeros(len(net.nodes), STATE),
         np.zeros(most, np.bool_),
         np.zeros(most, np.int64),
         np.zeros((most, shared)),
         np.zeros(neurons, np.int64),
-        np.zeros(nodes + 1, np.int64),
         np.zeros((2 * DEPTH, 1 + most)),
     )
+    for value in range(len(net.nodes)):
+        forms.states[value].ranged = net.values[value].ranged
+    return forms
 
 
 @compiled
@@ -149,23 +147,26 @@ def _advise(
 ) -> None:
     """Say where one cube's worst objective is likely large, and which inputs its looseness comes from."""
     chosen = len(outputs)
-    worst = np.argmax(objectives - threshold)
+    worst = 0
+    for c in range(1, 2 * chosen):
+        if objectives[c] - threshold[c] > objectives[worst] - threshold[worst]:
+            worst = c
     o = outputs[worst % chosen]
     sign = 1.0 if worst < chosen else -1.0
     d = generators(net, forms.d, net.output)
-    row = 0
+    row, known = 0, forms.states[0].used
     for i in range(len(lower)):
         towards[i] = 0.5 * lower[i] + 0.5 * upper[i]
-        if row < forms.used[0] and upper[i] > lower[i]:
+        if row < known and upper[i] > lower[i]:
             towards[i] = upper[i] if sign * d[row, o] > 0.0 else lower[i]
             row += 1
-        if row < forms.used[0] and forms.only_d[row]:
+        if row < known and forms.only_d[row]:
             row += 1
     for i in range(len(score)):
         score[i] = 0.0
-    for r in range(forms.used[net.output] if len(score) > 0 else 0):
+    for r in range(forms.states[net.output].used if len(score) > 0 else 0):
         # The symbols of the inputs themselves are no looseness, but part of the affine form.
-        if r >= forms.used[0] or forms.only_d[r]:
+        if r >= known or forms.only_d[r]:
             size = abs(d[r, o])
             for i in range(len(score)):
                 score[i] += size * forms.shares[r, i]

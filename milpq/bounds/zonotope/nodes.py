@@ -16,9 +16,15 @@ from milpq._arrays import Float64Array
 from milpq.bounds.zonotope._compiled import compiled
 from milpq.bounds.zonotope.forms import (
     ACTIVE,
+    CENTRE_D,
+    CENTRE_H,
     FALLS,
     FREE,
     RISES,
+    SIZE_D,
+    SIZE_H,
+    SLACK_D,
+    SLACK_H,
     Forms,
     add_affine,
     clear,
@@ -47,8 +53,11 @@ def enter(
     rest_upper: Float64Array,
 ) -> bool:
     """Set the forms of the input; arrays of shape (inputs,).  Tell whether they are finite."""
-    inputs, rows = len(lower), 0
-    h, d = generators(net, forms.h, 0), generators(net, forms.d, 0)
+    inputs = len(lower)
+    # A constant would be a type of its own to the compiler, and what it is passed to compiled twice.
+    value = rows = np.int64(0)
+    h, d = generators(net, forms.h, value), generators(net, forms.d, value)
+    form = forms.form
     for i in range(inputs):
         low, high = lower[i], upper[i]
         centre = 0.5 * low + 0.5 * high
@@ -58,8 +67,8 @@ def enter(
         factor = slope[i]
         middle = 0.5 * rest_lower[i] + 0.5 * rest_upper[i]
         half = max(rest_upper[i] - middle, middle - rest_lower[i])
-        forms.centre_h[i], forms.slack_h[i] = centre, 0.0
-        forms.centre_d[i] = factor * centre + middle
+        form[CENTRE_H, i], form[SLACK_H, i] = centre, 0.0
+        form[CENTRE_D, i] = factor * centre + middle
         slack = 8 * _U * (abs(factor) * (abs(centre) + radius) + abs(middle) + half) + _TINY
         if radius > 0.0:
             clear(h, d, rows, inputs)
@@ -75,99 +84,99 @@ def enter(
             rows += 1
         else:
             slack += half
-        forms.slack_d[i] = slack
-    forms.used[0] = forms.before[0] = rows
-    forms.fact_first[0] = 0
-    return ranges(net, forms, 0)
+        form[SLACK_D, i] = slack
+    state = forms.states[value]
+    state.used = state.before = rows
+    state.facts = 0
+    return ranges(net, forms, value)
 
 
 @compiled
 def affine(net: Packed, forms: Forms, node: int) -> bool:
     """Set the forms of an affine node; tell whether they are finite."""
     value = node + 1
-    first, size = net.first[value], net.sizes[value]
+    first, size = net.values[value].first, net.values[value].width
     h, d = generators(net, forms.h, value), generators(net, forms.d, value)
+    form, states = forms.form, forms.states
     count = width = 0
-    for t in range(net.term_first[node], net.term_first[node + 1]):
-        count = max(count, forms.used[net.term_source[t]])
-        width += net.sizes[net.term_source[t]]
-    h[:count] = 0.0
-    d[:count] = 0.0
+    first_term, end = net.nodes[node].terms, net.nodes[value].terms
+    for t in range(first_term, end):
+        source = net.terms[t].source
+        count = max(count, states[source].used)
+        width += net.values[source].width
+    for row in range(count):
+        clear(h, d, row, size)
     error = (2 * width + count + 32) * _U
     error = error / (1.0 - error)
-    centre_h, centre_d = forms.centre_h[first : first + size], forms.centre_d[first : first + size]
-    slack_h, slack_d = forms.slack_h[first : first + size], forms.slack_d[first : first + size]
     for o in range(size):
-        bias, change = net.float_bias[first + o], net.difference_bias[first + o]
-        centre_h[o], centre_d[o] = bias, change
-        slack_h[o] = error * abs(bias)
-        slack_d[o] = error * abs(change) + net.difference_bias_error[first + o]
-    for t in range(net.term_first[node], net.term_first[node + 1]):
-        source = net.term_source[t]
-        start, wide = net.first[source], net.sizes[source]
-        offset, cells = net.term_offset[t], wide * size
+        neuron = net.neurons[first + o]
+        form[CENTRE_H, first + o], form[CENTRE_D, first + o] = neuron.float_bias, neuron.difference_bias
+        form[SLACK_H, first + o] = error * abs(neuron.float_bias)
+        form[SLACK_D, first + o] = error * abs(neuron.difference_bias) + neuron.difference_bias_error
+    for t in range(first_term, end):
+        source, offset = net.terms[t].source, net.terms[t].weights
+        start, wide = net.values[source].first, net.values[source].width
+        cells = wide * size
         weights = net.weights[offset : offset + cells].reshape(wide, size)
         quantized = net.weights[offset + cells : offset + 2 * cells].reshape(wide, size)
         changes = net.weights[offset + 2 * cells : offset + 3 * cells].reshape(wide, size)
         source_h, source_d = generators(net, forms.h, source), generators(net, forms.d, source)
-        add_affine(source_h, source_d, forms.used[source], forms.only_d, weights, quantized, changes, h, d)
-        for j in range(start, start + wide):
-            a, b = forms.centre_h[j], forms.centre_d[j]
-            loose_h = forms.slack_h[j] + error * forms.size_h[j]
-            loose_d = forms.slack_d[j] + error * forms.size_d[j]
-            row = j - start
+        add_affine(source_h, source_d, states[source].used, forms.only_d, weights, quantized, changes, h, d)
+        for j in range(wide):
+            k = start + j
+            a, b = form[CENTRE_H, k], form[CENTRE_D, k]
+            loose_h = form[SLACK_H, k] + error * form[SIZE_H, k]
+            loose_d = form[SLACK_D, k] + error * form[SIZE_D, k]
             for o in range(size):
-                centre_h[o] += a * weights[row, o]
-                slack_h[o] += loose_h * abs(weights[row, o])
+                form[CENTRE_H, first + o] += a * weights[j, o]
+                form[SLACK_H, first + o] += loose_h * abs(weights[j, o])
             for o in range(size):
-                centre_d[o] += a * changes[row, o] + b * quantized[row, o]
-                slack_d[o] += loose_h * abs(changes[row, o]) + loose_d * abs(quantized[row, o])
-    for o in range(size):
-        slack_h[o] = slack_h[o] * (1.0 + 2 * error) + _TINY
-        slack_d[o] = slack_d[o] * (1.0 + 2 * error) + _TINY
-    forms.used[value] = count
-    forms.before[node + 1] = forms.before[node]
-    forms.fact_first[node + 1] = forms.fact_first[node]
+                form[CENTRE_D, first + o] += a * changes[j, o] + b * quantized[j, o]
+                form[SLACK_D, first + o] += loose_h * abs(changes[j, o]) + loose_d * abs(quantized[j, o])
+    for o in range(first, first + size):
+        form[SLACK_H, o] = form[SLACK_H, o] * (1.0 + 2 * error) + _TINY
+        form[SLACK_D, o] = form[SLACK_D, o] * (1.0 + 2 * error) + _TINY
+    states[value].used = count
+    states[value].before = states[node].before
+    states[value].facts = states[node].facts
     return ranges(net, forms, value)
 
 
 @compiled
-def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> bool:
-    """Set the forms of a pair of activations; their bounds too where `ranged`, and tell whether they are finite."""
-    value, source = node + 1, net.source[node]
-    first, size, start = net.first[value], net.sizes[value], net.first[source]
+def activation(net: Packed, forms: Forms, node: int) -> bool:
+    """Set the forms of a pair of activations; their bounds too where wanted, and tell whether they are finite."""
+    packed = net.nodes[node]
+    value, source = node + 1, packed.source
+    first, size, start = net.values[value].first, net.values[value].width, net.values[source].first
     before_h, before_d = generators(net, forms.h, source), generators(net, forms.d, source)
     h, d = generators(net, forms.h, value), generators(net, forms.d, value)
-    bounds, only_d, owner = forms.bounds, forms.only_d, forms.owner
-    count, rows = forms.used[source], forms.before[node]
-    facts = forms.fact_first[node]
+    form, bounds, only_d, owner = forms.form, forms.bounds, forms.only_d, forms.owner
+    count, rows, facts = forms.states[source].used, forms.states[node].before, forms.states[node].facts
     images, factors = np.empty((2, size)), np.empty((3, size))
     lift = 1.0 + 16 * _U
-    lower, upper = net.clamp[node, 0], net.clamp[node, 1]
-    stepped, band = net.has_step[node] == 1, (0.0, 0.0, 0.0, 0.0)
-    steps = net.step_count[node]
-    thresholds = net.thresholds[net.step_first[node] : net.step_first[node + 1]].reshape(
-        net.step_rows[node], steps
-    )
-    levels = net.levels[net.level_first[node] : net.level_first[node + 1]].reshape(
-        net.step_rows[node], steps + 1
-    )
-    shape = net.powers[node], net.kinds[node], steps + 1
-    largest = net.largest[net.table_first[node] : net.table_first[node + 1]].reshape(shape)
-    smallest = net.smallest[net.table_first[node] : net.table_first[node + 1]].reshape(shape)
+    lower, upper = packed.lower, packed.upper
+    stepped, band = packed.has_step == 1, (0.0, 0.0, 0.0, 0.0)
+    steps, kinds, powers = packed.steps, packed.kinds, packed.powers
+    cells = powers * kinds * (steps + 1)
+    largest = net.largest[packed.extremes : packed.extremes + cells].reshape(powers, kinds, steps + 1)
+    smallest = net.smallest[packed.extremes : packed.extremes + cells].reshape(powers, kinds, steps + 1)
     # Symbols made between the source and here by other branches of the graph do not occur in this value.
-    h[count:rows] = 0.0
-    d[count:rows] = 0.0
+    for row in range(count, rows):
+        clear(h, d, row, size)
     for o in range(size):
         j, k = start + o, first + o
         v_lower, v_upper = lower, upper
         phase = forms.decided[k]
         if stepped:
-            bottom, top = net.saturation_lower[k], net.saturation_upper[k]
+            neuron = net.neurons[k]
+            bottom, top = neuron.saturation_lower, neuron.saturation_upper
             v_lower, v_upper = clip(lower, bottom, top), clip(upper, bottom, top)
+            at, kind = packed.thresholds + neuron.row * steps, neuron.kind
+            level = packed.levels + neuron.row * (steps + 1)
             band = residue(
-                thresholds[net.row[k]], levels[net.row[k]], largest[:, net.kind[k]], smallest[:, net.kind[k]],
-                net.scale_in[k], net.scale_out[k], lower, upper, bottom, top, bounds[2, j], bounds[3, j],
+                net.thresholds[at : at + steps], net.levels[level : level + steps + 1],
+                largest[:, kind], smallest[:, kind], neuron.scale_in, neuron.scale_out,
+                lower, upper, bottom, top, bounds[2, j], bounds[3, j],
             )  # fmt: skip
         s, m, r, p, q, w, dm, dr, image_low, image_high, pad = activate(
             lower, upper, v_lower, v_upper, stepped, band,
@@ -176,24 +185,22 @@ def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> bool:
         if phase != FREE:
             # Where the phases are as decided both ReLUs are affine.
             s, m, r, p, q, w, dm, dr = 0.0, lower, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            if phase in (ACTIVE, FALLS):
-                s, m = 1.0, 0.0
             if phase == ACTIVE:
-                p = 1.0
+                s, m, p = 1.0, 0.0, 1.0
             elif phase == FALLS:
-                q, dm = -1.0, lower
+                s, m, q, dm = 1.0, 0.0, -1.0, lower
             elif phase == RISES:
                 p, q, dm = 1.0, 1.0, -lower
             facts = _decide(forms, facts, j, phase, lower, before_h[:, o], before_d[:, o], count)
         images[0, o], images[1, o] = image_low - pad, image_high + pad
-        forms.centre_h[k] = s * forms.centre_h[j] + m
-        forms.centre_d[k] = p * forms.centre_d[j] + q * forms.centre_h[j] + w * forms.centre_h[k] + dm
-        size_h = s * forms.size_h[j] + abs(m) + r
-        slack_h = (s * forms.slack_h[j] + pad + 8 * _U * size_h) * (1.0 + 8 * _U) + _TINY
-        size_d = abs(p) * forms.size_d[j] + abs(q) * forms.size_h[j] + abs(w) * size_h + abs(dm) + dr
-        slack_d = abs(p) * forms.slack_d[j] + abs(q) * forms.slack_h[j] + abs(w) * slack_h + pad
+        form[CENTRE_H, k] = s * form[CENTRE_H, j] + m
+        form[CENTRE_D, k] = p * form[CENTRE_D, j] + q * form[CENTRE_H, j] + w * form[CENTRE_H, k] + dm
+        size_h = s * form[SIZE_H, j] + abs(m) + r
+        slack_h = (s * form[SLACK_H, j] + pad + 8 * _U * size_h) * (1.0 + 8 * _U) + _TINY
+        size_d = abs(p) * form[SIZE_D, j] + abs(q) * form[SIZE_H, j] + abs(w) * size_h + abs(dm) + dr
+        slack_d = abs(p) * form[SLACK_D, j] + abs(q) * form[SLACK_H, j] + abs(w) * slack_h + pad
         slack_d = (slack_d + 8 * _U * size_d) * (1.0 + 8 * _U) + _TINY
-        forms.size_h[k], forms.size_d[k] = (size_h + slack_h) * lift, (size_d + slack_d) * lift
+        form[SIZE_H, k], form[SIZE_D, k] = (size_h + slack_h) * lift, (size_d + slack_d) * lift
         factors[0, o], factors[1, o], factors[2, o] = s, p, q + w * s
         speck = _SPECK * (size_h + size_d + pad)
         if r > speck:
@@ -213,7 +220,7 @@ def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> bool:
             rows += 1
         else:
             slack_d += dr
-        forms.slack_h[k], forms.slack_d[k] = slack_h, slack_d
+        form[SLACK_H, k], form[SLACK_D, k] = slack_h, slack_d
     for row in range(count):
         if only_d[row]:
             for o in range(size):
@@ -224,9 +231,10 @@ def activation(net: Packed, forms: Forms, node: int, ranged: bool) -> bool:
                 x = before_h[row, o]
                 h[row, o] = factors[0, o] * x
                 d[row, o] = factors[1, o] * before_d[row, o] + factors[2, o] * x
-    forms.used[value] = forms.before[node + 1] = rows
-    forms.fact_first[node + 1] = facts
-    if not ranged:
+    state = forms.states[value]
+    state.used = state.before = rows
+    state.facts = facts
+    if state.ranged == 0:
         return True
     finite = ranges(net, forms, value)
     # The interval images are often tighter than the forms, which leave the range of a clamp.
@@ -247,15 +255,15 @@ def _decide(
 
     Rounding of a fact's generators is of the size of its neuron's times a few units, added to its centre.
     """
-    a_sign = 1.0 if phase in (ACTIVE, FALLS) else -1.0
-    v_sign = 1.0 if phase in (ACTIVE, RISES) else -1.0
-    a, b = forms.centre_h[j] - kink, forms.centre_d[j]
-    pad = 8 * _U * (forms.size_h[j] + forms.size_d[j] + abs(kink)) + _TINY
-    fact = forms.fact
-    fact[facts] = 0.0
-    fact[facts + 1] = 0.0
-    fact[facts, 0] = a_sign * a + forms.slack_h[j] + pad
-    fact[facts + 1, 0] = v_sign * (a + b) + forms.slack_h[j] + forms.slack_d[j] + pad
+    a_sign = 1.0 if phase == ACTIVE or phase == FALLS else -1.0  # noqa: PLR1714 - membership compiles slowly
+    v_sign = 1.0 if phase == ACTIVE or phase == RISES else -1.0  # noqa: PLR1714
+    form, fact = forms.form, forms.fact
+    a, b = form[CENTRE_H, j] - kink, form[CENTRE_D, j]
+    pad = 8 * _U * (form[SIZE_H, j] + form[SIZE_D, j] + abs(kink)) + _TINY
+    for r in range(fact.shape[1]):
+        fact[facts, r] = fact[facts + 1, r] = 0.0
+    fact[facts, 0] = a_sign * a + form[SLACK_H, j] + pad
+    fact[facts + 1, 0] = v_sign * (a + b) + form[SLACK_H, j] + form[SLACK_D, j] + pad
     for r in range(count):
         x = 0.0 if forms.only_d[r] else h[r]
         fact[facts, 1 + r] = a_sign * x

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
@@ -14,40 +15,71 @@ from milpq.bounds.residue import Residue
 from milpq.errors import UnsupportedModelError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 
+Records: TypeAlias = npt.NDArray[Any]
+"""A structured array; compiled code reads the fields of its elements as attributes."""
+
 LARGEST = 60_000_000
 """Numbers that the generators of one cube may take at worst: beyond, forward propagation does not pay."""
 
 
+VALUE: Final = np.dtype(
+    [(name, np.int64) for name in ("width", "first", "rows", "cells", "ranged")], align=True
+)
+"""A merged value, the input first.
+
+``width``: its neurons.  ``first``: where they start in *neuron* arrays, which hold all values one after another.
+``rows``: most generators it can have.  ``cells``: where its generators start in one flat array.  ``ranged``: 1 where
+an activation reads it, or it is the output, so that its bounds are needed.
+"""
+
+NODE: Final = np.dtype(
+    [("lower", np.float64), ("upper", np.float64)]
+    + [
+        (name, np.int64)
+        for name in (
+            "is_affine", "source", "terms", "has_step", "step_rows", "steps", "powers", "kinds",
+            "thresholds", "levels", "extremes",
+        )
+    ],
+    align=True,
+)  # fmt: skip
+"""A merged node.
+
+``lower``, ``upper``: the clamp of an activation.  ``source``: the value it reads.  ``terms``: where the terms of an
+affine node start.  ``step_rows``, ``steps``: rows of a step function, and thresholds of each.  ``powers``, ``kinds``:
+shape of its residue tables.  ``thresholds``, ``levels``, ``extremes``: where its thresholds, levels and tables start.
+"""
+
+TERM: Final = np.dtype([("source", np.int64), ("weights", np.int64)], align=True)
+"""A term of an affine node, and where its weights start."""
+
+NEURON: Final = np.dtype(
+    [
+        (name, np.float64)
+        for name in (
+            "float_bias", "difference_bias", "difference_bias_error",
+            "scale_in", "scale_out", "saturation_lower", "saturation_upper",
+        )
+    ]
+    + [(name, np.int64) for name in ("node", "row", "kind")],
+    align=True,
+)  # fmt: skip
+"""A neuron: what its affine node or its step has, the node that makes it (−1 for the input), the row of its step
+function and the kind of its residue tables."""
+
+
 class Packed(NamedTuple):
-    """The network; *neuron* arrays hold all values one after another, value 0 being the input.
+    """The network.  Few arrays of records: compilers take long over many arguments.
 
     Attributes
     ----------
-    sizes : int64, shape (values,)
-    first : int64, shape (values + 1,)
-        Where each value starts in neuron arrays.
-    rows : int64, shape (values,)
-        Most generators each value can have.
-    cells : int64, shape (values + 1,)
-        Where each value's generators start in one flat array.
-    ranged : int64, shape (values,)
-        1 where an activation reads the value, or it is the output: its bounds are needed.
-    is_affine, source : int64, shape (nodes,)
-        The source of an activation.
-    clamp : float64, shape (nodes, 2)
-    term_first : int64, shape (nodes + 1,)
-    term_source, term_offset : int64, shape (terms,)
+    values : VALUE, shape (values + 1,)
+        The last one tells where values end, as that of `nodes` does.
+    nodes : NODE, shape (nodes + 1,)
+    terms : TERM, shape (terms,)
+    neurons : NEURON, shape (neurons,)
     weights : float64
         For each term ``Wᵀ``, ``Ŵᵀ`` and ``(Ŵ − W)ᵀ``, each (inputs, outputs) in C order, at its offset.
-    float_bias, difference_bias, difference_bias_error : float64, shape (neurons,)
-    has_step : int64, shape (nodes,)
-    scale_in, scale_out, saturation_lower, saturation_upper : float64, shape (neurons,)
-    row, kind : int64, shape (neurons,)
-        Row of the step function and kind of the residue tables.
-    step_rows, step_count, powers, kinds : int64, shape (nodes,)
-        Rows and thresholds of each row of a step; shape of its residue tables.
-    step_first, level_first, table_first : int64, shape (nodes + 1,)
-        Where its thresholds, levels and tables start.
     thresholds, levels : int64
         ``[row, step]`` of each step, in C order; one level more than thresholds.
     largest, smallest : float64
@@ -57,35 +89,11 @@ class Packed(NamedTuple):
     output : int
     """
 
-    sizes: Int64Array
-    first: Int64Array
-    rows: Int64Array
-    cells: Int64Array
-    ranged: Int64Array
-    is_affine: Int64Array
-    source: Int64Array
-    clamp: Float64Array
-    term_first: Int64Array
-    term_source: Int64Array
-    term_offset: Int64Array
+    values: Records
+    nodes: Records
+    terms: Records
+    neurons: Records
     weights: Float64Array
-    float_bias: Float64Array
-    difference_bias: Float64Array
-    difference_bias_error: Float64Array
-    has_step: Int64Array
-    scale_in: Float64Array
-    scale_out: Float64Array
-    saturation_lower: Float64Array
-    saturation_upper: Float64Array
-    row: Int64Array
-    kind: Int64Array
-    step_rows: Int64Array
-    step_count: Int64Array
-    powers: Int64Array
-    kinds: Int64Array
-    step_first: Int64Array
-    level_first: Int64Array
-    table_first: Int64Array
     thresholds: Int64Array
     levels: Int64Array
     largest: Float64Array
@@ -122,83 +130,59 @@ def pack(merged: Merged) -> Packed:
         raise UnsupportedModelError(
             "the zonotope takes networks whose operations are known exactly; use another method"
         )
-    nodes = len(merged.nodes)
+    count = len(merged.nodes)
+    values, nodes = np.zeros(count + 2, dtype=VALUE), np.zeros(count + 1, dtype=NODE)
     sizes = _sizes(merged)
-    first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     rows = _rows(merged, sizes)
-    neurons = _Neurons(int(first[-1]))
-    is_affine, source, has_step = (np.zeros(nodes, dtype=np.int64) for _ in range(3))
-    clamp = np.zeros((nodes, 2))
-    ranged = np.zeros(nodes + 1, dtype=np.int64)
-    ranged[merged.output] = 1
-    term_first: list[int] = [0]
-    term_source: list[int] = []
-    term_offset: list[int] = []
+    values["width"][:-1], values["rows"][:-1] = sizes, rows
+    values["first"][1:], values["cells"][1:] = np.cumsum(sizes), np.cumsum(rows * sizes)
+    values["ranged"][merged.output] = 1
+    neurons = np.zeros(int(sizes.sum()), dtype=NEURON)
+    neurons["node"] = np.repeat(np.arange(-1, count), sizes)
+    terms: list[tuple[int, int]] = []
     weights: list[Float64Array] = [np.zeros(0)]
-    steps = _Steps(nodes)
+    steps = _Steps()
     offset = 0
     for index, node in enumerate(merged.nodes):
-        here = slice(first[index + 1], first[index + 2])
+        here = neurons[values["first"][index + 1] : values["first"][index + 2]]
+        packed = nodes[index : index + 1]
+        packed["terms"] = len(terms)
+        steps.start(packed)
         if isinstance(node, MergedAffine):
-            is_affine[index] = 1
+            packed["is_affine"] = 1
             for term in node.terms:
-                term_source.append(term.source)
-                term_offset.append(offset)
+                terms.append((term.source, offset))
                 for matrix in (term.float_matrix, term.quantized_matrix, term.difference_matrix):
                     weights.append(_dense(matrix).T.ravel())
                     offset += weights[-1].size
-            neurons.add_affine(here, node)
-        else:
-            source[index] = node.source
-            ranged[node.source] = 1
-            clamp[index] = node.lower, node.upper
-            residue = prepared(merged).residues[index]
-            if residue is not None:
-                has_step[index] = 1
-                neurons.add_step(here, residue)
-                steps.add(index, residue)
-        term_first.append(len(term_source))
-    float_bias, difference_bias, difference_bias_error = neurons.biases
-    scale_in, scale_out, saturation_lower, saturation_upper = neurons.scales
-    step_rows, step_count, powers, kinds = steps.shapes
-    step_first, level_first, table_first = steps.starts
+            here["float_bias"], here["difference_bias"] = node.float_bias, node.difference_bias
+            here["difference_bias_error"] = node.difference_bias_error
+            continue
+        packed["source"], packed["lower"], packed["upper"] = node.source, node.lower, node.upper
+        values["ranged"][node.source] = 1
+        residue = prepared(merged).residues[index]
+        if residue is not None:
+            packed["has_step"] = 1
+            steps.add(packed, residue)
+            here["scale_in"], here["scale_out"] = residue.scale_in, residue.scale_out
+            here["saturation_lower"] = residue.saturation_lower
+            here["saturation_upper"] = residue.saturation_upper
+            here["row"], here["kind"] = residue.step.rows, residue.kind
+    nodes["terms"][-1] = len(terms)
     thresholds, levels, largest, smallest = steps.tables
+    plain = (nodes["is_affine"][:-1] == 0) & (nodes["has_step"][:-1] == 0)
     return Packed(
-        sizes=sizes,
-        first=first,
-        rows=rows,
-        cells=np.concatenate([[0], np.cumsum(rows * sizes)]).astype(np.int64),
-        ranged=ranged,
-        is_affine=is_affine,
-        source=source,
-        clamp=clamp,
-        term_first=np.array(term_first, dtype=np.int64),
-        term_source=np.array(term_source, dtype=np.int64),
-        term_offset=np.array(term_offset, dtype=np.int64),
-        weights=np.concatenate(weights),
-        float_bias=float_bias,
-        difference_bias=difference_bias,
-        difference_bias_error=difference_bias_error,
-        has_step=has_step,
-        scale_in=scale_in,
-        scale_out=scale_out,
-        saturation_lower=saturation_lower,
-        saturation_upper=saturation_upper,
-        row=neurons.row,
-        kind=neurons.kind,
-        step_rows=step_rows,
-        step_count=step_count,
-        powers=powers,
-        kinds=kinds,
-        step_first=step_first,
-        level_first=level_first,
-        table_first=table_first,
-        thresholds=thresholds,
-        levels=levels,
-        largest=largest,
-        smallest=smallest,
-        has_phases=int(bool(((is_affine == 0) & (has_step == 0)).any())),
-        output=merged.output,
+        values,
+        nodes,
+        np.array(terms, dtype=TERM),
+        neurons,
+        np.concatenate(weights),
+        thresholds,
+        levels,
+        largest,
+        smallest,
+        int(bool(plain.any())),
+        merged.output,
     )
 
 
@@ -218,60 +202,36 @@ def _dense(matrix: Matrix) -> Float64Array:
     return np.asarray(matrix.toarray() if isinstance(matrix, sp.csr_array) else matrix, dtype=np.float64)
 
 
-class _Neurons:
-    """Collects what each neuron has."""
-
-    def __init__(self, count: int) -> None:
-        self.biases = np.zeros(count), np.zeros(count), np.zeros(count)
-        self.scales = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
-        self.row = np.zeros(count, dtype=np.int64)
-        self.kind = np.zeros(count, dtype=np.int64)
-
-    def add_affine(self, here: slice, node: MergedAffine) -> None:
-        parts = (node.float_bias, node.difference_bias, node.difference_bias_error)
-        for array, part in zip(self.biases, parts, strict=True):
-            array[here] = part
-
-    def add_step(self, here: slice, residue: Residue) -> None:
-        parts = (residue.scale_in, residue.scale_out, residue.saturation_lower, residue.saturation_upper)
-        for array, part in zip(self.scales, parts, strict=True):
-            array[here] = part
-        self.row[here], self.kind[here] = residue.step.rows, residue.kind
-
-
 class _Steps:
     """Collects the tables of step functions."""
 
-    def __init__(self, nodes: int) -> None:
-        shapes = np.zeros((4, nodes), dtype=np.int64)
-        self.shapes = shapes[0], shapes[1], shapes[2], shapes[3]
-        self._integers: tuple[list[Int64Array], list[Int64Array]] = ([], [])
-        self._reals: tuple[list[Float64Array], list[Float64Array]] = ([], [])
+    def __init__(self) -> None:
+        self._thresholds, self._levels = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        self._largest, self._smallest = [np.zeros(0)], [np.zeros(0)]
+        self._starts = 0, 0, 0
 
-    def add(self, node: int, residue: Residue) -> None:
-        powers, kinds, _ = residue.largest.shape
-        shape = (*residue.step.thresholds.shape, powers, kinds)
-        for array, number in zip(self.shapes, shape, strict=True):
-            array[node] = number
-        for parts, table in zip(self._integers, (residue.step.thresholds, residue.step.values), strict=True):
-            parts.append(table.ravel())
-        for parts, table in zip(self._reals, (residue.largest, residue.smallest), strict=True):
-            parts.append(table.ravel())
+    def start(self, node: Records) -> None:
+        """Say where the tables of a node start, if it has any."""
+        node["thresholds"], node["levels"], node["extremes"] = self._starts
 
-    @property
-    def starts(self) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Where the thresholds, levels and tables of each node start, shape (nodes + 1,) each."""
-        rows, steps, powers, kinds = self.shapes
-        first, second, third = (
-            np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
-            for size in (rows * steps, rows * (steps + 1), powers * kinds * (steps + 1))
-        )
-        return first, second, third
+    def add(self, node: Records, residue: Residue) -> None:
+        """Add the tables of a node."""
+        step = residue.step
+        node["step_rows"], node["steps"] = step.thresholds.shape
+        node["powers"], node["kinds"] = residue.largest.shape[:2]
+        self._thresholds.append(step.thresholds.ravel())
+        self._levels.append(step.values.ravel())
+        self._largest.append(residue.largest.ravel())
+        self._smallest.append(residue.smallest.ravel())
+        first, second, third = self._starts
+        self._starts = first + step.thresholds.size, second + step.values.size, third + residue.largest.size
 
     @property
     def tables(self) -> tuple[Int64Array, Int64Array, Float64Array, Float64Array]:
         """Thresholds, levels, and both residue tables, node after node."""
-        none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
-        thresholds, levels = (np.concatenate([none, *parts]) for parts in self._integers)
-        largest, smallest = (np.concatenate([nothing, *parts]) for parts in self._reals)
-        return thresholds, levels, largest, smallest
+        return (
+            np.concatenate(self._thresholds),
+            np.concatenate(self._levels),
+            np.concatenate(self._largest),
+            np.concatenate(self._smallest),
+        )

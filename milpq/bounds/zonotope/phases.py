@@ -11,7 +11,7 @@ steps, by saturation, and by outward rounding.
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled
@@ -90,8 +90,8 @@ def residue(
     """
     slack = 2.0**-50
     start, stop = low / scale, high / scale
-    start = clip(math.ceil(start - slack * abs(start) - _TINY), -_LARGEST_ACCUMULATOR, _LARGEST_ACCUMULATOR)
-    stop = clip(math.floor(stop + slack * abs(stop) + _TINY), -_LARGEST_ACCUMULATOR, _LARGEST_ACCUMULATOR)
+    start = clip(np.ceil(start - slack * abs(start) - _TINY), -_LARGEST_ACCUMULATOR, _LARGEST_ACCUMULATOR)
+    stop = clip(np.floor(stop + slack * abs(stop) + _TINY), -_LARGEST_ACCUMULATOR, _LARGEST_ACCUMULATOR)
     stop = max(start, stop)
     first, last = _plateau(thresholds, start), _plateau(thresholds, stop)
     at_low, at_high = out * levels[first], out * levels[last]

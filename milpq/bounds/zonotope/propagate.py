@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +74,7 @@ def zonotope_objectives(
     objectives = np.empty((count, 2 * len(problem.outputs)))
     score = np.zeros((count, inputs if inputs <= FEW_INPUTS else 0))
     towards = np.empty((count, inputs))
-    neurons = int(net.first[-1])
+    neurons = len(net.neurons)
     everything = np.empty((count if every else 0, 6, neurons))
     sweep(
         net,
@@ -124,8 +125,9 @@ def _input_difference(problem: Problem, cubes: Cubes) -> tuple[Float64Array, Flo
 def _bounds(problem: Problem, cubes: Cubes, net: Packed, everything: Float64Array) -> Bounds:
     """Return the sweep's bounds value by value, met with what is known of the input."""
     values: list[ValueBounds] = []
-    for value in range(len(net.sizes)):
-        part = everything[:, :, int(net.first[value]) : int(net.first[value + 1])]
+    first = net.values["first"].tolist()
+    for start, end in itertools.pairwise(first):
+        part = everything[:, :, start:end]
         a, v, d = (Interval(part[:, 2 * i], part[:, 2 * i + 1]) for i in range(3))
         values.append(ValueBounds(a, v, d))
     values[0] = values[0].intersect(input_bounds(problem, cubes), "the input")
