@@ -255,8 +255,8 @@ def _decide(
 
     Rounding of a fact's generators is of the size of its neuron's times a few units, added to its centre.
     """
-    a_sign = 1.0 if phase == ACTIVE or phase == FALLS else -1.0  # noqa: PLR1714 - membership compiles slowly
-    v_sign = 1.0 if phase == ACTIVE or phase == RISES else -1.0  # noqa: PLR1714
+    a_sign = 1.0 if phase in (ACTIVE, FALLS) else -1.0
+    v_sign = 1.0 if phase in (ACTIVE, RISES) else -1.0
     form, fact = forms.form, forms.fact
     a, b = form[CENTRE_H, j] - kink, form[CENTRE_D, j]
     pad = 8 * _U * (form[SIZE_H, j] + form[SIZE_D, j] + abs(kink)) + _TINY

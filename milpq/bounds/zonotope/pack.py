@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
@@ -15,8 +14,8 @@ from milpq.bounds.residue import Residue
 from milpq.errors import UnsupportedModelError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 
-Records: TypeAlias = npt.NDArray[Any]
-"""A structured array; compiled code reads the fields of its elements as attributes."""
+Records: TypeAlias = Any
+"""A structured array; compiled code reads the fields of its elements as attributes, which no type checker knows."""
 
 LARGEST = 60_000_000
 """Numbers that the generators of one cube may take at worst: beyond, forward propagation does not pay."""
