@@ -4,7 +4,7 @@ References
 ----------
 TensorFlow Lite, ``kernels/add.cc``, ``kernels/internal/reference/{add,requantize}.h``,
 ``reference/integer_ops/{pooling,mean}.h``, ``kernels/activations.cc``; XNNPACK,
-``src/microparams-init.c`` (``xnn_init_qs8_add_minmax_*``, ``xnn_init_qs8_cvt_*``).
+``src/microparams-init.c`` (``xnn_init_qs8_add_minmax_*``, ``xnn_init_qs8_cvt_*``) and ``src/operators/reduce-nd.c``.
 """
 
 from __future__ import annotations
@@ -143,5 +143,27 @@ def fixed_point_mean(kernel: AverageKernel, counts: Int64Array, rounding: FixedP
 
     def mean(levels: Int64Array) -> Int64Array:
         return np.clip(rounding(levels, column, right) + result.zero_point, limits.lower, limits.upper)
+
+    return mean
+
+
+def xnnpack_mean(kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+    """Return XNNPACK's MEAN of any axes: ``rint(Σ codes · m + b)`` in float32.
+
+    ``m`` is the quotient of the scales times the reciprocal of the count, and ``b`` the output zero point less what the
+    input zero points of the sum are worth; both are float32, too, and so is each operation.
+    """
+    source, result = kernel.source, kernel.result
+    check_scales(source, result)
+    ratio = np.float32(source.scale) / np.float32(result.scale)
+    factor = ratio * (np.float32(1) / counts.astype(np.float32))
+    zero = counts * source.zero_point
+    offset = np.float32(result.zero_point) - zero.astype(np.float32) * factor
+    limits: CodeRange = result.range
+
+    def mean(levels: Int64Array) -> Int64Array:
+        sums = (levels + zero[:, None]).astype(np.float32)
+        codes = np.rint(sums * factor[:, None] + offset[:, None])
+        return np.clip(codes, limits.lower, limits.upper).astype(np.int64)
 
     return mean

@@ -178,7 +178,7 @@ MODELS: dict[str, Model] = {
     "relu-n1-to-1": _relu_n1_to_1,
     "network": _residual_network,
 }
-REFUSED = {("relu-n1-to-1", "tflm"), ("mean", "litert-xnnpack")}
+REFUSED = {("relu-n1-to-1", "tflm")}
 """Operators that a runtime lacks, or rounds in ways that milpq does not know."""
 
 

@@ -17,7 +17,7 @@ from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
 from milpq.rounding.targets import get_target
 
-KINDS = ("plain", "residual", "max-pool", "average-pool", "concatenate", "clamps")
+KINDS = ("plain", "residual", "max-pool", "average-pool", "mean", "concatenate", "clamps")
 TARGETS = ("tflm", "litert-xnnpack", "litert-ref", "cmsis-single")
 
 
@@ -48,6 +48,10 @@ def _model(rng: np.random.Generator, kind: str) -> bytes:
         value = graph.pool(value, (2, 2), average=False, padding=str(rng.choice(["same", "valid"])))
     elif kind == "average-pool":
         value = graph.pool(value, (2, 2), average=True, padding=str(rng.choice(["same", "valid"])))
+    elif kind == "mean":
+        value = graph.mean(
+            value, (1,), Codes(float(np.float32(0.7 * value.codes.scale)), -120), keep_dims=True
+        )
     elif kind == "concatenate":
         value = graph.concatenate([graph.pad(value, [(0, 0), (0, 1), (0, 0), (0, 0)])] * 2, 3)
     elif kind == "clamps":

@@ -20,7 +20,13 @@ from milpq.rounding.targets.base import (
     fixed_point_requantizer,
     spell,
 )
-from milpq.rounding.tflite_kernels import fixed_point_unary, rounded_average, xnnpack_convert, xnnpack_sum
+from milpq.rounding.tflite_kernels import (
+    fixed_point_unary,
+    rounded_average,
+    xnnpack_convert,
+    xnnpack_mean,
+    xnnpack_sum,
+)
 
 XNNPACK_FACTOR_UPPER = 256.0
 """XNNPACK refuses a layer whose requantization factor reaches this."""
@@ -89,17 +95,9 @@ class XnnpackTarget:
         return xnnpack_sum(self, kernel)
 
     def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
-        """Return the function from sums of levels to codes, one row per count.
-
-        Raises
-        ------
-        TargetError
-            A MEAN, whose kernels in XNNPACK differ by the shape of the tensor.
-        """
+        """Return the function from sums of levels to codes, one row per count."""
         if kernel.kind == "mean":
-            raise TargetError(
-                f"{self.name}: how its MEAN rounds depends on the shape; use AVERAGE_POOL_2D, or another target"
-            )
+            return xnnpack_mean(kernel, counts)
         return rounded_average(kernel, counts)
 
 
