@@ -23,7 +23,7 @@ from milpq.formats.torch_module import read_torch, read_torch_module
 from milpq.merge import Problem, QuantizedNetwork, merge
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerInput, IntegerNetwork
-from milpq.network.nodes import Clamp, Step, Term
+from milpq.network.nodes import Affine, Clamp, FloatNode, Smooth, Step, Term
 from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
 from milpq.rounding.targets import get_target
@@ -195,6 +195,17 @@ class _Clamp(nn.Module):
         return values[self.node.source].clamp(self.node.lower, self.node.upper)
 
 
+class _Smooth(nn.Module):
+    def __init__(self, node: Smooth) -> None:
+        super().__init__()
+        self.source = node.source
+        self.function = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}[node.curve.name]
+
+    def forward(self, values: list[Tensor]) -> Tensor:
+        """Read the values of the graph so far."""
+        return self.function(values[self.source])
+
+
 class _Step(nn.Module):
     """A requantization: the step function forwards, the line through it backwards."""
 
@@ -248,12 +259,7 @@ class _RealSide(nn.Module):
     def __init__(self, network: FloatNetwork) -> None:
         super().__init__()
         self.output = network.output
-        self.nodes = nn.ModuleList(
-            [
-                _Clamp(node) if isinstance(node, Clamp) else _Affine(node.terms, node.bias)
-                for node in network.nodes
-            ]
-        )
+        self.nodes = nn.ModuleList([_real_module(node) for node in network.nodes])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, shape (batch, outputs)."""
@@ -261,6 +267,12 @@ class _RealSide(nn.Module):
         for node in self.nodes:
             values.append(node(values))
         return values[self.output]
+
+
+def _real_module(node: FloatNode) -> nn.Module:
+    if isinstance(node, Affine):
+        return _Affine(node.terms, node.bias)
+    return _Clamp(node) if isinstance(node, Clamp) else _Smooth(node)
 
 
 class _IntegerSide(nn.Module):

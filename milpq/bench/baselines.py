@@ -17,7 +17,7 @@ from milpq.milp.encode import Encoder, Encoding
 from milpq.milp.model import LinearModel
 from milpq.milp.solve import MilpOptions, MilpResult, maximize_outputs
 from milpq.network.float_network import FloatNetwork
-from milpq.network.nodes import Affine, Clamp, Term
+from milpq.network.nodes import Affine, FloatNode, Term
 from milpq.region.box import Box
 
 
@@ -154,7 +154,7 @@ def _alone(problem: Problem) -> tuple[Problem, Problem]:
 
 
 def _zero(network: FloatNetwork) -> FloatNetwork:
-    nodes: list[Affine | Clamp] = []
+    nodes: list[FloatNode] = []
     for node in network.nodes:
         if isinstance(node, Affine):
             terms = tuple(Term(term.source, _zeros(term.matrix)) for term in node.terms)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array, Matrix, gamma
+from milpq.bounds.curves import curve_difference, image
 from milpq.bounds.outward import affine_image, down, largest, up
 from milpq.bounds.prepared import Sizes
 from milpq.bounds.residue import Residue
@@ -92,8 +93,33 @@ def activation_bounds(node: MergedActivation, band: ResidueBand | None, source: 
 
     *Soundness:* ``φ`` is nondecreasing and 1-Lipschitz, so for ``d >= 0`` its difference lies in ``[0, d]``;
     for a fixed ``d < 0`` the map ``a ↦ φ(a + d) − φ(a)`` falls, stays and rises again, so its maximum lies at
-    an end.
+    an end.  Curves: see `milpq.bounds.curves`.
     """
+    if node.curve is None:
+        float_side, clamped, difference = _clamp_images(node, source)
+    else:
+        a, v, d = source.float_side, source.quantized_side, source.difference
+        float_side, clamped = image(node.curve, a), image(node.curve, v)
+        difference = curve_difference(node.curve, a, v, d)
+        apart = Interval(down(clamped.lower - float_side.upper), up(clamped.upper - float_side.lower))
+        difference = difference.intersect(apart, f"the difference of {node.name!r}")
+    if band is None:
+        return ValueBounds(float_side, clamped, difference)
+    cut = saturation(band, clamped)
+    difference = Interval(
+        down(difference.lower + cut.lower + band.residue.lower, 3)
+        - 4 * UNIT_ROUNDOFF * largest(difference.lower, cut.lower),
+        up(difference.upper + cut.upper + band.residue.upper, 3)
+        + 4 * UNIT_ROUNDOFF * largest(difference.upper, cut.upper),
+    )
+    apart = Interval(down(band.image.lower - float_side.upper), up(band.image.upper - float_side.lower))
+    return ValueBounds(
+        float_side, band.image, difference.intersect(apart, f"the difference of {node.name!r}")
+    )
+
+
+def _clamp_images(node: MergedActivation, source: ValueBounds) -> tuple[Interval, Interval, Interval]:
+    """Return the images of ``a`` and of ``v`` under the clamp, and bounds on their difference."""
     a, v, d = source.float_side, source.quantized_side, source.difference
 
     def clamp(value: Float64Array) -> Float64Array:
@@ -110,20 +136,7 @@ def activation_bounds(node: MergedActivation, band: ResidueBand | None, source: 
     upper = np.where(d.upper >= 0, d.upper, up(np.maximum(*ends)))
     ends = moved(a.lower, d.lower)[0], moved(a.upper, d.lower)[0]
     lower = np.where(d.lower <= 0, d.lower, down(np.minimum(*ends)))
-    difference = Interval(np.maximum(lower, apart_lower), np.minimum(upper, apart_upper))
-    if band is None:
-        return ValueBounds(float_side, clamped, difference)
-    cut = saturation(band, clamped)
-    difference = Interval(
-        down(difference.lower + cut.lower + band.residue.lower, 3)
-        - 4 * UNIT_ROUNDOFF * largest(difference.lower, cut.lower),
-        up(difference.upper + cut.upper + band.residue.upper, 3)
-        + 4 * UNIT_ROUNDOFF * largest(difference.upper, cut.upper),
-    )
-    apart = Interval(down(band.image.lower - float_side.upper), up(band.image.upper - float_side.lower))
-    return ValueBounds(
-        float_side, band.image, difference.intersect(apart, f"the difference of {node.name!r}")
-    )
+    return float_side, clamped, Interval(np.maximum(lower, apart_lower), np.minimum(upper, apart_upper))
 
 
 def saturation(band: ResidueBand, clamped: Interval) -> Interval:

@@ -116,14 +116,14 @@ class Lagrangian:
     Raises
     ------
     UsageError
-        An operation of the quantized side is known only within a band.
+        An operation of the quantized side is known only within a band, or is a curve.
     """
 
     def __init__(self, problem: Problem, bounds: Bounds) -> None:
         merged, ready = problem.merged, prepared(problem.merged)
-        if not merged.is_exact:
+        if not (merged.is_exact and merged.is_piecewise_linear):
             raise UsageError(
-                "Lagrangian bounds need every operation exactly, not within a band; use differential"
+                "Lagrangian bounds need every operation piecewise linear and exact; use differential"
             )
         self.problem, self.bounds = problem, bounds
         self._settled: dict[int, Settled] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array
+from milpq.bounds.curves import curve_pair_planes, curve_planes
 from milpq.bounds.forward import ResidueBand
 from milpq.bounds.outward import TINY, down, largest, up
 from milpq.bounds.planes import (
@@ -83,12 +84,16 @@ def relax(
     """
     a, v, d = source.float_side, source.quantized_side, source.difference
     zero = np.zeros_like(a.lower)
-    low_slope, low_offset, high_slope, high_offset = clamp_planes(a, node.lower, node.upper)
+    low_slope, low_offset, high_slope, high_offset = _planes(node, a)
     float_planes = PlanePair(Plane(low_slope, zero, low_offset), Plane(high_slope, zero, high_offset))
     if carry_difference:
-        pair = clamp_pair_planes(a, v, d, node.lower, node.upper)
+        pair = (
+            clamp_pair_planes(a, v, d, node.lower, node.upper)
+            if node.curve is None
+            else curve_pair_planes(node.curve, a, v, d)
+        )
     else:
-        low_v, low_v_offset, high_v, high_v_offset = clamp_planes(v, node.lower, node.upper)
+        low_v, low_v_offset, high_v, high_v_offset = _planes(node, v)
         pair = PlanePair(
             Plane(low_v - high_slope, low_v, low_v_offset - high_offset),
             Plane(high_v - low_slope, high_v, high_v_offset - low_offset),
@@ -99,6 +104,11 @@ def relax(
         Band.of(float_planes.widened(a, d), a, d),
         Band.of(pair.widened(a, d), a, d),
     )
+
+
+def _planes(node: MergedActivation, x: Interval) -> tuple[Float64Array, ...]:
+    """Return the planes of one side's activation: slope and offset of the lower, then of the upper one."""
+    return clamp_planes(x, node.lower, node.upper) if node.curve is None else curve_planes(node.curve, x)
 
 
 def _with_step(
@@ -120,6 +130,7 @@ def _with_step(
             largest(v.lower, v.upper)
             + largest(band.image.lower, band.image.upper)
             + largest(a.lower, a.upper)
+            + (0.0 if node.curve is None else 1.0)
         )
     )
     low, high = pair.lower, pair.upper

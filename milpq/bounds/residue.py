@@ -10,6 +10,7 @@ from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array, frozen
 from milpq.bounds.outward import TINY, down, largest, up
 from milpq.bounds.values import Interval
 from milpq.merge.nodes import MergedActivation
+from milpq.network.curves import CURVE_ERROR
 from milpq.rounding.step import NEVER, StepFunction
 
 
@@ -18,10 +19,10 @@ class Residue:
     """Answers, for a step node, what its rounding adds to the clamp ``base`` over reachable accumulators.
 
     ``base(v) = min(max(φ(v), saturation_lower), saturation_upper)`` is the float activation cut to the real
-    values that the codes can represent, and ``ρ(v) = φ_q(v) − base(v)`` the *residue*.  On a plateau ``φ_q``
-    is constant and ``base`` nondecreasing, so the extremes of ``ρ`` lie at plateau ends; sparse tables answer
-    the extremes over any range of whole plateaus in constant time, and the two cut plateaus are evaluated at
-    their cut.
+    values that the codes can represent (a curve is not cut, being bounded), and ``ρ(v) = φ_q(v) − base(v)`` the
+    *residue*.  On a plateau ``φ_q`` is constant and ``base`` nondecreasing, so the extremes of ``ρ`` lie at plateau
+    ends; sparse tables answer the extremes over any range of whole plateaus in constant time, and the two cut
+    plateaus are evaluated at their cut.
 
     Parameters
     ----------
@@ -54,13 +55,14 @@ class Residue:
         thresholds, values = step.thresholds[rows], step.values[rows]
         bottom = down(out[:, 0] * values[:, 0])
         top = up(out[:, 0] * values[:, -1])
+        if node.curve is not None:
+            bottom, top = np.full_like(bottom, -np.inf), np.full_like(top, np.inf)
 
         def base(accumulator: Int64Array) -> Float64Array:
-            real = np.clip(unit * accumulator, node.lower, node.upper)
-            return np.clip(real, bottom[:, None], top[:, None])
+            return np.clip(node.phi(unit * accumulator), bottom[:, None], top[:, None])
 
         levels = out * values
-        slack = 8 * UNIT_ROUNDOFF * (np.abs(levels) + np.maximum(np.abs(bottom), np.abs(top))[:, None]) + TINY
+        slack = _slack(node, np.abs(levels), largest(bottom, top)[:, None]) + TINY
         left = np.full(values.shape, -np.inf)
         right = np.full(values.shape, np.inf)
         left[:, 1:] = np.where(np.abs(thresholds) < NEVER, levels[:, 1:] - base(thresholds), -np.inf)
@@ -112,10 +114,8 @@ class Residue:
         at_lower = self.scale_out * step.values[step.rows, first]
         at_upper = self.scale_out * step.values[step.rows, last]
         low_base, high_base = (self._base(self.scale_in * end) for end in (lower, upper))
-        slack = (
-            8
-            * UNIT_ROUNDOFF
-            * (largest(at_lower, at_upper) + largest(self.saturation_lower, self.saturation_upper))
+        slack = _slack(
+            self.node, largest(at_lower, at_upper), largest(self.saturation_lower, self.saturation_upper)
         )
         # max over plateaus first+1..last of their left ends; min over first..last−1 of their right ends
         inside = last - first
@@ -133,8 +133,17 @@ class Residue:
         return Interval(residue_lower, residue_upper), Interval(down(at_lower), up(at_upper)), inside
 
     def _base(self, real: Float64Array) -> Float64Array:
-        clamped = np.clip(real, self.node.lower, self.node.upper)
-        return np.clip(clamped, self.saturation_lower, self.saturation_upper)
+        return np.clip(self.node.phi(real), self.saturation_lower, self.saturation_upper)
+
+
+def _slack(node: MergedActivation, levels: Float64Array, base: Float64Array) -> Float64Array:
+    """Return what rounding can move a residue by; `base` bounds what the float activation was cut to.
+
+    A curve is at most 1, and moves by less than half of what rounds its argument, relatively: ``|x·f'(x)| < 1/2``.
+    """
+    if node.curve is None:
+        return 8 * UNIT_ROUNDOFF * (levels + base)
+    return 8 * UNIT_ROUNDOFF * (levels + 1.0) + CURVE_ERROR
 
 
 def _sparse_table(ends: Float64Array, extreme: np.ufunc) -> Float64Array:

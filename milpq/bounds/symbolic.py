@@ -189,8 +189,8 @@ class _Sweep:
                     bounds.quantized_side.lower < band.saturation_upper
                 )
                 result |= saturates
-            # A dynamic scale is that of the least and the largest neuron.
-            result |= node.inexact is not None
+            # A dynamic scale is that of the least and the largest neuron; a curve bends everywhere.
+            result |= node.inexact is not None or node.curve is not None
         return result
 
     def _substitute(

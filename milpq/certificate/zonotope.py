@@ -113,8 +113,8 @@ class Zonotope:
         self._stairs: list[Staircase | None] = []
         self._last_use = [0] * (len(problem.merged.nodes) + 1)
         for index, node in enumerate(problem.merged.nodes):
-            inexact = isinstance(node, MergedActivation) and node.inexact is not None
-            if inexact or type(node) not in {MergedAffine, MergedActivation}:
+            beyond = isinstance(node, MergedActivation) and (node.inexact, node.curve) != (None, None)
+            if beyond or type(node) not in {MergedAffine, MergedActivation}:
                 raise CertificateError(f"layer {node.name!r}: certificates do not cover this kind of layer")
             self._stairs.append(Staircase.of(node) if isinstance(node, MergedActivation) else None)
             for source in node.sources:

@@ -11,10 +11,11 @@ import scipy.sparse as sp
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._image_book import ImageBook
+from milpq.network.curves import Curve
 from milpq.network.float_network import FloatNetwork
 from milpq.network.float_parts import average_node, maximum_nodes, outside_counts, selection_node
 from milpq.network.images import Convolution, Image
-from milpq.network.nodes import Affine, Clamp, FloatNode, Term
+from milpq.network.nodes import Affine, Clamp, FloatNode, Smooth, Term
 
 SIGMOID_NOTE = "answered at the input of the final sigmoid, which is left out"
 """What `note` says of a network whose last operator was a sigmoid."""
@@ -191,6 +192,10 @@ class FloatBuilder:
         if lower == -np.inf and upper == np.inf:
             return value
         return self._elementwise(value, self._append(Clamp(name, value, lower, upper), self._sizes[value]))
+
+    def smooth(self, name: str, value: int, curve: Curve) -> int:
+        """Append a curve, elementwise."""
+        return self._elementwise(value, self._append(Smooth(name, value, curve), self._sizes[value]))
 
     def finish(self, output: int, note: str = "") -> FloatNetwork:
         """Return the network that ends in value `output`, without the nodes it does not need."""

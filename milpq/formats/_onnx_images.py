@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -236,7 +237,7 @@ def _transpose(step: Step) -> Value:
         return source.transpose(order)
     flat = np.arange(math.prod(source.shape), dtype=np.int64).reshape(source.shape).transpose(order)
     if (np.diff(flat.ravel()) == 1).all():
-        return Computed(source.index, flat.shape, source.after)
+        return replace(source, shape=flat.shape)
     value = step.builder.select(step.name, [source.index], [flat.ravel()], np.zeros(flat.size))
     return Computed(value, flat.shape)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from milpq.formats._float_builder import repeat_columns, repeat_rows
 from milpq.formats._onnx_images import IMAGE_HANDLERS
 from milpq.formats._onnx_shapes import new_shape
 from milpq.formats._onnx_step import Computed, Step, Value
+from milpq.network.curves import SIGMOID, TANH
 
 
 def _gemm(step: Step) -> Value:
@@ -157,12 +159,18 @@ def _clip(step: Step) -> Value:
 
 def _sigmoid(step: Step) -> Value:
     source = step.computed(0)
-    return Computed(source.index, source.shape, after="Sigmoid")
+    value = step.builder.smooth(step.name, source.index, SIGMOID)
+    return Computed(value, source.shape, after="Sigmoid", before=source.index)
+
+
+def _tanh(step: Step) -> Value:
+    source = step.computed(0)
+    return Computed(step.builder.smooth(step.name, source.index, TANH), source.shape)
 
 
 def _softmax(step: Step) -> Value:
     source = step.computed(0)
-    return Computed(source.index, source.shape, after="Softmax")
+    return Computed(source.index, source.shape, after="Softmax", before=source.index)
 
 
 def _reshaped(operator: str) -> Callable[[Step], Value]:
@@ -172,7 +180,7 @@ def _reshaped(operator: str) -> Callable[[Step], Value]:
         source = step.value(0)
         shape = new_shape(operator, step, source.shape)
         if isinstance(source, Computed):
-            return Computed(source.index, shape, source.after)
+            return replace(source, shape=shape)
         return source.reshape(shape)
 
     return reshape
@@ -275,6 +283,7 @@ HANDLERS: dict[str, Callable[[Step], Value]] = {
     "Softmax": _softmax,
     "Squeeze": _reshaped("Squeeze"),
     "Sub": _sub,
+    "Tanh": _tanh,
     "Unsqueeze": _reshaped("Unsqueeze"),
 }
 

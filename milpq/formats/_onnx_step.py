@@ -19,13 +19,14 @@ from milpq.formats._float_builder import FloatBuilder
 class Computed:
     """A value of the FloatBuilder under its ONNX shape, the batch dimension being 1.
 
-    `after` names the operator at the end that is left out, if it comes after one.  `padded` is what zeros were put
-    around, and how many (before, after) each spatial axis.
+    `after` names the operator that is left out if nothing follows, and `before` is the value it reads.  `padded` is what
+    zeros were put around, and how many (before, after) each spatial axis.
     """
 
     index: int
     shape: tuple[int, ...]
     after: str = ""
+    before: int = 0
     padded: tuple[Computed, tuple[tuple[int, int], ...]] | None = None
 
 

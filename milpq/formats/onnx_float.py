@@ -1,4 +1,4 @@
-"""Read a float ONNX graph of dense layers and ReLUs as a FloatNetwork."""
+"""Read a float ONNX graph as a FloatNetwork."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def float_network(model: onnx.ModelProto, path: PathLike) -> FloatNetwork:
     output = reader.values.get(output_name)
     if not isinstance(output, Computed):
         raise ModelFileError(f"{path}: no operator computes the output {output_name!r} from the input")
-    return builder.finish(output.index, NOTES.get(output.after, ""))
+    if output.after:
+        return builder.finish(output.before, NOTES[output.after])
+    return builder.finish(output.index)
 
 
 class _Reader:
@@ -85,7 +87,7 @@ class _Reader:
         if not node.output:
             raise ModelFileError(f"{where} has no output")
         step = Step(self.builder, node_label(node), where, sources, attributes(node, self.path))
-        after = {source.after for source in sources if isinstance(source, Computed) and source.after}
-        if after and node.op_type not in SHAPE_ONLY:
-            raise step.unsupported(f"follows a {min(after)}, which milpq reads only as the last operator")
+        after = {source.after for source in sources if isinstance(source, Computed)}
+        if "Softmax" in after and node.op_type not in SHAPE_ONLY:
+            raise step.unsupported("follows a Softmax, which milpq reads only as the last operator")
         self.values[node.output[0]] = handler(step)

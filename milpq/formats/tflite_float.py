@@ -12,12 +12,14 @@ from milpq.formats import _tflite_windows as windows
 from milpq.formats._files import PathLike, to_float64
 from milpq.formats._float_builder import SIGMOID_NOTE, SOFTMAX_NOTE, FloatBuilder
 from milpq.formats.tflite_reader import TfliteGraph, TfliteOperator, read_tflite
+from milpq.network.curves import SIGMOID, TANH
 from milpq.network.float_network import FloatNetwork
 from milpq.network.geometry import OUTSIDE
 from milpq.rounding.activation import ENDS, Activation
 
 _CLAMPS: dict[str, Activation] = {"RELU": "relu", "RELU6": "relu6", "RELU_N1_TO_1": "relu_n1_to_1"}
 _ENDS = {"LOGISTIC": SIGMOID_NOTE, "SOFTMAX": SOFTMAX_NOTE}
+_SMOOTH = {"LOGISTIC": SIGMOID, "TANH": TANH}
 
 
 def read_float_tflite(path: PathLike) -> FloatNetwork:
@@ -52,7 +54,8 @@ class _Walker:
         self.builder = FloatBuilder(graph.tensors[graph.input].size, str(graph.path))
         self.values = {graph.input: 0}
         self.padded: dict[int, windows.Padded] = {}
-        self.ended: dict[int, str] = {}
+        # The operator of a tensor that is left out if nothing follows, and the value it reads.
+        self.ended: dict[int, tuple[str, int]] = {}
         self.handlers: dict[str, Callable[[TfliteOperator], int]] = {
             "FULLY_CONNECTED": self._fully_connected,
             "CONV_2D": self._convolution,
@@ -65,7 +68,8 @@ class _Walker:
             "PADV2": self._pad,
             "CONCATENATION": self._concatenate,
             **dict.fromkeys(_CLAMPS, self._clamp),
-            **dict.fromkeys(("RESHAPE", *_ENDS), self._pass),
+            **dict.fromkeys(_SMOOTH, self._smooth),
+            **dict.fromkeys(("RESHAPE", "SOFTMAX"), self._pass),
         }
 
     def network(self) -> FloatNetwork:
@@ -74,8 +78,10 @@ class _Walker:
             self._run(operator)
         if graph.output not in self.values:
             raise ModelFileError(f"{graph.path}: no operator computes the output")
-        note = _ENDS.get(self.ended.get(graph.output, ""), "")
-        return self.builder.finish(self.values[graph.output], note)
+        if graph.output in self.ended:
+            operator, before = self.ended[graph.output]
+            return self.builder.finish(before, _ENDS[operator])
+        return self.builder.finish(self.values[graph.output])
 
     def _run(self, operator: TfliteOperator) -> None:
         where = self.graph.where(operator)
@@ -86,16 +92,16 @@ class _Walker:
         for index in self._computed_inputs(operator):
             if index not in self.values:
                 raise ModelFileError(f"{where}: reads a tensor that no operator before it computes")
-            if index in self.ended and operator.name != "RESHAPE":
+            if self.ended.get(index, ("", 0))[0] == "SOFTMAX" and operator.name != "RESHAPE":
                 raise UnsupportedModelError(
-                    f"{where}: follows a {self.ended[index]}, which milpq reads only as the last operator"
+                    f"{where}: follows a SOFTMAX, which milpq reads only as the last operator"
                 )
-        result = operator.outputs[0]
+        source, result = operator.inputs[0], operator.outputs[0]
         self.values[result] = self.handlers[operator.name](operator)
         if operator.name in _ENDS:
-            self.ended[result] = operator.name
-        elif operator.inputs[0] in self.ended:
-            self.ended[result] = self.ended[operator.inputs[0]]
+            self.ended[result] = operator.name, self.values[source]
+        elif operator.name == "RESHAPE" and source in self.ended:
+            self.ended[result] = self.ended[source]
 
     def _computed_inputs(self, operator: TfliteOperator) -> list[int]:
         """Return the inputs that must be computed: the first, and any other that is no constant."""
@@ -123,6 +129,9 @@ class _Walker:
         if source.size != result.size:
             raise InvalidNetworkError(f"{self.graph.where(operator)}: its input and output differ in size")
         return self.values[operator.inputs[0]]
+
+    def _smooth(self, operator: TfliteOperator) -> int:
+        return self.builder.smooth(self._name(operator), self._pass(operator), _SMOOTH[operator.name])
 
     def _weights(self, operator: TfliteOperator) -> tuple[str, Float64Array, Float64Array | None]:
         """Return name, weights and bias of a layer."""

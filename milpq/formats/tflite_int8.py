@@ -36,6 +36,7 @@ _UNARY: dict[str, UnaryKind] = {
     "RELU6": "relu6",
     "RELU_N1_TO_1": "relu_n1_to_1",
     "LOGISTIC": "logistic",
+    "TANH": "tanh",
 }
 _LINEAR: dict[str, Operator] = {
     "FULLY_CONNECTED": "fully_connected",
@@ -79,7 +80,8 @@ class _Walker:
         self.values: dict[int, int] = {}
         self.padded: dict[int, windows.Padded] = {}
         self.ended: dict[int, str] = {}
-        self.dropped: dict[int, str] = {}
+        # The operator of a tensor that is left out if nothing follows, and the value it reads.
+        self.dropped: dict[int, tuple[str, int]] = {}
         self.input: TfliteTensor | None = None
         self.weights = 0
         self.images = ImageBook()
@@ -104,6 +106,14 @@ class _Walker:
             raise UnsupportedModelError(f"{graph.path}: is a float model where a quantized one is needed")
         if graph.output not in self.values:
             raise ModelFileError(f"{graph.path}: no operator computes the output")
+        output, note = self.values[graph.output], ""
+        if graph.output in self.dropped:
+            operator, before = self.dropped[graph.output]
+            note = _ENDS[operator]
+            if before != output and output == len(self.layers):
+                self.layers.pop()
+                self.sizes.pop()
+            output = before
         tensor = _quantization(self.input)
         scales = np.full(self.input.size, tensor.scale)
         return QuantizedModel(
@@ -113,9 +123,9 @@ class _Walker:
             tensor.range.upper,
             scales,
             tuple(self.layers),
-            self.values[graph.output],
+            output,
             str(graph.path),
-            _ENDS.get(self.dropped.get(graph.output, ""), ""),
+            note,
             images=self.images.images(len(self.sizes)),
         )
 
@@ -180,8 +190,8 @@ class _Walker:
         self.values[result] = self.values[source]
         if source in self.ended or operator.name != "RESHAPE":
             self.ended[result] = self.ended.get(source, operator.name)
-        if operator.name in _ENDS:
-            self.dropped[result] = operator.name
+        if operator.name == "SOFTMAX":
+            self.dropped[result] = operator.name, self.values[source]
         elif source in self.dropped:
             self.dropped[result] = self.dropped[source]
         if operator.name == "RESHAPE" and made.kind in _RANGES and _quantization(made) != _quantization(read):
@@ -367,12 +377,8 @@ class _Walker:
 
     def _unary(self, operator: TfliteOperator) -> None:
         source, read, result = self._ends_of(operator)
-        if operator.name == "LOGISTIC":
-            self.ended[operator.outputs[0]] = operator.name
-            if not self.keep_final_activation:
-                self.values[operator.outputs[0]] = source
-                self.dropped[operator.outputs[0]] = operator.name
-                return
+        if operator.name == "LOGISTIC" and not self.keep_final_activation:
+            self.dropped[operator.outputs[0]] = operator.name, source
         kernel = UnaryKernel(_UNARY[operator.name], read, result)
         self._made(operator, QuantizedUnary(self._name(operator), source, kernel), self.sizes[source])
 

@@ -12,6 +12,7 @@ from milpq._arrays import Float64Array
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._float_builder import SIGMOID_NOTE, FloatBuilder
 from milpq.formats.torch_quantized import is_quantized, read_quantized_torch
+from milpq.network.curves import SIGMOID, TANH
 from milpq.network.float_network import FloatNetwork
 from milpq.network.quantized_model import QuantizedModel
 
@@ -39,9 +40,9 @@ def read_torch_module(module: nn.Module, origin: str = "<torch module>") -> Floa
     Parameters
     ----------
     module : nn.Module
-        Linear, or Sequential (nested as you like) of Linear, ReLU, ReLU6, Hardtanh, Flatten, Identity and
-        Dropout (as in inference), with float32 or float64 parameters.  A Sigmoid at the end is left out, and
-        `note` says so.
+        Linear, or Sequential (nested as you like) of Linear, ReLU, ReLU6, Hardtanh, Sigmoid, Tanh, Flatten,
+        Identity and Dropout (as in inference), with float32 or float64 parameters.  A Sigmoid at the end is left
+        out, and `note` says so.
     origin : str
         What messages and reports call the network.
 
@@ -58,14 +59,14 @@ def read_torch_module(module: nn.Module, origin: str = "<torch module>") -> Floa
         raise UnsupportedModelError(f"{origin}: has no Linear layer")
     builder = FloatBuilder(first.in_features, origin)
     value = 0
-    note = ""
+    # The input of a sigmoid that nothing follows so far.
+    before: int | None = None
     for name, part in parts:
         kind = type(part)
         where = f"{origin}: module {kind.__name__} {name!r}"
-        if note and kind not in {nn.Identity, nn.Flatten, nn.Dropout}:
-            raise UnsupportedModelError(
-                f"{where}: follows a Sigmoid, which milpq reads only as the last module"
-            )
+        if kind in {nn.Identity, nn.Flatten, nn.Dropout}:
+            continue
+        before = value if kind is nn.Sigmoid else None
         if kind is nn.Linear and isinstance(part, nn.Linear):
             bias = None if part.bias is None else _array(part.bias, where)  # pyright: ignore[reportUnnecessaryComparison] - bias=False makes it None
             value = builder.linear(name, value, _array(part.weight, where), bias)
@@ -78,13 +79,15 @@ def read_torch_module(module: nn.Module, origin: str = "<torch module>") -> Floa
                 )
             value = builder.clamp(name, value, float(part.min_val), float(part.max_val))
         elif kind is nn.Sigmoid:
-            note = SIGMOID_NOTE
-        elif kind not in {nn.Identity, nn.Flatten, nn.Dropout}:
+            value = builder.smooth(name, value, SIGMOID)
+        elif kind is nn.Tanh:
+            value = builder.smooth(name, value, TANH)
+        else:
             raise UnsupportedModelError(
                 f"{where}: is not supported; milpq reads Sequential of Linear, ReLU, ReLU6, Hardtanh, "
-                "Flatten and Identity"
+                "Sigmoid, Tanh, Flatten and Identity"
             )
-    return builder.finish(value, note)
+    return builder.finish(value) if before is None else builder.finish(before, SIGMOID_NOTE)
 
 
 def _flat(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:

@@ -10,11 +10,24 @@ import numpy as np
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, frozen
 from milpq.errors import InvalidNetworkError, NotAPairError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine, MergedNode, MergedTerm
+from milpq.network.curves import Curve
 from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.inexact import DynamicQuantization, Float32Error
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Affine, Clamp, IntegerAffine, Step, Term, entries, is_sparse
+from milpq.network.nodes import (
+    Affine,
+    Clamp,
+    FloatNode,
+    IntegerAffine,
+    IntegerNode,
+    Smooth,
+    Step,
+    Term,
+    entries,
+    is_sparse,
+)
+from milpq.rounding.step import NEVER
 
 QuantizedNetwork = FloatNetwork | IntegerNetwork | DynamicNetwork
 """What may stand on the quantized side: an integer network, a real one with changed weights, or one whose activations
@@ -84,13 +97,15 @@ class _Aligner:
         left = self._float.nodes[float_value - 1] if float_value else None
         right = self._quantized.nodes[quantized_value - 1] if quantized_value else None
         if isinstance(right, Step):
-            clamp = self._clamp_of(float_value, quantized_value)
-            return [(float_value if clamp is None else clamp.source, right.source)]
+            paired = self._activation_of(float_value, quantized_value)
+            return [(float_value if paired is None else paired.source, right.source)]
         if isinstance(right, Float32Error | DynamicQuantization):
             return [(float_value, right.source)]
         if isinstance(left, Clamp) and isinstance(right, Clamp):
             if (left.lower, left.upper) != (right.lower, right.upper):
                 raise NotAPairError(f"layers {left.name!r} and {right.name!r} clamp differently: {_REMEDY}")
+            return [(left.source, right.source)]
+        if isinstance(left, Smooth) and isinstance(right, Smooth) and left.curve == right.curve:
             return [(left.source, right.source)]
         if isinstance(left, Affine) and isinstance(right, Affine | IntegerAffine):
             shapes = [[tuple(t.matrix.shape) for t in node.terms] for node in (left, right)]
@@ -103,23 +118,25 @@ class _Aligner:
         names = [repr(node.name) if node is not None else "the input" for node in (left, right)]
         raise NotAPairError(f"{names[0]} of the float side meets {names[1]} of the quantized side: {_REMEDY}")
 
-    def _clamp_of(self, float_value: int, quantized_value: int) -> Clamp | None:
-        """Return the clamp of the float side that pairs with a step; None where it pairs with the identity.
+    def _activation_of(self, float_value: int, quantized_value: int) -> Clamp | Smooth | None:
+        """Return the activation of the float side that pairs with a step; None where it pairs with the identity.
 
         Of several steps in a row, as a requantization and the rescaling in front of an addition, one cuts what the
-        clamp cuts; the one next to the accumulators where none does.
+        clamp cuts, or follows the curve; the one next to the accumulators where none does.
         """
         left = self._float.nodes[float_value - 1] if float_value else None
-        if not isinstance(left, Clamp):
+        if not isinstance(left, Clamp | Smooth):
             return None
         assert isinstance(self._quantized, IntegerNetwork)
         nodes, reachable = self._quantized.nodes, self._quantized.reachable
         step = nodes[quantized_value - 1]
         assert isinstance(step, Step)
-        steps = _run(nodes, quantized_value, Step)
-        # As many steps must be left as there are clamps.
-        if steps == 1 or _run(self._float.nodes, float_value, Clamp) >= steps:
+        steps = _run(nodes, quantized_value, (Step,))
+        # As many steps must be left as there are activations.
+        if steps == 1 or _run(self._float.nodes, float_value, (Clamp, Smooth)) >= steps:
             return left
+        if isinstance(left, Smooth):
+            return left if _follows(left.curve, step, self._scale(step.source)) else None
         before, after = (
             (scale * levels[0], scale * levels[1])
             for scale, levels in (
@@ -136,16 +153,16 @@ class _Aligner:
         right = self._quantized.nodes[quantized_value - 1]
         sources = [self._known[pair] for pair in self._sources(float_value, quantized_value)]
         if isinstance(right, Step):
-            clamp = self._clamp_of(float_value, quantized_value) or Clamp("identity", 0, -np.inf, np.inf)
+            paired = self._activation_of(float_value, quantized_value)
             return MergedActivation(
                 right.name,
                 sources[0],
                 right.function.size,
-                clamp.lower,
-                clamp.upper,
+                *_ends(paired),
                 right.function,
                 self._scale(right.source),
                 right.scale,
+                curve=paired.curve if isinstance(paired, Smooth) else None,
             )
         if isinstance(right, Float32Error | DynamicQuantization):
             size = self._float.graph.sizes[float_value]
@@ -156,6 +173,11 @@ class _Aligner:
             assert isinstance(left, Clamp)
             size = self._float.graph.sizes[float_value]
             return MergedActivation(left.name, sources[0], size, left.lower, left.upper, None, None, None)
+        if isinstance(right, Smooth):
+            size = self._float.graph.sizes[float_value]
+            return MergedActivation(
+                right.name, sources[0], size, *_ends(right), None, None, None, curve=right.curve
+            )
         assert isinstance(left, Affine)
         if isinstance(right, IntegerAffine):
             return self._pair_integer(left, right, sources)
@@ -220,12 +242,29 @@ class _Aligner:
                 )
 
 
-def _run(nodes: Sequence[object], value: int, kind: type[Clamp | Step]) -> int:
-    """Return how many nodes of a kind make a value one after the other."""
+def _ends(activation: Clamp | Smooth | None) -> tuple[float, float]:
+    """Return the ends of the clamp that an activation is, or that it is none."""
+    if activation is None:
+        return -np.inf, np.inf
+    return (np.nan, np.nan) if isinstance(activation, Smooth) else (activation.lower, activation.upper)
+
+
+def _follows(curve: Curve, step: Step, scale_in: Float64Array) -> bool:
+    """Tell whether a step is nearer to a curve than to the identity, at its thresholds; only tightness rests on it."""
+    function = step.function
+    thresholds = function.thresholds[function.rows]
+    met = np.abs(thresholds) < NEVER
+    real, result = scale_in[:, None] * thresholds, step.scale[:, None] * function.values[function.rows, 1:]
+    apart = (np.where(met, np.abs(result - other), 0.0).sum() for other in (curve.value(real), real))
+    return next(apart) < next(apart)
+
+
+def _run(nodes: Sequence[FloatNode] | Sequence[IntegerNode], value: int, kinds: tuple[type, ...]) -> int:
+    """Return how many nodes of some kinds make a value one after the other."""
     count = 0
     while value:
         node = nodes[value - 1]
-        if not isinstance(node, kind):
+        if not isinstance(node, kinds):
             break
         count, value = count + 1, node.source
     return count

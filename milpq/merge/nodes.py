@@ -18,7 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from milpq._arrays import Float64Array, Matrix
+from milpq.network.curves import Curve
 from milpq.network.inexact import Inexact
 from milpq.network.nodes import IntegerAffine
 from milpq.rounding.step import StepFunction
@@ -79,18 +82,21 @@ class MergedAffine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergedActivation:
-    """A pair of activations: the float clamp ``φ`` and the quantized ``φ_q``.
+    """A pair of activations: the float clamp or curve ``φ`` and the quantized ``φ_q``.
 
     Parameters
     ----------
     lower, upper : float
-        ``φ(a) = min(max(a, lower), upper)``; infinite ends for none.
+        ``φ(a) = min(max(a, lower), upper)``; infinite ends for none, NaN for a curve, so that nothing takes it for a
+        clamp.
     step : StepFunction or None
         None where the quantized side applies ``φ`` itself (its residue is zero).
     scale_in, scale_out : float64, shape (neurons,), or None
         Real value of one accumulator unit and of one output level; ``φ_q(v) = scale_out · step(v / scale_in)``.
     inexact : Inexact or None
         The quantized side's operation where only a band of its residue is known; `step` is None then.
+    curve : Curve or None
+        ``φ`` where it is smooth.
     """
 
     name: str
@@ -102,6 +108,11 @@ class MergedActivation:
     scale_in: Float64Array | None
     scale_out: Float64Array | None
     inexact: Inexact | None = None
+    curve: Curve | None = None
+
+    def phi(self, value: Float64Array) -> Float64Array:
+        """Return ``φ`` of values: exactly for a clamp, within `CURVE_ERROR` for a curve."""
+        return np.clip(value, self.lower, self.upper) if self.curve is None else self.curve.value(value)
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -137,3 +148,8 @@ class Merged:
     def is_exact(self) -> bool:
         """Tell whether every operation of the quantized side is known exactly, not only within a band."""
         return all(isinstance(node, MergedAffine) or node.inexact is None for node in self.nodes)
+
+    @property
+    def is_piecewise_linear(self) -> bool:
+        """Tell whether no activation is a curve."""
+        return all(isinstance(node, MergedAffine) or node.curve is None for node in self.nodes)

@@ -15,7 +15,7 @@ from milpq.merge.nodes import Merged
 from milpq.network.float_network import FloatNetwork
 from milpq.network.inexact import DynamicQuantization, Float32Error
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Clamp, Step
+from milpq.network.nodes import Clamp, Smooth, Step
 from milpq.region.box import Box
 
 
@@ -129,6 +129,8 @@ class Problem:
                 feed(type(node).__name__)
                 if isinstance(node, Clamp):
                     feed(node.source, node.lower, node.upper)
+                elif isinstance(node, Smooth):
+                    feed(node.source, node.curve.name)
                 elif isinstance(node, Float32Error):
                     feed(node.source, node.relative, node.absolute)
                 elif isinstance(node, DynamicQuantization):

@@ -170,9 +170,10 @@ class DynamicNetwork:
         value = self.evaluate(points)
         return value, np.zeros_like(value)
 
-    def evaluate_exact(self, point: Float64Array) -> list[Fraction]:
-        """Return the outputs at one point as fractions."""
-        return [Fraction(float(x)) for x in self.evaluate(point[None])[0]]
+    def enclose(self, point: Float64Array) -> tuple[list[Fraction], list[Fraction]]:
+        """Return the outputs at one point as fractions, twice: they are exact."""
+        exact = [Fraction(float(x)) for x in self.evaluate(point[None])[0]]
+        return exact, exact
 
     def largest_output(self, reach: Float64Array) -> Float64Array:
         """Return a bound on the magnitude of the outputs over inputs of magnitude `reach`, shape (outputs,)."""

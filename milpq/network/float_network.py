@@ -9,18 +9,20 @@ from fractions import Fraction
 import numpy as np
 
 from milpq._arrays import Float64Array, gamma
+from milpq.errors import UnsupportedModelError
+from milpq.network.curves import CURVE_ERROR
 from milpq.network.images import Image
-from milpq.network.nodes import Affine, FloatNode, Graph, absolute, apply_matrix, chain
+from milpq.network.nodes import Affine, Clamp, FloatNode, Graph, Smooth, absolute, apply_matrix, chain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatNetwork:
-    """A directed acyclic graph of affine maps and clamps.
+    """A directed acyclic graph of affine maps, clamps and smooth curves.
 
     Parameters
     ----------
     input_size : int
-    nodes : tuple of Affine or Clamp
+    nodes : tuple of Affine, Clamp or Smooth
         In topological order; node ``k`` makes value ``k + 1``.
     output : int
         Value index of the output.
@@ -68,7 +70,7 @@ class FloatNetwork:
 
         *Soundness:* running error analysis; the error of each dot product of n terms and a bias is at most
         ``γ_{n+2} (|W||x| + |b|)`` for any order of summation, plus the input error carried through ``|W|``.
-        Clamps do not increase errors.
+        Clamps do not increase errors; curves multiply them by their slope at most, and add `CURVE_ERROR`.
         """
         values: list[Float64Array | None] = [np.atleast_2d(np.asarray(points, dtype=np.float64))]
         errors: list[Float64Array | None] = [np.zeros_like(values[0])]
@@ -90,6 +92,15 @@ class FloatNetwork:
                 # 1 + 2γ covers the rounding of the error terms themselves; the last summand, underflow.
                 slack = (gamma(width) * magnitude + carried) * (1 + 2 * gamma(width)) + width * 5e-324
                 error = slack if with_error else np.zeros_like(value)
+            elif isinstance(node, Smooth):
+                source, source_error = values[node.source], errors[node.source]
+                assert source is not None and source_error is not None
+                value = node.curve.value(source)
+                error = (
+                    (node.curve.steepest * source_error + CURVE_ERROR) * (1 + 2.0**-50)
+                    if with_error
+                    else source_error
+                )
             else:
                 source, source_error = values[node.source], errors[node.source]
                 assert source is not None and source_error is not None
@@ -107,31 +118,75 @@ class FloatNetwork:
         """Return the exact real outputs at one point of float64 numbers or fractions.
 
         Slow (big integers): about a microsecond per weight.  For witnesses, not for searching.
+
+        Raises
+        ------
+        UnsupportedModelError
+            A layer is a sigmoid or tanh, whose values are no fractions; `enclose` takes those.
         """
-        values: list[list[Fraction]] = [[x if isinstance(x, Fraction) else Fraction(float(x)) for x in point]]
+        smooth = next((node for node in self.nodes if isinstance(node, Smooth)), None)
+        if smooth is not None:
+            raise UnsupportedModelError(
+                f"{self.origin}: layer {smooth.name!r}: the values of a {smooth.curve.name} are no fractions; "
+                "end the network before it"
+            )
+        return self.enclose(point)[0]
+
+    def enclose(self, point: Float64Array | Sequence[Fraction]) -> tuple[list[Fraction], list[Fraction]]:
+        """Return fractions below and above the exact real outputs at one point, equal without curves.
+
+        Slow, as `evaluate_exact`.  *Soundness:* interval arithmetic; a curve is enclosed to about 50 decimals.
+        """
+        given = [x if isinstance(x, Fraction) else Fraction(float(x)) for x in point]
+        lower: list[list[Fraction]] = [given]
+        upper: list[list[Fraction]] = [given]
         for node in self.nodes:
             if isinstance(node, Affine):
-                result = [Fraction(float(b)) for b in node.bias]
-                for term in node.terms:
-                    source = values[term.source]
-                    for row in range(len(result)):
-                        columns, weights = _row(term.matrix, row)
-                        for column, weight in zip(columns, weights, strict=True):
-                            if source[column]:
-                                result[row] += Fraction(float(weight)) * source[column]
-            else:
-                lower = Fraction(node.lower) if np.isfinite(node.lower) else None
-                upper = Fraction(node.upper) if np.isfinite(node.upper) else None
-                result = [
-                    upper
-                    if upper is not None and x > upper
-                    else lower
-                    if lower is not None and x < lower
-                    else x
-                    for x in values[node.source]
+                ends = _affine_ends(node, lower, upper)
+            elif isinstance(node, Smooth):
+                pairs = [
+                    node.curve.enclose(*ends)
+                    for ends in zip(lower[node.source], upper[node.source], strict=True)
                 ]
-            values.append(result)
-        return values[self.output]
+                ends = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            else:
+                low, high = lower[node.source], upper[node.source]
+                clamped = _clamped(node, low)
+                ends = clamped, clamped if low is high else _clamped(node, high)
+            lower.append(ends[0])
+            upper.append(ends[1])
+        return lower[self.output], upper[self.output]
+
+
+def _affine_ends(
+    node: Affine, lower: list[list[Fraction]], upper: list[list[Fraction]]
+) -> tuple[list[Fraction], list[Fraction]]:
+    """Return the ends of an affine node; where those of its sources are the same lists, so are the result's."""
+    least = [Fraction(float(b)) for b in node.bias]
+    same = all(lower[source] is upper[source] for source in node.sources)
+    most = least if same else least.copy()
+    for term in node.terms:
+        low, high = lower[term.source], upper[term.source]
+        for row in range(len(least)):
+            for column, weight in zip(*_row(term.matrix, row), strict=True):
+                factor = Fraction(float(weight))
+                if same:
+                    if low[column]:
+                        least[row] += factor * low[column]
+                    continue
+                ends = factor * low[column], factor * high[column]
+                least[row] += min(ends)
+                most[row] += max(ends)
+    return least, most
+
+
+def _clamped(node: Clamp, values: list[Fraction]) -> list[Fraction]:
+    lower = Fraction(node.lower) if np.isfinite(node.lower) else None
+    upper = Fraction(node.upper) if np.isfinite(node.upper) else None
+    return [
+        upper if upper is not None and x > upper else lower if lower is not None and x < lower else x
+        for x in values
+    ]
 
 
 def _row(matrix: object, row: int) -> tuple[list[int], list[float]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, Matrix, frozen
 from milpq.errors import InvalidNetworkError
+from milpq.network.curves import Curve
 from milpq.network.images import Convolution
 from milpq.rounding.step import StepFunction
 
@@ -83,6 +84,20 @@ class Clamp:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Smooth:
+    """A sigmoid or tanh, elementwise, as a real function."""
+
+    name: str
+    source: int
+    curve: Curve
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Value indices this node reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class IntegerAffine:
     """Integer accumulators ``Σ matrix @ levels[source] + bias``; matrices hold integers exactly.
 
@@ -143,7 +158,7 @@ class Step:
         return (self.source,)
 
 
-FloatNode: TypeAlias = Affine | Clamp
+FloatNode: TypeAlias = Affine | Clamp | Smooth
 IntegerNode: TypeAlias = IntegerAffine | Step
 
 

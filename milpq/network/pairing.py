@@ -7,15 +7,15 @@ import scipy.sparse as sp
 
 from milpq._arrays import Float64Array, Matrix
 from milpq.errors import NotAPairError, UnsupportedModelError
+from milpq.network.curves import SIGMOID, TANH
 from milpq.network.float_network import FloatNetwork
 from milpq.network.float_parts import average_node, maximum_nodes, outside_counts, selection_node, sum_node
 from milpq.network.geometry import selection_matrix
-from milpq.network.nodes import Affine, Clamp, FloatNode, Term, absolute
+from milpq.network.nodes import Affine, Clamp, FloatNode, Smooth, Term, absolute
 from milpq.network.quantized_model import (
     QuantizedAverage,
     QuantizedLayer,
     QuantizedLinear,
-    QuantizedLookup,
     QuantizedMaximum,
     QuantizedModel,
     QuantizedOffset,
@@ -25,6 +25,8 @@ from milpq.network.quantized_model import (
 )
 from milpq.rounding.activation import ENDS, Activation
 from milpq.rounding.kernels import ACTIVATION_OF
+
+_CURVES = {"logistic": SIGMOID, "tanh": TANH}
 
 TOLERANCE = 2.0**-22
 """Slack relative to the weight: converters compute scale and quotient in float32, in any of several ways."""
@@ -132,10 +134,14 @@ class _Twin:
                 size = len(node.bias) if isinstance(node, Affine) else self._sizes[node.source]
                 value = self._append(node, size)
             return self._clamp(layer.name, value, layer.activation)
+        if isinstance(layer, QuantizedUnary) and layer.kernel.kind in _CURVES:
+            node = Smooth(layer.name, value, _CURVES[layer.kernel.kind])
+            return self._append(node, self._sizes[value])
         if isinstance(layer, QuantizedUnary) and layer.kernel.kind in ACTIVATION_OF:
             return self._clamp(layer.name, value, ACTIVATION_OF[layer.kernel.kind])
-        kind = "table of codes" if isinstance(layer, QuantizedLookup) else layer.kernel.kind
-        raise UnsupportedModelError(f"{self._origin}: layer {layer.name!r}: a {kind} has no dequantized twin")
+        raise UnsupportedModelError(
+            f"{self._origin}: layer {layer.name!r}: a table of codes has no dequantized twin"
+        )
 
     def _clamp(self, name: str, value: int, activation: Activation) -> int:
         if activation == "none":

@@ -10,7 +10,7 @@ from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import UnsupportedModelError
 from milpq.network.float_network import FloatNetwork
 from milpq.network.images import Convolution
-from milpq.network.nodes import Affine, Clamp
+from milpq.network.nodes import Affine, Clamp, Smooth
 from milpq.rounding.activation import ENDS, Activation
 from milpq.rounding.requantization import Operator
 
@@ -101,6 +101,10 @@ def linear_layers(network: FloatNetwork) -> tuple[LinearLayer, ...]:
             )
             value_of.append(len(layers))
             continue
+        if isinstance(node, Smooth):
+            raise UnsupportedModelError(
+                f"{where}: is a {node.curve.name}, which milpq quantizes only at the end, where it is left out"
+            )
         _append_clamp(layers, node, value_of[node.source], alone=readers[node.source] == 1, where=where)
         value_of.append(value_of[node.source])
     if not layers:

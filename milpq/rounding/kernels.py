@@ -17,6 +17,7 @@ from milpq.errors import TargetError
 from milpq.rounding.activation import INT8, Activation, CodeRange
 from milpq.rounding.logistic import logistic_table
 from milpq.rounding.requantization import Requantizer
+from milpq.rounding.tanh import tanh_table
 
 UnaryKind: TypeAlias = Literal["requantize", "relu", "relu6", "relu_n1_to_1", "logistic", "tanh"]
 
@@ -134,10 +135,11 @@ def unary_table(target: object, kernel: UnaryKernel) -> Int64Array:
         The target does not have the operator or does not take these parameters.
     """
     source, result = kernel.source, kernel.result
-    if kernel.kind == "logistic":
+    if kernel.kind in {"logistic", "tanh"}:
         if source.range != INT8 or result.range != INT8:
-            raise TargetError("LOGISTIC: milpq knows it for int8 only")
-        return logistic_table(target, source.scale, source.zero_point, result.scale, result.zero_point)
+            raise TargetError(f"{kernel.kind.upper()}: milpq knows it for int8 only")
+        curve = logistic_table if kernel.kind == "logistic" else tanh_table
+        return curve(target, source.scale, source.zero_point, result.scale, result.zero_point)
     table = supported(target, kernel.kind.upper()).unary_codes(kernel)
     if table.shape != source.range.codes.shape or (np.diff(table) < 0).any():
         raise TargetError(f"{kernel.kind.upper()}: the table is not monotone")

@@ -20,7 +20,7 @@ from milpq.search.budget import Budget
 from milpq.search.codes import MANY, count_codes, levels_of
 from milpq.search.execution import Execution, signed
 from milpq.search.executor import Executor, SerialExecutor
-from milpq.search.pool import WitnessPool, exact_difference, round_down, round_up
+from milpq.search.pool import WitnessPool, enclose_difference, round_down, round_up
 
 _PART = 1 << 14
 _CANDIDATES = 64
@@ -220,15 +220,19 @@ def _settle(
     exact = np.zeros(objectives, dtype=np.bool_)
     for k in range(objectives):
         best: Fraction | None = None
+        highest: list[Fraction] = []
         for candidate in found.levels[k]:
             point = integer.float_value(candidate)
-            value = exact_difference(problem, point)[k % chosen] * (1 if k < chosen else -1)
-            if best is None or value > best:
-                best, points[k], levels[k] = value, point, candidate
+            least, most = enclose_difference(problem, point)[k % chosen]
+            if k >= chosen:
+                least, most = -most, -least
+            highest.append(most)
+            if best is None or least > best:
+                best, points[k], levels[k] = least, point, candidate
         assert best is not None
         exact[k] = not found.overflow[k]
         values[k], lower[k] = float(best), round_down(best)
         loose = float(np.nextafter(found.values[k][0] + execution.error[k % chosen], np.inf))
-        upper[k] = (round_up(best) if exact[k] else loose) if complete else np.inf
+        upper[k] = (round_up(max(highest)) if exact[k] else loose) if complete else np.inf
     frozen_pool = WitnessPool(frozen(points), frozen(levels), frozen(values), frozen(lower), problem.outputs)
     return Enumeration(frozen(upper), frozen_pool, codes, complete, frozen(exact))

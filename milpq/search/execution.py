@@ -8,10 +8,11 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen, gamma
 from milpq.merge import MergedAffine, Problem
+from milpq.network.curves import CURVE_ERROR
 from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Affine, absolute, apply_matrix
+from milpq.network.nodes import Affine, Smooth, absolute, apply_matrix
 
 CHUNK = 2048
 """Points executed at once: the activations of a small network then stay in the cache."""
@@ -141,6 +142,10 @@ def _largest_error(network: FloatNetwork, reach: Float64Array) -> tuple[Float64A
             slack = 1 + 4 * gamma(width)
             error = (gamma(width) * size + carried) * slack + width * 5e-324
             size = size * slack + error
+        elif isinstance(node, Smooth):
+            largest = max(-node.curve.lower, node.curve.upper)
+            error = (node.curve.steepest * errors[node.source] + CURVE_ERROR) * (1 + 2.0**-50)
+            size = np.full_like(error, largest) + error
         else:
             size, error = sizes[node.source], errors[node.source]
             # A clamp whose range excludes zero can enlarge a value, to its end next to zero at most.

@@ -17,7 +17,7 @@ def difference_gradient(
     """Differentiate one objective at each point, by reverse mode on the merged network.
 
     The integer side is seen through its straight-through view: the same affine maps in real units, a step
-    function as the clamp to its range.
+    function as the clamp to its range, or as the curve it rounds.
 
     Parameters
     ----------
@@ -44,6 +44,10 @@ def difference_gradient(
                 value = value + apply_matrix(term.float_matrix, float_values[term.source])
                 other = other + apply_matrix(term.quantized_matrix, quantized_values[term.source])
             masks.append(None)
+        elif node.curve is not None:
+            source, quantized_source = float_values[node.source], quantized_values[node.source]
+            value, other = node.curve.value(source), node.curve.value(quantized_source)
+            masks.append((node.curve.slope(source), node.curve.slope(quantized_source)))
         else:
             lower, upper = _quantized_range(node)
             source, quantized_source = float_values[node.source], quantized_values[node.source]

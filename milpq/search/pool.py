@@ -148,20 +148,21 @@ class WitnessPool:
         )
 
 
-def exact_difference(problem: Problem, point: Float64Array) -> list[Fraction]:
-    """Return ``f_q − f`` at one input for every chosen output, in exact arithmetic."""
-    reference = problem.float_network.evaluate_exact(point)
+def enclose_difference(problem: Problem, point: Float64Array) -> list[tuple[Fraction, Fraction]]:
+    """Return fractions around ``f_q − f`` at one input for every chosen output; both are exact without curves."""
+    reference = problem.float_network.enclose(point)
     quantized = problem.quantized
     if isinstance(quantized, IntegerNetwork):
         levels = quantized.execute(problem.quantized_levels(point[None]))[0]
-        other = [
+        exact = [
             Fraction(float(scale)) * int(level)
             for scale, level in zip(quantized.output_scale, levels, strict=True)
         ]
+        other = exact, exact
     else:
-        other = quantized.evaluate_exact(point)
+        other = quantized.enclose(point)
     chosen: list[int] = problem.outputs.tolist()
-    return [other[j] - reference[j] for j in chosen]
+    return [(other[0][j] - reference[1][j], other[1][j] - reference[0][j]) for j in chosen]
 
 
 def refine_exact(problem: Problem, witness: Witness) -> Witness:
@@ -173,14 +174,15 @@ def refine_exact(problem: Problem, witness: Witness) -> Witness:
     """
     chosen: list[int] = problem.outputs.tolist()
     position = chosen.index(witness.output)
-    exact = exact_difference(problem, witness.point)[position]
+    least, most = enclose_difference(problem, witness.point)[position]
+    end = least if witness.sign > 0 else most
     return Witness(
         witness.output,
         witness.sign,
         witness.point,
         witness.levels,
-        float(exact),
-        round_down(witness.sign * exact),
+        float(end),
+        round_down(witness.sign * end),
     )
 
 

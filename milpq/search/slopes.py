@@ -1,6 +1,6 @@
 """Enclosures of the slopes of the float side over cubes, and the bounds they give.
 
-The float side is piecewise affine, so along any segment of a cube its change is an average of its gradients
+The float side is piecewise smooth, so along any segment of a cube its change is an average of its gradients
 there (mean value theorem for Lipschitz functions: F. H. Clarke, *Optimization and Nonsmooth Analysis*,
 Thm. 2.3.7 and Prop. 2.6.5).  Where every activation is stable over the cube the enclosure is a single
 gradient and the bound is exact.
@@ -30,7 +30,7 @@ def float_slopes(problem: Problem, bounds: Bounds) -> Float64Array:
 
     *Soundness:* interval arithmetic in centre and radius form by reverse mode, each product's rounding added
     to the radius.  An activation passes 1 where its input is inside the clamp over the whole cube, 0 where
-    it is outside, and anything between otherwise.
+    it is outside, and anything between otherwise; a curve any of its slopes over the cube.
     """
     merged = problem.merged
     cubes, chosen = len(bounds.difference.lower), len(problem.outputs)
@@ -52,6 +52,14 @@ def float_slopes(problem: Problem, bounds: Bounds) -> Float64Array:
                 part = times(centre, term.float_matrix)
                 spread = times(radius + error * (np.abs(centre) + radius), size) * (1 + 2 * error) + _TINY
                 _add(centres, radii, term.source, part, spread)
+        elif node.curve is not None:
+            source = bounds.values[node.source].float_side
+            least, most = (end[:, None, :] for end in node.curve.slopes(source.lower, source.upper))
+            part = centre * (0.5 * (least + most))
+            # Three roundings of the centre's size, and as many of each product.
+            spread = (radius * most + np.abs(centre) * (0.5 * (most - least))) * (1 + 8 * UNIT_ROUNDOFF)
+            spread = spread + 8 * UNIT_ROUNDOFF * np.abs(centre) * most + _TINY
+            _add(centres, radii, node.source, part, spread)
         else:
             source = bounds.values[node.source].float_side
             inside, outside = _phases(source, node.lower, node.upper)
@@ -94,8 +102,12 @@ def influence(problem: Problem, bounds: Bounds) -> Float64Array:
                 more = times(part, absolute(term.float_matrix))
                 parts[term.source] = more if known is None else known + more
         else:
-            _, outside = _phases(bounds.values[node.source].float_side, node.lower, node.upper)
-            more = np.where(outside[:, 0], 0.0, part)
+            source = bounds.values[node.source].float_side
+            if node.curve is not None:
+                more = part * node.curve.slopes(source.lower, source.upper)[1]
+            else:
+                _, outside = _phases(source, node.lower, node.upper)
+                more = np.where(outside[:, 0], 0.0, part)
             known = parts[node.source]
             parts[node.source] = more if known is None else known + more
     part = parts[0]

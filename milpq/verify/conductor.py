@@ -186,7 +186,18 @@ def bound(
 
 
 def _check_inexact(problem: Problem, method: str, *, certified: bool) -> None:
-    """Refuse what needs exact operations, for networks of which some are known within a band only."""
+    """Refuse what needs exact, piecewise linear operations, for networks that have others."""
+    if not problem.merged.is_piecewise_linear:
+        if method in {"lp", "milp"}:
+            raise UsageError(
+                f"{problem.float_network.origin}: holds a sigmoid or tanh, which no linear program here encodes; "
+                "use --method auto or differential"
+            )
+        if certified:
+            raise UsageError(
+                f"{problem.float_network.origin}: holds a sigmoid or tanh, of which milpq makes no certificate; "
+                "leave that option out"
+            )
     if problem.merged.is_exact:
         return
     if method in {"lp", "milp"}:
@@ -215,20 +226,21 @@ def _answer(run: Run) -> None:
     elif _cuts_phases(run) and run.wants("lp"):
         stages.optimize(run)
     # Linear programs over many inputs are slow, and add little to optimized slopes.
-    if (
-        run.problem.merged.is_exact
-        and run.wants("lp")
-        and not (_cuts_phases(run) and run.options.method == "auto")
-    ):
+    if _encodes(run) and run.wants("lp") and not (_cuts_phases(run) and run.options.method == "auto"):
         bound_by_lp(run)
-    if run.problem.merged.is_exact and run.wants("milp"):
+    if _encodes(run) and run.wants("milp"):
         bound_by_milp(run)
+
+
+def _encodes(run: Run) -> bool:
+    """Tell whether linear programs encode both networks."""
+    merged = run.problem.merged
+    return merged.is_exact and merged.is_piecewise_linear
 
 
 def _cuts_phases(run: Run) -> bool:
     """Tell whether there are too many inputs to split, and the networks are known exactly."""
-    merged = run.problem.merged
-    return merged.is_exact and merged.input_size > stages.FEW_INPUTS
+    return _encodes(run) and run.problem.merged.input_size > stages.FEW_INPUTS
 
 
 def _choose_search(run: Run) -> None:

@@ -130,6 +130,10 @@ def explain_problem(
             f"{problem.quantized.origin}: quantizes its activations dynamically; what its layers contribute "
             "is not known to milpq"
         )
+    if not problem.merged.is_piecewise_linear:
+        raise UnsupportedModelError(
+            f"{problem.float_network.origin}: holds a sigmoid or tanh; milpq explains piecewise linear networks"
+        )
     started = time.monotonic()
     budget = budget or Budget()
     large = sum(node.size for node in problem.merged.nodes) > _LARGE

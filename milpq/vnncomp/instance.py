@@ -21,6 +21,7 @@ from milpq.formats import load_float
 from milpq.formats.vnnlib_query import DeclaredNetwork, Query, Tensor, read_vnnlib_query
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
+from milpq.network.nodes import Smooth
 from milpq.region.box import Box
 from milpq.search.budget import Budget
 from milpq.search.pool import round_down, round_up
@@ -148,6 +149,11 @@ def _load(declared: DeclaredNetwork, path: Path) -> FloatNetwork:
         # Such as a final sigmoid or softmax that the reader leaves out: the query speaks of what comes behind it.
         raise UnsupportedModelError(
             f"{path}: {network.note}; a query speaks of the output of the file itself"
+        )
+    smooth = next((node for node in network.nodes if isinstance(node, Smooth)), None)
+    if smooth is not None:
+        raise UnsupportedModelError(
+            f"{path}: layer {smooth.name!r}: is a {smooth.curve.name}; queries are decided for ReLU and other clamps"
         )
     return network
 

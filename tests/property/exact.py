@@ -68,6 +68,9 @@ class Exact:
 
 
 def clamp(node, values: np.ndarray) -> np.ndarray:
+    if node.curve is not None:
+        # Within 1e-50, which no bound in float64 comes near.
+        return np.array([node.curve.enclose(x, x)[0] for x in values])
     low = node.lower if np.isinf(node.lower) else Fraction(node.lower)
     high = node.upper if np.isinf(node.upper) else Fraction(node.upper)
     return np.array([Fraction(min(max(x, low), high)) for x in values])

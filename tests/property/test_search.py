@@ -12,7 +12,7 @@ from milpq.search.bounding import Propagated
 from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.execution import Execution, signed
-from milpq.search.pool import exact_difference, refine_pool
+from milpq.search.pool import enclose_difference, refine_pool
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
 
@@ -44,7 +44,7 @@ def problems(draw, kinds=("codes", "continuous", "real")):
 @settings(deadline=None, max_examples=40)
 @given(problems(kinds=("codes",)))
 def test_witness_truth_and_bound_are_in_order(problem):
-    exact = [exact_difference(problem, point) for point in all_codes(problem)]
+    exact = [[least for least, _ in enclose_difference(problem, point)] for point in all_codes(problem)]
     chosen = len(problem.outputs)
     truth = [max(row[k] for row in exact) for k in range(chosen)]
     truth += [max(-row[k] for row in exact) for k in range(chosen)]
@@ -72,7 +72,7 @@ def test_brackets_hold_for_every_sample(problem, seed):
         witness = result.pool.witness(objective)
         assert witness is not None
         position = int(np.flatnonzero(problem.outputs == witness.output)[0])
-        exact = witness.sign * exact_difference(problem, witness.point)[position]
+        exact = witness.sign * enclose_difference(problem, witness.point)[position][0]
         assert Fraction(witness.lower) <= exact
         assert (
             (problem.domain.box.lower <= witness.point) & (witness.point <= problem.domain.box.upper)

@@ -7,7 +7,7 @@ import numpy as np
 from milpq._arrays import Matrix
 from milpq.errors import UnsupportedModelError
 from milpq.network.float_network import FloatNetwork
-from milpq.network.nodes import Affine, Clamp, Term
+from milpq.network.nodes import Affine, FloatNode, Term
 
 
 def rounded_weights(network: FloatNetwork, bits: int) -> FloatNetwork:
@@ -18,7 +18,7 @@ def rounded_weights(network: FloatNetwork, bits: int) -> FloatNetwork:
     bits : int
         The scale of a matrix is ``max |W| / (2^(bits − 1) − 1)``.
     """
-    nodes: list[Affine | Clamp] = []
+    nodes: list[FloatNode] = []
     for node in network.nodes:
         if isinstance(node, Affine):
             terms = tuple(Term(term.source, _rounded(term.matrix, bits, node.name)) for term in node.terms)

@@ -103,7 +103,7 @@ class Packed(NamedTuple):
 
 def supports(merged: Merged) -> bool:
     """Tell whether forward propagation of generators knows every operation, and the network is small enough."""
-    if not merged.is_exact:
+    if not (merged.is_exact and merged.is_piecewise_linear):
         return False
     sizes = _sizes(merged)
     rows = _rows(merged, sizes)
@@ -123,11 +123,11 @@ def pack(merged: Merged) -> Packed:
     Raises
     ------
     UnsupportedModelError
-        An operation of the quantized side is known only within a band.
+        An operation of the quantized side is known only within a band, or is a curve.
     """
-    if not merged.is_exact:
+    if not (merged.is_exact and merged.is_piecewise_linear):
         raise UnsupportedModelError(
-            "the zonotope takes networks whose operations are known exactly; use another method"
+            "the zonotope takes piecewise linear networks whose operations are known exactly; use another method"
         )
     count = len(merged.nodes)
     values, nodes = np.zeros(count + 2, dtype=VALUE), np.zeros(count + 1, dtype=NODE)

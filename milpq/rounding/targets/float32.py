@@ -13,6 +13,7 @@ from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKerne
 from milpq.rounding.logistic import float_logistic_half_even
 from milpq.rounding.ort_kernels import ort_average, ort_sum
 from milpq.rounding.requantization import Requantization, Requantizer
+from milpq.rounding.tanh import float_tanh_half_even
 from milpq.rounding.targets.base import (
     TargetFamily,
     factor_float32,
@@ -81,6 +82,12 @@ class XnnpackTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return float_logistic_half_even(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def tanh_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return float_tanh_half_even(input_scale, input_zero_point, output_scale, output_zero_point)
 
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code; XNNPACK runs QUANTIZE, TFLite's own kernels the rest."""

@@ -18,6 +18,7 @@ from milpq.rounding.arithmetic import (
 from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.logistic import float_logistic_half_away
 from milpq.rounding.requantization import Requantization, Requantizer
+from milpq.rounding.tanh import float_tanh_half_away
 from milpq.rounding.targets.base import (
     TargetFamily,
     factor_float64,
@@ -72,6 +73,12 @@ class LiteRTReferenceTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def tanh_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return float_tanh_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
 
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code."""
@@ -137,6 +144,12 @@ class LiteRTNoDelegateTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def tanh_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return float_tanh_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
 
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code."""

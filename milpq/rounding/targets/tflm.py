@@ -14,6 +14,7 @@ from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKerne
 from milpq.rounding.logistic import fixed_point_logistic
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer
+from milpq.rounding.tanh import fixed_point_tanh
 from milpq.rounding.targets.base import (
     Product,
     TargetFamily,
@@ -89,6 +90,12 @@ class TflmTarget:
     ) -> Int64Array:
         """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
         return fixed_point_logistic(input_scale, input_zero_point, output_scale, output_zero_point)
+
+    def tanh_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        return fixed_point_tanh(input_scale, input_zero_point, output_scale, output_zero_point)
 
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code; RELU6 ignores the output scale."""

@@ -217,10 +217,22 @@ def test_unused_nodes_are_ignored(read: Read) -> None:
 
 def test_final_sigmoid(read: Read) -> None:
     network = read(node("MatMul", "x v", "m"), node("Sigmoid", "m", "s"), node("Flatten", "s", "y"), v=W.T)
-    assert network.evaluate(X) == pytest.approx(X @ W.T)
+    assert len(network.nodes) == 1
     assert "sigmoid" in network.note
-    with pytest.raises(UnsupportedModelError, match="follows a Sigmoid"):
-        read(node("Sigmoid", "x", "m"), node("MatMul", "m v", "y"), v=W.T)
+
+
+def test_sigmoid_and_tanh_inside(read: Read) -> None:
+    network = read(
+        node("Sigmoid", "x", "s"),
+        node("MatMul", "s v", "m"),
+        node("Tanh", "m", "t"),
+        node("Relu", "t", "y"),
+        v=W.T,
+    )
+    assert not network.note
+    points = np.random.default_rng(0).normal(0, 2, (20, W.shape[1]))
+    expected = np.maximum(np.tanh((1 / (1 + np.exp(-points))) @ W.T), 0)
+    assert np.allclose(network.evaluate(points), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +242,7 @@ def test_final_sigmoid(read: Read) -> None:
             [node("LogSoftmax", "x", "y")],
             "LogSoftmax 'the_LogSoftmax' is not supported; end the network before",
         ),
-        ([node("Tanh", "x", "y")], "Tanh 'the_Tanh' is not supported"),
+        ([node("Erf", "x", "y")], "Erf 'the_Erf' is not supported"),
         ([node("Relu", "x", "y", domain="com.example")], "com.example.Relu"),
         ([node("MatMul", "x x", "y")], "'the_MatMul'"),
         ([node("Gemm", "x v b", "y", transA=1)], "transA"),

@@ -222,7 +222,7 @@ def test_unsupported_operator_is_named(tmp_path: Path, model: Any) -> None:
         read(tmp_path, _edited(model))
 
 
-def test_nothing_follows_a_sigmoid(tmp_path: Path) -> None:
+def test_layers_may_follow_a_sigmoid(tmp_path: Path) -> None:
     graph = _GraphBuilder()
     quantization = _quantization(np.array([0.5], np.float32), 7)
     source = graph.tensor("input", (1, 3), schema.TensorType.INT8, quantization)
@@ -233,5 +233,7 @@ def test_nothing_follows_a_sigmoid(tmp_path: Path) -> None:
     weights = graph.constant("w", W, schema.TensorType.INT8, _quantization(np.array([0.01], np.float32), 0))
     result = graph.tensor("output", (1, 2), schema.TensorType.INT8, quantization)
     graph.fully_connected(6, [middle, weights, -1], result, Activation.NONE)
-    with pytest.raises(UnsupportedModelError, match="follows a LOGISTIC"):
-        read(tmp_path, graph.finish(source, result))
+    model = read(tmp_path, graph.finish(source, result))
+    assert isinstance(model, QuantizedModel)
+    assert [type(layer).__name__ for layer in model.layers] == ["QuantizedUnary", "QuantizedLinear"]
+    assert not model.note

@@ -11,7 +11,7 @@ from milpq.search.budget import Budget
 from milpq.search.codes import MANY, count_codes, levels_of
 from milpq.search.enumerate import enumerate_codes, enumerate_cubes
 from milpq.search.execution import Execution, signed
-from milpq.search.pool import WitnessPool, exact_difference
+from milpq.search.pool import WitnessPool, enclose_difference
 from milpq.search.threads import ThreadExecutor
 
 
@@ -24,7 +24,7 @@ def small(seed, sizes=(2, 5, 4, 2)):
 @pytest.mark.parametrize("seed", range(3))
 def test_enumeration_is_brute_force_in_fractions(seed):
     problem = small(seed)
-    exact = [exact_difference(problem, point) for point in all_codes(problem)]
+    exact = [[least for least, _ in enclose_difference(problem, point)] for point in all_codes(problem)]
     result = enumerate_codes(problem)
     assert result.complete
     assert result.exact.all()
@@ -40,9 +40,9 @@ def test_ties_within_the_error_are_settled_exactly_up_to_a_number(codes, exact):
     problem = almost_constant(codes)
     result = enumerate_codes(problem)
     assert result.exact.tolist() == [exact, exact]
-    truth = exact_difference(problem, np.zeros(1))[0]
+    truth = enclose_difference(problem, np.zeros(1))[0][0]
     assert truth <= Fraction(float(result.upper[0]))
-    lowest = -exact_difference(problem, np.array([codes - 1.0]))[0]
+    lowest = -enclose_difference(problem, np.array([codes - 1.0]))[0][0]
     assert lowest <= Fraction(float(result.upper[1]))
     if exact:
         assert result.pool.levels[:, 0].tolist() == [0, codes - 1]

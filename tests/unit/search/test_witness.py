@@ -8,7 +8,7 @@ from milpq.errors import UsageError
 from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.moves import Moves
-from milpq.search.pool import WitnessPool, exact_difference, refine_exact, refine_pool, round_down, round_up
+from milpq.search.pool import WitnessPool, enclose_difference, refine_exact, refine_pool, round_down, round_up
 from milpq.search.witness import WitnessOptions, search_witnesses
 
 
@@ -27,7 +27,7 @@ def test_witnesses_replay(kind):
     pool = search_witnesses(problem, WitnessOptions(evaluations=5_000))
     for objective in range(4):
         witness = pool.witness(objective)
-        exact = exact_difference(problem, witness.point)[witness.output]
+        exact = enclose_difference(problem, witness.point)[witness.output][0]
         assert witness.sign == (1 if objective < 2 else -1)
         assert Fraction(witness.lower) <= witness.sign * exact
         assert abs(float(exact) - witness.difference) < 1e-12

@@ -1,0 +1,144 @@
+"""Sigmoid and tanh: enclosures, lines and planes against rational arithmetic, and whole networks in every bound."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from curve_pairs import smooth_pair
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_pairs import all_codes
+from test_bounds import assert_inside, sub_cubes
+
+from milpq.bounds import differential, interval, symbolic
+from milpq.bounds.curves import curve_difference, curve_pair_planes, curve_planes, image, peak
+from milpq.bounds.values import Interval
+from milpq.network.curves import CURVE_ERROR, SIGMOID, TANH, Curve
+from milpq.search.bounding import Propagated
+from milpq.search.pool import enclose_difference, refine_pool
+from milpq.search.split import SplitOptions, split_search
+
+METHODS = {"interval": interval, "symbolic": symbolic, "differential": differential}
+WIDTH = Fraction(1, 10**45)
+
+reals = st.one_of(
+    st.floats(-60, 60),
+    st.floats(-1e-3, 1e-3),
+    st.sampled_from([0.0, 5e-324, -1e-300, 40.0, -745.0, 1e6, -1e308, 18.714973875118524]),
+)
+curves = st.sampled_from([SIGMOID, TANH])
+
+
+def truth(curve: Curve, x: Fraction) -> Fraction:
+    return curve.enclose(x, x)[0]
+
+
+def at(array: np.ndarray) -> Fraction:
+    return Fraction(float(array[0, 0]))
+
+
+def one(lower: float, upper: float) -> Interval:
+    return Interval(np.array([[lower]]), np.array([[upper]]))
+
+
+@settings(deadline=None, max_examples=300)
+@given(curves, reals)
+def test_float64_is_as_near_as_stated(curve, x):
+    low, high = curve.enclose(Fraction(x), Fraction(x))
+    assert low <= high <= low + WIDTH
+    near = np.array([x])
+    assert abs(Fraction(float(curve.value(near)[0])) - low) <= CURVE_ERROR
+    assert abs(Fraction(float(curve.odd(near)[0])) + Fraction(curve.centre) - low) <= CURVE_ERROR
+    share = (low - Fraction(curve.centre)) / Fraction(curve.amplitude)
+    slope = Fraction(curve.steepest) * (1 - share * share)
+    assert abs(Fraction(float(curve.slope(near)[0])) - slope) <= CURVE_ERROR
+    assert curve.odd(-near)[0] == -curve.odd(near)[0]
+
+
+@settings(deadline=None, max_examples=100)
+@given(curves, reals, reals)
+def test_enclosures_grow(curve, x, y):
+    x, y = sorted((Fraction(x), Fraction(y)))
+    assert curve.enclose(x, x)[0] <= curve.enclose(y, y)[1]
+
+
+def test_the_logistic_function_itself():
+    """The curve against another formula: the logarithm series of its inverse, at a value where both are short."""
+    # tanh(x) = 1/2 at x = ln(3)/2 = atanh(1/2) = Σ 2^-(2k+1)/(2k+1).
+    x = sum(Fraction(1, (2 * k + 1) * 2 ** (2 * k + 1)) for k in range(90))
+    assert abs(truth(TANH, x) - Fraction(1, 2)) < WIDTH
+    assert abs(truth(SIGMOID, 2 * x) - Fraction(3, 4)) < WIDTH
+
+
+def shares(draw_lower: float, draw_upper: float) -> list[Fraction]:
+    low, high = Fraction(draw_lower), Fraction(draw_upper)
+    inner = [low + (high - low) * Fraction(k, 7) for k in range(8)]
+    return [*inner, min(max(Fraction(0), low), high)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(curves, reals, reals, st.floats(0, 1.5))
+def test_peaks_lie_above(curve, x, y, slope):
+    lower, upper = min(x, y), max(x, y)
+    found = at(peak(curve, np.array([[slope]]), np.array([[lower]]), np.array([[upper]])))
+    for point in shares(lower, upper):
+        assert truth(curve, point) - Fraction(curve.centre) - Fraction(slope) * point <= found + WIDTH
+
+
+@settings(deadline=None, max_examples=150)
+@given(curves, reals, reals, reals, reals, st.floats(1e-12, 1.0))
+def test_planes_and_images_hold(curve, a1, a2, d1, d2, scale):
+    limit = 1e100
+    a1, a2, d1, d2 = (float(np.clip(number, -limit, limit)) for number in (a1, a2, d1 * scale, d2 * scale))
+    a, d = one(min(a1, a2), max(a1, a2)), one(min(d1, d2), max(d1, d2))
+    ends = [np.nextafter(a.lower + d.lower, -np.inf), np.nextafter(a.upper + d.upper, np.inf)]
+    v = Interval(*ends)
+    low_slope, low, high_slope, high = (at(part) for part in curve_planes(curve, a))
+    pair = curve_pair_planes(curve, a, v, d).widened(a, d)
+    values, difference = image(curve, a), curve_difference(curve, a, v, d)
+    for x in shares(a.lower[0, 0], a.upper[0, 0]):
+        h = truth(curve, x)
+        assert at(values.lower) - WIDTH <= h <= at(values.upper) + WIDTH
+        assert low_slope * x + low - WIDTH <= h <= high_slope * x + high + WIDTH
+        for y in shares(d.lower[0, 0], d.upper[0, 0]):
+            r = truth(curve, x + y) - h
+            assert at(difference.lower) - WIDTH <= r <= at(difference.upper) + WIDTH
+            below, above = pair.lower, pair.upper
+            assert at(below.slope_a) * x + at(below.slope_d) * y + at(below.offset) <= r + WIDTH
+            assert at(above.slope_a) * x + at(above.slope_d) * y + at(above.offset) >= r - WIDTH
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_every_value_lies_inside_every_bound(seed):
+    problem = smooth_pair(seed)
+    rng = np.random.default_rng(seed)
+    cubes = sub_cubes(rng, problem, 3)
+    found = {name: method(problem, cubes) for name, method in METHODS.items()}
+    found["together"] = found["interval"].intersect(found["symbolic"]).intersect(found["differential"])
+    assert_inside(problem, cubes, found, rng, 6)
+    for tighter, looser in (("symbolic", "interval"), ("differential", "interval")):
+        assert (found[tighter].difference.upper <= found[looser].difference.upper).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_splitting_closes_on_brute_force(seed):
+    problem = smooth_pair(seed, sizes=[1, 3, 1], domain="codes")
+    exact = [[least for least, _ in enclose_difference(problem, x)] for x in all_codes(problem)]
+    options = SplitOptions(gap=0.0, absolute_gap=1e-9, enumerate_codes=2, witness_evaluations=200)
+    split = split_search(problem, Propagated(differential), options)
+    assert split.status == "closed"
+    largest = max(abs(row[0]) for row in exact)
+    assert Fraction(float(split.upper.max())) >= largest
+    assert refine_pool(problem, split.pool).largest <= largest <= Fraction(float(split.upper.max()))
+    assert float(split.upper.max()) - float(largest) < 1e-8
+
+
+@pytest.mark.parametrize(("domain", "gap"), [("real", 1e-2), ("continuous", 1e-3)])
+def test_splitting_closes_the_gap(domain, gap):
+    problem = smooth_pair(5, sizes=[1, 3, 1], domain=domain)
+    options = SplitOptions(gap=gap, max_cubes=20_000, witness_evaluations=2_000)
+    split = split_search(problem, Propagated(differential), options)
+    assert split.status == "closed"
+    assert split.pool.largest > 0
