@@ -30,7 +30,7 @@ from milpq.errors import CertificateError
 from milpq.merge import Cubes, Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Affine
+from milpq.network.nodes import Affine, Smooth
 
 MOST_CODES: Final = 10**10
 """Code vectors that one leaf may hold; more would take hours to execute."""
@@ -234,6 +234,8 @@ def float_form(network: FloatNetwork, lower: Float64Array, upper: Float64Array) 
         if isinstance(node, Affine):
             terms = [(term.matrix, form, 0.0) for term, form in zip(node.terms, forms, strict=True)]
             values.append(affine(terms, node.bias, np.zeros_like(node.bias), symbols))
+        elif isinstance(node, Smooth):
+            raise CertificateError(f"layer {node.name!r}: certificates do not cover a {node.curve.name}")
         else:
             spread = forms[0].spread()
             size = np.abs(forms[0].centre) + spread

@@ -19,8 +19,8 @@ from milpq.formats._float_builder import FloatBuilder
 class Computed:
     """A value of the FloatBuilder under its ONNX shape, the batch dimension being 1.
 
-    `after` names the operator that is left out if nothing follows, and `before` is the value it reads.  `padded` is what
-    zeros were put around, and how many (before, after) each spatial axis.
+    `after` names the operator that is left out if nothing follows, and `before` is the value it reads.  `padded` is
+    what zeros were put around, and how many (before, after) each spatial axis.
     """
 
     index: int

@@ -259,7 +259,11 @@ def _follows(curve: Curve, step: Step, scale_in: Float64Array) -> bool:
     return next(apart) < next(apart)
 
 
-def _run(nodes: Sequence[FloatNode] | Sequence[IntegerNode], value: int, kinds: tuple[type, ...]) -> int:
+def _run(
+    nodes: Sequence[FloatNode] | Sequence[IntegerNode],
+    value: int,
+    kinds: tuple[type[Clamp | Smooth | Step], ...],
+) -> int:
     """Return how many nodes of some kinds make a value one after the other."""
     count = 0
     while value:
