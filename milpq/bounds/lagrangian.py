@@ -24,12 +24,13 @@ from typing import Final
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen
+from milpq.bounds._ascent_kernel import descend
 from milpq.bounds.backward import Functionals
 from milpq.bounds.hull import OpenActivation, Points, Ranges
 from milpq.bounds.outward import largest
 from milpq.bounds.prepared import prepared
 from milpq.bounds.settled import Settled
-from milpq.bounds.sweep import Choice, Float32Array, PointsFast, Sweep
+from milpq.bounds.sweep import Choice, Float32Array, Sweep, fast
 from milpq.bounds.values import Bounds
 from milpq.errors import UsageError
 from milpq.merge.nodes import MergedAffine
@@ -38,7 +39,9 @@ from milpq.merge.problem import Problem
 _LAST_RATE = 0.03
 """The step length falls to this part of the first one."""
 
-_MEAN, _SQUARE = 0.9, 0.99  # decay of the running mean and mean square of the gradient
+_NEW, _ON = (0.9, 0.99), (0.6, 0.85)
+"""What the running mean and mean square of the gradient keep of themselves: in an ascent from nothing, and in one
+that goes on from multipliers that are good but for a few neurons; measured at 12 to 100 steps on mnist_3x100."""
 
 
 _WORK: Final = 3e7
@@ -197,6 +200,7 @@ class Lagrangian:
         scale: Float64Array,
         steps: int,
         stop: Callable[[], bool] = never,
+        changed: Int64Array | None = None,
     ) -> Ascent:
         """Improve multipliers.
 
@@ -210,33 +214,43 @@ class Lagrangian:
         steps : int
         stop : callable
             Asked between steps.
+        changed : int64, shape (rows,), optional
+            The open neuron of each row whose range is another than when `start` was found: where that is
+            better, its multipliers start from the slopes of its chords.
         """
         size = len(self._sweep.live[objectives.value])
         place = np.searchsorted(self._sweep.live[objectives.value], objectives.neurons)
         on_float, on_difference = (
             part.astype(np.float32) for part in replace(objectives, neurons=place).spread(size)
         )
-        fast = [PointsFast.of(part) for part in points]
+        quick = [fast(part) for part in points]
         widths = _widths(ranges)
         rate = (scale[:, None] / widths).astype(np.float32)
         inverse = (1.0 / widths).astype(np.float32)
         slopes = self._slopes(ranges)
         value, _, choice = self._sweep(
-            objectives.value, on_float, on_difference, start, np.zeros_like(slopes), fast
+            objectives.value, on_float, on_difference, start, np.zeros_like(slopes), quick
         )
         best_value, best = value, start.copy()
         shifts: Float32Array = np.zeros_like(start)
+        keep = _NEW
         if start.any():
+            keep = _ON
             on_h, on_delta = choice.weights
             based = slopes[0] * on_h + slopes[1] * on_delta, slopes[2] * on_delta
             shifts = start - np.concatenate(based, axis=1)
+        if changed is not None:
+            fresh, row = shifts.copy(), np.arange(len(shifts))
+            fresh[row, changed] = fresh[row, self.open + changed] = 0.0
+            value, _, _ = self._sweep(objectives.value, on_float, on_difference, fresh, slopes, quick)
+            shifts = np.where((value < best_value)[:, None], fresh, shifts)
         mean, square = np.zeros_like(shifts), np.zeros_like(shifts)
         taken: list[Float32Array] = []
         decay = _LAST_RATE ** (1.0 / max(steps, 1))
         averaged = 0
         for step in range(1, steps + 1):
             value, gradient, choice = self._sweep(
-                objectives.value, on_float, on_difference, shifts, slopes, fast
+                objectives.value, on_float, on_difference, shifts, slopes, quick
             )
             better = value < best_value
             best_value = np.where(better, value, best_value)
@@ -248,11 +262,8 @@ class Lagrangian:
                 taken = [old + new for old, new in zip(taken, parts, strict=True)] if taken else parts
             if last:
                 break
-            gradient *= inverse
-            mean += (1 - _MEAN) * (gradient - mean)
-            square += (1 - _SQUARE) * (gradient * gradient - square)
-            length = decay**step / (1 - _MEAN**step) * np.sqrt(1 - _SQUARE**step)
-            shifts -= (rate * np.float32(length)) * (mean / (np.sqrt(square) + np.float32(1e-8)))
+            length = decay**step / (1 - keep[0] ** step) * np.sqrt(1 - keep[1] ** step)
+            descend(shifts, gradient, inverse, rate, mean, square, keep, float(length))
         x, chosen, weights = (part / np.float32(max(averaged, 1)) for part in taken)
         return Ascent(best_value, best, Choice(x, chosen, weights, best))
 

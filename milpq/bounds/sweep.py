@@ -14,6 +14,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, Matrix
+from milpq.bounds._ascent_kernel import bend, follow
 from milpq.bounds.hull import Points
 from milpq.bounds.settled import Settled
 from milpq.bounds.values import ValueBounds
@@ -28,45 +29,9 @@ _SPARSE_WORK = 10.0
 _POINT_WORK = 100.0  # of the points of one open neuron, which also take the memory
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PointsFast:
-    """`Points` in float32; nodes of one or of many."""
-
-    a: Float32Array
-    d: Float32Array
-    h: Float32Array
-    delta: Float32Array
-
-    @classmethod
-    def of(cls, points: Points) -> PointsFast:
-        """Round the points."""
-        return cls(*(part.astype(np.float32) for part in (points.a, points.d, points.h, points.delta)))
-
-    def select(self, rows: Int64Array) -> PointsFast:
-        """Return the points of some nodes; those of a single one serve all."""
-        if len(self.a) == 1:
-            return self
-        return PointsFast(self.a[rows], self.d[rows], self.h[rows], self.delta[rows])
-
-    def choose(
-        self, on: tuple[Float32Array, Float32Array, Float32Array, Float32Array]
-    ) -> tuple[Float32Array, tuple[Float32Array, ...]]:
-        """Return the largest ``on · (a, d, h, δ)`` and the point that attains it, shapes (rows, neurons)."""
-        parts = self.a, self.d, self.h, self.delta
-        if len(self.a) == 1:
-            left = np.stack(on, axis=2).transpose(1, 0, 2)
-            right = np.stack([part[0] for part in parts], axis=1)
-            value = np.matmul(left, right)  # (neurons, rows, points)
-            best = value.argmax(axis=2)
-            neuron = np.arange(len(best))[:, None]
-            chosen = tuple(part[0][neuron, best].T for part in parts)
-            return np.take_along_axis(value, best[:, :, None], axis=2)[:, :, 0].T, chosen
-        total = on[0][:, :, None] * parts[0]
-        for coefficient, part in zip(on[1:], parts[1:], strict=True):
-            total += coefficient[:, :, None] * part
-        index = total.argmax(axis=2)[:, :, None]
-        chosen = tuple(np.take_along_axis(part, index, axis=2)[:, :, 0] for part in parts)
-        return np.take_along_axis(total, index, axis=2)[:, :, 0], chosen
+def fast(points: Points) -> Float32Array:
+    """Return points in float32, shape (4, nodes, neurons, points)."""
+    return np.stack([points.a, points.d, points.h, points.delta]).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +51,8 @@ class _Activation:
     picked: Int64Array
     """Positions of this value's live neurons among those of the source."""
     source_size: int
-    coefficients: tuple[Float32Array, ...]
+    settled: Float32Array
+    """As in `Settled`, of the live neurons, shape (5, live)."""
     open_at: Int64Array
     """Positions of the open neurons among the live ones."""
     span: slice
@@ -113,6 +79,10 @@ class Choice:
     points: Float32Array
     weights: Float32Array
     multipliers: Float32Array
+
+    def select(self, rows: Int64Array) -> Choice:
+        """Return the choices of some rows."""
+        return Choice(self.x[rows], self.points[:, rows], self.weights[:, rows], self.multipliers[rows])
 
 
 class Sweep:
@@ -170,7 +140,7 @@ class Sweep:
                         node.source,
                         np.searchsorted(self.live[node.source], live),
                         len(self.live[node.source]),
-                        tuple(part[live].astype(np.float32) for part in parts),
+                        np.stack([part[live] for part in parts]).astype(np.float32),
                         np.searchsorted(live, np.intersect1d(known.neurons, live)),
                         span,
                         layer,
@@ -184,7 +154,7 @@ class Sweep:
         on_difference: Float32Array,
         shifts: Float32Array,
         slopes: Float32Array,
-        points: list[PointsFast],
+        points: list[Float32Array],
     ) -> tuple[Float32Array, Float32Array, Choice]:
         """Return the Lagrangian function, shape (rows,), its gradient (rows, 2·open), and what was chosen.
 
@@ -201,7 +171,8 @@ class Sweep:
             Of ``γ`` of all open neurons, then of ``η``; the gradient is with respect to these.
         slopes : float32, shape (3, nodes, open)
             ``s_h``, ``s_a`` and ``s_d``.
-        points : one for each activation, in order
+        points : float32, shape (4, nodes, open, points)
+            For each activation in order.
         """
         rows, count = len(shifts), self._count
         total = np.zeros(rows, dtype=np.float32)
@@ -222,28 +193,25 @@ class Sweep:
                     on_delta = None if quantized is None else _times(on_difference, quantized)
                     _add(coefficients, source, _times(both, stacked), on_delta)
                 continue
-            h_slope, h_offset, delta_a, delta_d, delta_offset = stage.coefficients
-            total += on_float @ h_offset + on_difference @ delta_offset
-            on_a = on_float * h_slope + on_difference * delta_a
-            on_d = on_difference * delta_d
-            if len(stage.open_at):
-                at, span = stage.open_at, stage.span
-                on_h, on_delta = on_float[:, at], on_difference[:, at]
-                by_h, by_a, by_d = slopes[:, :, span]
-                gamma = shifts[:, span] + by_h * on_h + by_a * on_delta
-                eta = shifts[:, count + span.start : count + span.stop] + by_d * on_delta
-                multipliers[:, span] = gamma
-                multipliers[:, count + span.start : count + span.stop] = eta
-                on = -gamma, -eta, on_h, on_delta
-                best, taken = points[stage.layer].choose(on)
-                total += best.sum(axis=1)
-                for place, part in zip(chosen, (*taken, *on[2:]), strict=True):
-                    place[:, span] = part
-                on_a[:, at], on_d[:, at] = gamma, eta
+            back = np.empty_like(on_float), np.empty_like(on_float)
+            bend(
+                (on_float, on_difference),
+                stage.settled,
+                stage.open_at,
+                stage.span.start,
+                shifts,
+                slopes,
+                points[stage.layer],
+                back,
+                multipliers,
+                chosen,
+                total,
+            )
+            on_a, on_d = back
             if stage.source == 0:
                 total += on_a @ self._centre[0][stage.picked] + on_d @ self._centre[1][stage.picked]
             if len(stage.picked) == stage.source_size:
-                _add(coefficients, stage.source, cast("Float32Array", on_a), cast("Float32Array", on_d))
+                _add(coefficients, stage.source, on_a, on_d)
             else:
                 wide = np.zeros((2, rows, stage.source_size), dtype=np.float32)
                 wide[:, :, stage.picked] = on_a, on_d
@@ -260,41 +228,41 @@ class Sweep:
         self, start: int, ends: list[Float32Array], choice: Choice, slopes: Float32Array
     ) -> Float32Array:
         """Return the pre-activations that the chosen point implies minus those chosen."""
-        count = self._count
-        gradient = np.zeros((len(choice.x), 2 * count), dtype=np.float32)
-        values: list[tuple[Float32Array, Float32Array]] = [
-            (ends[0], ends[1] if len(ends) > 1 else np.zeros_like(ends[0]))
-        ]
+        gradient = np.zeros((len(choice.x), 2 * self._count), dtype=np.float32)
+        rows = len(choice.x)
+        around = np.concatenate(ends if len(ends) > 1 else [ends[0], np.zeros_like(ends[0])], axis=1)
+        values = [around]
+        """Of every value ``(a, d)`` or ``(h, δ)`` side by side; the input's from its centre."""
         for stage in self._stages[: start - 1]:
             if isinstance(stage, _Affine):
-                both = np.broadcast_to(stage.bias, (len(gradient), len(stage.bias))).copy()
+                both = np.empty((rows, len(stage.bias)), dtype=np.float32)
+                both[:] = stage.bias
                 for source, stacked, quantized in zip(
                     stage.sources, stage.stacked, stage.quantized, strict=True
                 ):
-                    h, delta = values[source]
-                    both += _apply(stacked, h)
+                    known = values[source]
+                    half = known.shape[1] // 2
+                    both += _apply(stacked, known[:, :half])
                     if quantized is not None:
-                        both[:, stage.size :] += _apply(quantized, delta)
-                values.append((both[:, : stage.size], both[:, stage.size :]))
+                        both[:, stage.size :] += _apply(quantized, known[:, half:])
+                values.append(both)
                 continue
-            a, d = values[stage.source]
+            before = values[stage.source]
             if stage.source == 0:
-                a, d = a + self._centre[0], d + self._centre[1]
-            if len(stage.picked) != stage.source_size:
-                a, d = a[:, stage.picked], d[:, stage.picked]
-            h_slope, h_offset, delta_a, delta_d, delta_offset = stage.coefficients
-            h = a * h_slope + h_offset
-            delta = a * delta_a + d * delta_d + delta_offset
-            at, span = stage.open_at, stage.span
-            if len(at):
-                by_h, by_a, by_d = slopes[:, :, span]
-                of_a = a[:, at] - choice.points[0][:, span]
-                of_d = d[:, at] - choice.points[1][:, span]
-                gradient[:, span] = of_a
-                gradient[:, count + span.start : count + span.stop] = of_d
-                h[:, at] = choice.points[2][:, span] + by_h * of_a
-                delta[:, at] = choice.points[3][:, span] + by_a * of_a + by_d * of_d
-            values.append((cast("Float32Array", h), cast("Float32Array", delta)))
+                before = before + np.concatenate(self._centre)
+            after = np.empty((rows, 2 * len(stage.picked)), dtype=np.float32)
+            follow(
+                before,
+                stage.picked,
+                stage.settled,
+                stage.open_at,
+                stage.span.start,
+                slopes,
+                choice.points,
+                after,
+                gradient,
+            )
+            values.append(after)
         return gradient
 
 

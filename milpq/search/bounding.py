@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from milpq._arrays import Float64Array
+from milpq.bounds._ascent_kernel import compile_ascent
 from milpq.bounds.symbolic import differential
 from milpq.bounds.values import Bounds
 from milpq.bounds.zonotope import FEW_INPUTS, supports, zonotope_objectives
@@ -96,6 +97,8 @@ def compile_ahead(problem: Problem) -> None:
     bounding = fitting(problem)
     if isinstance(bounding, Zonotope):
         bounding(problem, problem.domain.root, np.full(2 * len(problem.outputs), np.inf))
+    elif problem.merged.is_exact:
+        compile_ascent()
 
 
 def fitting(problem: Problem) -> Bounding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -88,16 +88,44 @@ class PhaseNodes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cuts:
-    """The cut chosen in each of some nodes; fields as in `PhaseNodes`."""
+    """A cut of each of some nodes; fields as in `PhaseNodes`."""
 
     neuron: Int64Array
     side: Int64Array
     below: Float64Array
     above: Float64Array
 
+    def of(self, nodes: PhaseNodes) -> PhaseNodes:
+        """Return nodes that these are the cuts of."""
+        return replace(nodes, neuron=self.neuron, side=self.side, below=self.below, above=self.above)
 
-def choose_cuts(relaxation: Lagrangian, ranges: Ranges, mean: Choice) -> Cuts:
-    """Choose where to cut: the neuron where the relaxation gains most over the graph at the mean choice.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offers:
+    """Where some nodes could be cut.
+
+    Parameters
+    ----------
+    gain : float64, shape (nodes, offers)
+        What the relaxation takes more than the graph at the mean choice; 0 where there is nothing to cut.
+    neuron, side : int64, shape (offers,)
+    below, above : float64, shape (nodes, offers)
+    """
+
+    gain: Float64Array
+    neuron: Int64Array
+    side: Int64Array
+    below: Float64Array
+    above: Float64Array
+
+    def take(self, rows: Int64Array, columns: Int64Array) -> Cuts:
+        """Return cuts of nodes by their offers; none, with a neuron of −1, where nothing is gained."""
+        neuron = np.where(self.gain[rows, columns] > 0, self.neuron[columns], -1)
+        return Cuts(neuron, self.side[columns], self.below[rows, columns], self.above[rows, columns])
+
+
+def offer_cuts(relaxation: Lagrangian, ranges: Ranges, mean: Choice) -> Offers:
+    """Return a cut of each range of each open neuron.
 
     Parameters
     ----------
@@ -106,11 +134,7 @@ def choose_cuts(relaxation: Lagrangian, ranges: Ranges, mean: Choice) -> Cuts:
     mean : Choice
         Of an ascent.
     """
-    nodes = len(ranges)
-    best = np.zeros(nodes)
-    cuts = Cuts(
-        np.full(nodes, -1, dtype=np.int64), np.zeros(nodes, dtype=np.int64), np.zeros(nodes), np.zeros(nodes)
-    )
+    parts = [_none(len(ranges))]
     for layer, span in zip(relaxation.layers, relaxation.spans, strict=True):
         if span.stop == span.start:
             continue
@@ -134,14 +158,18 @@ def choose_cuts(relaxation: Lagrangian, ranges: Ranges, mean: Choice) -> Cuts:
             if side == _A:
                 margin = _MARGIN * (high - low)
                 possible &= (above > low + margin) & (below < high - margin)
-            gain = np.where(possible, gain, 0.0)
-            neuron = gain.argmax(axis=1)
-            rows = np.flatnonzero(gain[np.arange(nodes), neuron] > best)
-            at = neuron[rows]
-            best[rows] = gain[rows, at]
-            cuts.neuron[rows], cuts.side[rows] = span.start + at, side
-            cuts.below[rows], cuts.above[rows] = below[rows, at], above[rows, at]
-    return cuts
+            gain = np.where(possible, np.maximum(gain, 0.0), 0.0)
+            neuron = np.arange(span.start, span.stop, dtype=np.int64)
+            parts.append(Offers(gain, neuron, np.full(neuron.shape, side), below, above))
+    return Offers(
+        *(np.concatenate([getattr(part, name.name) for part in parts], axis=-1) for name in fields(Offers))
+    )
+
+
+def _none(nodes: int) -> Offers:
+    """Return an offer without gain, so that there always is one."""
+    nothing, zero = np.zeros((nodes, 1)), np.zeros(1, dtype=np.int64)
+    return Offers(nothing, zero, zero, nothing, nothing)
 
 
 def _kink_cut(

@@ -20,7 +20,8 @@ from milpq.bounds.values import Bounds
 from milpq.merge.problem import Problem
 from milpq.search.execution import Execution
 from milpq.search.inputs import FeedableInputs
-from milpq.search.phase_nodes import PhaseNodes, choose_cuts
+from milpq.search.phase_branching import Experience, Trial
+from milpq.search.phase_nodes import Cuts, Offers, PhaseNodes, offer_cuts
 from milpq.search.pool import WitnessPool
 
 _ROOT_STEPS: Final = 300
@@ -32,7 +33,7 @@ _LONGEST: Final = 2
 _PROGRESS: Final = 0.01
 """Part of the first step that a bound has to come down by, or it has stalled."""
 
-_LATER: Final = 0.5
+_LATER: Final = 1.0
 """First step of an ascent that goes on from a parent's multipliers, as a part of one from nothing."""
 
 
@@ -50,16 +51,39 @@ class PhaseWork:
         Their number.
     pool : WitnessPool
         Inputs executed on the way.
+    experience : Experience
+        What cuts tried out have taught.
     """
 
     nodes: PhaseNodes
     highest: Float64Array
     closed: int
     pool: WitnessPool
+    experience: Experience
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhaseJob:
+    """A batch to cut.
+
+    Parameters
+    ----------
+    nodes : PhaseNodes
+    threshold : float64, shape (objectives,)
+        The bound at which a node needs no more work.
+    experience : Experience
+    tries : bool
+        Whether to try cuts of the parts out.
+    """
+
+    nodes: PhaseNodes
+    threshold: Float64Array
+    experience: Experience
+    tries: bool
 
 
 class PhaseStep:
-    """The step; call it with ``(nodes, threshold)``.
+    """The step; call it with a `PhaseJob`.
 
     Parameters
     ----------
@@ -79,16 +103,19 @@ class PhaseStep:
         self._inputs = FeedableInputs(problem)
         self._problem = problem
 
-    def root(self, stop: Callable[[], bool]) -> list[PhaseWork]:
+    def root(self, threshold: Float64Array, stop: Callable[[], bool]) -> list[PhaseWork]:
         """Bound the whole domain, one node for each objective, a batch at a time.
 
         Parameters
         ----------
+        threshold : float64, shape (objectives,)
+            The bound at which a node needs no more work.
         stop : callable
             Asked between gradient steps; once it says True, objectives that are left have an infinite bound.
         """
         count = len(self._objectives)
         works: list[PhaseWork] = []
+        nothing = Experience.none(self.relaxation.open)
         for start in range(0, count, self.relaxation.rows):
             chosen = np.arange(start, min(start + self.relaxation.rows, count), dtype=np.int64)
             size = len(chosen)
@@ -107,21 +134,20 @@ class PhaseStep:
                 highest = np.full(count, -np.inf)
                 highest[start:] = np.inf
                 works.append(
-                    PhaseWork(nodes.select(chosen[:0]), highest, 0, WitnessPool.empty(self._problem))
+                    PhaseWork(nodes.select(chosen[:0]), highest, 0, WitnessPool.empty(self._problem), nothing)
                 )
                 break
-            works.append(self._bounded(nodes, np.full(count, -np.inf), self._scale, _ROOT_STEPS, stop=stop))
+            job = PhaseJob(nodes, threshold, nothing, tries=True)
+            works.append(self._bounded(nodes, job, self._scale, _ROOT_STEPS, stop=stop))
         return works
 
-    def __call__(self, batch: tuple[PhaseNodes, Float64Array]) -> PhaseWork:
-        """Cut and bound nodes.
+    def __call__(self, job: PhaseJob) -> PhaseWork:
+        """Cut and bound nodes."""
+        parts, closed = self._parts(job.nodes)
+        return self._bounded(parts, job, _LATER * self._scale, self._steps, closed=closed)
 
-        Parameters
-        ----------
-        batch : (nodes, threshold)
-            The threshold, shape (objectives,), is the bound at which a node needs no more work.
-        """
-        nodes, threshold = batch
+    def _parts(self, nodes: PhaseNodes) -> tuple[PhaseNodes, int]:
+        """Return the parts of nodes that are not empty, and the number of those that are."""
         ranges, origin = nodes.halves()
         ranges, empty = ranges.closed()
         parents = nodes.select(origin)
@@ -132,18 +158,17 @@ class PhaseStep:
             parents.objective,
             upper,
             parents.stalled,
-            np.full(len(upper), -1, dtype=np.int64),
+            parents.neuron,
             parents.side,
             parents.below,
             parents.above,
         )
-        parts = parts.select(np.flatnonzero(~empty))
-        return self._bounded(parts, threshold, _LATER * self._scale, self._steps, closed=int(empty.sum()))
+        return parts.select(np.flatnonzero(~empty)), int(empty.sum())
 
     def _bounded(
         self,
         nodes: PhaseNodes,
-        threshold: Float64Array,
+        job: PhaseJob,
         scale: Float64Array,
         steps: int,
         *,
@@ -153,21 +178,56 @@ class PhaseStep:
         """Bound nodes and choose their cuts."""
         highest = np.full(len(self._objectives), -np.inf)
         pool = WitnessPool.empty(self._problem)
+        learned = Experience.none(self.relaxation.open)
         if not len(nodes):
-            return PhaseWork(nodes, highest, closed, pool)
+            return PhaseWork(nodes, highest, closed, pool, learned)
+        count = len(nodes)
         nodes, mean = self._ascended(nodes, scale, steps, stop)
         pool = self._execute(mean, pool)
-        cuts = choose_cuts(self.relaxation, Ranges(nodes.ranges), mean)
-        nodes = replace(nodes, neuron=cuts.neuron, side=cuts.side, below=cuts.below, above=cuts.above)
-        uncut = np.flatnonzero((nodes.upper > threshold[nodes.objective]) & (nodes.neuron < 0))
+        open_ = np.flatnonzero(nodes.upper > job.threshold[nodes.objective])
+        _raise(highest, nodes, nodes.upper <= job.threshold[nodes.objective])
+        nodes = nodes.select(open_)
+        offers = offer_cuts(self.relaxation, Ranges(nodes.ranges), mean.select(open_))
+        if job.tries and not stop():
+            cuts, learned = self._tried(nodes, offers, job)
+        else:
+            cuts = job.experience.choose(offers)
+        nodes = cuts.of(nodes)
+        uncut = np.flatnonzero(nodes.neuron < 0)
         if len(uncut):
             # Nothing to cut, so all that is left is to come closer to the optimum of the relaxation.
             last, _ = self._ascended_together(nodes.select(uncut), scale, _LAST_STEPS, stop)
             nodes.upper[uncut] = last.upper
-        open_: BoolArray = (nodes.upper > threshold[nodes.objective]) & (nodes.neuron >= 0)
-        np.maximum.at(highest, nodes.objective[~open_], nodes.upper[~open_])
-        kept = nodes.select(np.flatnonzero(open_))
-        return PhaseWork(kept, highest, closed + len(nodes) - len(kept), pool)
+        open_ = (nodes.upper > job.threshold[nodes.objective]) & (nodes.neuron >= 0)
+        _raise(highest, nodes, ~open_)
+        nodes = nodes.select(np.flatnonzero(open_))
+        return PhaseWork(nodes, highest, closed + count - len(nodes), pool, learned)
+
+    def _tried(self, nodes: PhaseNodes, offers: Offers, job: PhaseJob) -> tuple[Cuts, Experience]:
+        """Choose cuts by the bounds of the parts that they make, as an ascent sees them."""
+        trial = Trial.of(offers, job.experience)
+        cut = trial.cuts.of(nodes.select(trial.rows))
+        ranges, origin = cut.halves()
+        ranges, empty = ranges.closed()
+        parts = cut.select(origin)
+        value = np.empty(len(parts))
+        for start in range(0, len(parts), self.relaxation.rows):
+            rows = slice(start, start + self.relaxation.rows)
+            objectives = self._objectives.select(parts.objective[rows])
+            here = Ranges(ranges.array[rows])
+            value[rows] = self.relaxation.ascend(
+                objectives,
+                parts.multipliers[rows],
+                self.relaxation.points(here),
+                here,
+                _LATER * self._scale[parts.objective[rows]],
+                self._steps,
+                changed=parts.neuron[rows],
+            ).value
+        value = np.where(empty, -np.inf, np.minimum(value, parts.upper))
+        gains = (parts.upper - value).reshape(2, -1)
+        most = nodes.upper - job.threshold[nodes.objective]
+        return trial.settle(gains, most, self.relaxation.open)
 
     def _ascended(
         self, nodes: PhaseNodes, scale: Float64Array, steps: int, stop: Callable[[], bool]
@@ -188,12 +248,12 @@ class PhaseStep:
             order.append(rows)
         back = np.argsort(np.concatenate(order))
         mean = Choice(
-            np.concatenate([part.x for part in means])[back],
-            np.concatenate([part.points for part in means], axis=1)[:, back],
-            np.concatenate([part.weights for part in means], axis=1)[:, back],
-            np.concatenate([part.multipliers for part in means])[back],
+            np.concatenate([part.x for part in means]),
+            np.concatenate([part.points for part in means], axis=1),
+            np.concatenate([part.weights for part in means], axis=1),
+            np.concatenate([part.multipliers for part in means]),
         )
-        return PhaseNodes.concatenate(parts).select(back), mean
+        return PhaseNodes.concatenate(parts).select(back), mean.select(back)
 
     def _ascended_together(
         self, nodes: PhaseNodes, scale: Float64Array, steps: int, stop: Callable[[], bool]
@@ -202,7 +262,14 @@ class PhaseStep:
         objectives = self._objectives.select(nodes.objective)
         points = relaxation.points(ranges)
         found = relaxation.ascend(
-            objectives, nodes.multipliers, points, ranges, scale[nodes.objective], steps, stop
+            objectives,
+            nodes.multipliers,
+            points,
+            ranges,
+            scale[nodes.objective],
+            steps,
+            stop,
+            nodes.neuron if (nodes.neuron >= 0).all() else None,
         )
         upper = np.minimum(nodes.upper, relaxation.certify(objectives, found.multipliers, points))
         with np.errstate(invalid="ignore"):
@@ -216,3 +283,8 @@ class PhaseStep:
         levels = self._inputs.levels(points)
         given = None if self._problem.domain.integer is None else levels
         return pool.update(points, levels, self._execution.run(points, given), self._execution.error)
+
+
+def _raise(highest: Float64Array, nodes: PhaseNodes, where: BoolArray) -> None:
+    """Enter the bounds of nodes that are done."""
+    np.maximum.at(highest, nodes.objective[where], nodes.upper[where])

@@ -20,8 +20,9 @@ from milpq.errors import SoundnessError, UsageError
 from milpq.merge import Problem
 from milpq.search.budget import Budget
 from milpq.search.executor import Executor, SerialExecutor
+from milpq.search.phase_branching import TRIALS, Experience
 from milpq.search.phase_nodes import PhaseNodes
-from milpq.search.phase_step import PhaseStep, PhaseWork
+from milpq.search.phase_step import PhaseJob, PhaseStep, PhaseWork
 from milpq.search.pool import WitnessPool
 from milpq.search.witness import WitnessOptions, search_witnesses
 
@@ -49,6 +50,8 @@ class PhaseOptions:
     jobs_per_round : int
     steps : int
         Gradient steps for the bound of a node.
+    tried_nodes : int
+        The first so many nodes try their cuts out before they choose.
     witness_evaluations : int
         Executions of each local witness search; 0 for none.
     witness_rounds : int
@@ -63,6 +66,7 @@ class PhaseOptions:
     batch: int = 64
     jobs_per_round: int = 2
     steps: int = 20
+    tried_nodes: int = 200
     witness_evaluations: int = 2_000
     witness_rounds: int = 32
     seed: int = 0
@@ -166,6 +170,7 @@ class _Search:
         self._heap: list[tuple[float, int, PhaseNodes]] = []
         self._nodes = self._rounds = self._bytes = 0
         self._work: PhaseStep | None = None
+        self._experience = Experience.none(0)
         self.on_progress: Callable[[float, float, int, int], None] | None = None
 
     def begin(self, bounds: Bounds) -> None:
@@ -174,7 +179,8 @@ class _Search:
         known = np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
         self._upper = np.minimum(self._upper, known)
         self._work = PhaseStep(self._problem, bounds, self._options.steps)
-        self._commit([], self._work.root(lambda: self._budget.spent))
+        self._experience = Experience.none(self._work.relaxation.open)
+        self._commit([], self._work.root(self._threshold(), lambda: self._budget.spent))
 
     def run(self) -> PhaseStatus:
         """Work until something says stop."""
@@ -187,7 +193,13 @@ class _Search:
             threshold = self._threshold()
             size = min(self._options.batch, self._work.relaxation.rows)
             parts = [taken[i : i + size] for i in range(0, len(taken), size)]
-            jobs = [(PhaseNodes.concatenate([node for _, _, node in part]), threshold) for part in parts]
+            tries = self._experience.count < TRIALS * self._options.tried_nodes
+            jobs = [
+                PhaseJob(
+                    PhaseNodes.concatenate([node for _, _, node in part]), threshold, self._experience, tries
+                )
+                for part in parts
+            ]
             done = 0
             works: list[PhaseWork] = []
             try:
@@ -235,6 +247,7 @@ class _Search:
     def _commit(self, back: list[tuple[float, int, PhaseNodes]], works: list[PhaseWork]) -> None:
         for work in works:
             self._pool = self._pool.join(work.pool)
+            self._experience = self._experience.join(work.experience)
         threshold = self._threshold()
         for entry in back:
             heapq.heappush(self._heap, entry)

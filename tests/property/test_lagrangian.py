@@ -18,7 +18,8 @@ from milpq.bounds.hull import Ranges
 from milpq.bounds.lagrangian import Lagrangian, Objectives, never, output_objectives
 from milpq.merge import Problem
 from milpq.search.budget import Budget
-from milpq.search.phase_nodes import choose_cuts
+from milpq.search.phase_branching import Experience, Trial
+from milpq.search.phase_nodes import Offers, offer_cuts
 from milpq.search.phase_step import PhaseStep
 from milpq.search.phases import PhaseOptions, phase_search
 from milpq.search.threads import ThreadExecutor
@@ -79,7 +80,7 @@ def test_cuts_lose_no_execution(seed):
     problem = some_pair(seed)
     step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
     relaxation = step.relaxation
-    nodes = step.root(never)[0].nodes
+    nodes = step.root(np.full(2 * len(problem.outputs), -1.0), never)[0].nodes
     if not len(nodes):
         return
     halves, origin = nodes.halves()
@@ -209,7 +210,8 @@ def test_a_decided_problem_has_nothing_to_cut():
 def test_steps_survive_pickling():
     problem = some_pair(4)
     step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
-    first, second = (work.root(never)[0] for work in (step, pickle.loads(pickle.dumps(step))))
+    threshold = np.full(2 * len(problem.outputs), -1.0)
+    first, second = (work.root(threshold, never)[0] for work in (step, pickle.loads(pickle.dumps(step))))
     np.testing.assert_array_equal(first.nodes.upper, second.nodes.upper)
 
 
@@ -226,8 +228,28 @@ def test_inner_objectives_are_bounded():
         start = np.zeros((len(neurons), 2 * relaxation.open), dtype=np.float32)
         found = relaxation.ascend(objectives, start, points, relaxation.ranges, 0.01 * one, 30)
         upper = relaxation.certify(objectives, found.multipliers, points)
-        cuts = choose_cuts(
+        offers = offer_cuts(
             relaxation, Ranges(np.repeat(relaxation.ranges.array, len(one), axis=0)), found.mean
         )
+        cuts = Experience.none(relaxation.open).choose(offers)
         assert np.isfinite(upper).all()
         assert cuts.neuron.shape == upper.shape
+
+
+def test_cuts_that_have_paid_are_preferred():
+    gain, side, neuron = np.array([[0.0, 2.0, 1.0]]), np.zeros(3, dtype=np.int64), np.array([0, 0, 1])
+    offers = Offers(gain, neuron, side, gain, gain)
+    nothing = Experience.none(2)
+    assert nothing.choose(offers).neuron == [0]
+    trial = Trial.of(offers, nothing)
+    assert trial.columns.tolist() == [1, 2]
+    gains = np.array([[0.1, 0.9], [0.1, 0.5]])
+    cuts, learned = trial.settle(gains, np.ones(1), 2)
+    assert cuts.neuron == [1]
+    for _ in range(6):
+        learned = learned.join(learned)
+    assert learned.choose(offers).neuron == [1]
+    none, _ = Trial.of(Offers(0 * gain, neuron, side, gain, gain), nothing).settle(
+        np.zeros((2, 0)), np.ones(1), 2
+    )
+    assert none.neuron == [-1]

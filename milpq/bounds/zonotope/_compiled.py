@@ -31,15 +31,16 @@ def entry(function: Function) -> Function:
     except RuntimeError:
         # No folder to keep it in can be written: compiled anew in every process.
         return _compile(function, no_cfunc_wrapper=True)
+    folder = Path(function.__code__.co_filename).parent
     # numba forgets what it kept when the function's own file changes, but not when a function it calls does.
-    cast(Any, result)._cache._cache_file._source_stamp = _sources()  # noqa: SLF001
+    cast(Any, result)._cache._cache_file._source_stamp = _sources(folder)  # noqa: SLF001
     return result
 
 
-def _sources() -> str:
-    """Return a digest of every source of this folder."""
+def _sources(folder: Path) -> str:
+    """Return a digest of every source of a folder."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
