@@ -7,6 +7,7 @@ sparse for several layers, and products of sparse matrices cost what there is.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -33,38 +34,34 @@ def unit_functionals(chosen: Int64Array, size: int, *, sparse: bool) -> Coeffici
     sparse : bool
         For one cube only.
     """
-    cubes, count = int(chosen.shape[0]), int(chosen.shape[1])
     if sparse:
+        count = int(chosen.shape[1])
         signs = np.repeat([1.0, -1.0], count)
         columns = np.concatenate([chosen[0], chosen[0]])
         return sp.csr_array(
             (signs, columns, np.arange(2 * count + 1, dtype=np.int64)), shape=(2 * count, size)
         )
-    result = np.zeros((cubes, 2 * count, size))
-    cube = np.arange(cubes, dtype=np.int64)[:, None]
-    row = np.arange(count, dtype=np.int64)[None, :]
-    result[cube, row, chosen] = 1.0
-    result[cube, row + count, chosen] = -1.0
-    return result
+    unit = (chosen[:, :, None] == np.arange(size, dtype=np.int64)).astype(np.float64)
+    return np.concatenate([unit, -unit], axis=1)
 
 
 def plus(first: Coefficients | None, second: Coefficients | None) -> Coefficients | None:
     """Return the sum; None stands for zero."""
     if first is None or second is None:
         return second if first is None else first
-    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
-        return dense(first) + dense(second)
-    return sp.csr_array(first + second)
+    if isinstance(first, sp.csr_array) and isinstance(second, sp.csr_array):
+        return sp.csr_array(first + second)
+    return dense(first) + dense(second)
 
 
 def magnitude(coefficients: Coefficients) -> Coefficients:
     """Return the absolute values."""
-    return np.abs(coefficients) if isinstance(coefficients, np.ndarray) else abs(coefficients)
+    return abs(coefficients) if isinstance(coefficients, sp.csr_array) else np.abs(coefficients)
 
 
 def product(coefficients: Coefficients, matrix: Matrix) -> Coefficients:
     """Return ``coefficients @ matrix``."""
-    if isinstance(coefficients, np.ndarray):
+    if not isinstance(coefficients, sp.csr_array):
         return times(coefficients, matrix)
     if isinstance(matrix, np.ndarray):
         return (coefficients @ matrix)[None]
@@ -82,9 +79,9 @@ def product_or_none(coefficients: Coefficients, matrix: Matrix) -> Coefficients 
 
 def work(coefficients: Coefficients, matrix: Matrix) -> float:
     """Return about how long the product takes, in multiplications of a dense batch with a sparse matrix."""
-    if isinstance(coefficients, np.ndarray):
+    if not isinstance(coefficients, sp.csr_array):
         stored = matrix.size if isinstance(matrix, np.ndarray) else matrix.nnz
-        return float(coefficients.size // coefficients.shape[-1] * stored)
+        return float(math.prod(coefficients.shape[:-1]) * stored)
     if isinstance(matrix, np.ndarray):
         return float(coefficients.nnz * matrix.shape[1])
     return _SPARSE_WORK * float(np.diff(matrix.indptr)[coefficients.indices].sum())
@@ -94,8 +91,8 @@ def tilted(
     coefficients: Coefficients, size: Coefficients, slope: Float64Array, radius: Float64Array
 ) -> Coefficients:
     """Return ``coefficients·slope + size·radius`` neuron by neuron; slopes of shape (cubes, neurons)."""
-    if isinstance(coefficients, np.ndarray):
-        assert isinstance(size, np.ndarray)
+    if not isinstance(coefficients, sp.csr_array):
+        assert not isinstance(size, sp.csr_array)
         result = coefficients * slope[:, None, :]
         result += size * radius[:, None, :]
         return result
@@ -106,9 +103,9 @@ def tilted(
 
 def dot(coefficients: Coefficients, vector: Float64Array) -> Float64Array:
     """Return ``Σ_n coefficients[b, t, n]·vector[b, n]`` (or one vector for all cubes), shape (cubes, functionals)."""
-    if not isinstance(coefficients, np.ndarray):
-        return (coefficients @ (vector if vector.ndim == 1 else vector[0]))[None]
-    if vector.ndim == 1:
+    if isinstance(coefficients, sp.csr_array):
+        return (coefficients @ (vector if len(vector.shape) == 1 else vector[0]))[None]
+    if len(vector.shape) == 1:
         return coefficients @ vector
     if len(vector) == 1:
         return coefficients @ vector[0]
@@ -117,4 +114,4 @@ def dot(coefficients: Coefficients, vector: Float64Array) -> Float64Array:
 
 def dense(coefficients: Coefficients) -> Float64Array:
     """Return the coefficients as a dense batch."""
-    return coefficients if isinstance(coefficients, np.ndarray) else coefficients.toarray()[None]
+    return coefficients.toarray()[None] if isinstance(coefficients, sp.csr_array) else coefficients

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Int64Array, frozen
 from milpq.bounds.outward import TINY, down, largest, up
@@ -12,6 +14,8 @@ from milpq.bounds.values import Interval
 from milpq.merge.nodes import MergedActivation
 from milpq.network.curves import CURVE_ERROR
 from milpq.rounding.step import NEVER, StepFunction
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,23 +115,26 @@ class Residue:
         """
         step, kind = self.step, self.kind
         first, last = step.plateau(lower), step.plateau(upper)
-        at_lower = self.scale_out * step.values[step.rows, first]
-        at_upper = self.scale_out * step.values[step.rows, last]
+        row = step.rows * step.values.shape[1]
+        at_lower = self.scale_out * _read(step.values, row + first)
+        at_upper = self.scale_out * _read(step.values, row + last)
         low_base, high_base = (self._base(self.scale_in * end) for end in (lower, upper))
         slack = _slack(
             self.node, largest(at_lower, at_upper), largest(self.saturation_lower, self.saturation_upper)
         )
         # max over plateaus first+1..last of their left ends; min over first..last−1 of their right ends
         inside = last - first
-        power = np.frexp(np.maximum(inside, 1).astype(np.float64))[1] - 1
+        power = (np.frexp(np.maximum(inside, 1).astype(np.float64))[1] - 1).astype(np.int64)
         span = np.left_shift(1, power)
         some = inside > 0
         start = np.where(some, first + 1, 0)
         stop = np.where(some, last - span + 1, 0)
-        most = np.maximum(self.largest[power, kind, start], self.largest[power, kind, stop])
+        _, kinds, columns = self.largest.shape
+        table = (power * kinds + kind) * columns
+        most = np.maximum(_read(self.largest, table + start), _read(self.largest, table + stop))
         start = np.where(some, first, 0)
         stop = np.where(some, last - span, 0)
-        least = np.minimum(self.smallest[power, kind, start], self.smallest[power, kind, stop])
+        least = np.minimum(_read(self.smallest, table + start), _read(self.smallest, table + stop))
         residue_upper = np.maximum(at_lower - low_base + slack, np.where(some, most, -np.inf))
         residue_lower = np.minimum(at_upper - high_base - slack, np.where(some, least, np.inf))
         return Interval(residue_lower, residue_upper), Interval(down(at_lower), up(at_upper)), inside
@@ -144,6 +151,11 @@ def _slack(node: MergedActivation, levels: Float64Array, base: Float64Array) -> 
     if node.curve is None:
         return 8 * UNIT_ROUNDOFF * (levels + base)
     return 8 * UNIT_ROUNDOFF * (levels + 1.0) + CURVE_ERROR
+
+
+def _read(table: npt.NDArray[Scalar], position: Int64Array) -> npt.NDArray[Scalar]:
+    """Return elements of a table by their positions in C order, shape (cubes, neurons), wherever these lie."""
+    return np.take_along_axis(table.reshape(1, -1), position, axis=1)
 
 
 def _sparse_table(ends: Float64Array, extreme: np.ufunc) -> Float64Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
@@ -17,6 +19,7 @@ from milpq.bounds.forward import (
 from milpq.bounds.prepared import Prepared, prepared
 from milpq.bounds.relaxation import Relaxation, relax
 from milpq.bounds.values import Bounds, Interval, ValueBounds
+from milpq.errors import UnsupportedModelError
 from milpq.merge.domain import Cubes
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 from milpq.merge.problem import Problem
@@ -61,6 +64,53 @@ def differential(problem: Problem, cubes: Cubes) -> Bounds:
     return _batched(problem, cubes, carry_difference=True)
 
 
+class Arrays(Protocol):
+    """Where the arrays of a batch lie: in numpy, unless placed elsewhere (`milpq.bounds.device`)."""
+
+    @property
+    def batch_bytes(self) -> int:
+        """Size of the coefficient arrays of one batch."""
+        ...
+
+    def put(self, bounds: ValueBounds) -> ValueBounds:
+        """Return bounds on the input, from which a propagation starts, with their arrays there."""
+        ...
+
+    def fetch(self, bounds: Bounds) -> Bounds:
+        """Return bounds with their arrays in numpy."""
+        ...
+
+
+def differential_on(problem: Problem, cubes: Cubes, arrays: Arrays) -> Bounds:
+    """Bound ``(a, v, d)`` as `differential`, by the same formulas on arrays that lie elsewhere.
+
+    The values are those of `differential` but for roundings, which both allow for.
+
+    Raises
+    ------
+    UnsupportedModelError
+        As `check_placeable`.
+    """
+    check_placeable(problem)
+    return _batched(problem, cubes, carry_difference=True, arrays=arrays)
+
+
+def check_placeable(problem: Problem) -> None:
+    """Check that the arrays of a problem's propagation may lie elsewhere.
+
+    Raises
+    ------
+    UnsupportedModelError
+        A layer is sparse, or an operation is a curve or known only within a band.
+    """
+    merged, origin = problem.merged, problem.quantized.origin
+    if not (merged.is_exact and merged.is_piecewise_linear):
+        raise UnsupportedModelError(f"{origin}: curves and dynamic scales need --device cpu")
+    for node in merged.nodes:
+        if isinstance(node, MergedAffine) and any(is_sparse(term.quantized_matrix) for term in node.terms):
+            raise UnsupportedModelError(f"{origin}: layer {node.name!r} is a convolution; use --device cpu")
+
+
 def differential_within(problem: Problem, cubes: Cubes, assumed: Bounds) -> Bounds:
     """Bound ``(a, v, d)`` on the points of some cubes that satisfy further bounds, such as decided phases.
 
@@ -76,16 +126,23 @@ def differential_within(problem: Problem, cubes: Cubes, assumed: Bounds) -> Boun
 
     *Soundness:* as `differential`; every bound holds at the points of the cubes that satisfy `assumed`.
     """
-    return _Sweep(problem, cubes, carry_difference=True, assumed=assumed).run()
+    start = input_bounds(problem, cubes)
+    return _Sweep(problem, len(cubes), start, carry_difference=True, assumed=assumed).run()
 
 
-def _batched(problem: Problem, cubes: Cubes, *, carry_difference: bool) -> Bounds:
+def _batched(
+    problem: Problem, cubes: Cubes, *, carry_difference: bool, arrays: Arrays | None = None
+) -> Bounds:
     widest = max([problem.merged.input_size] + [node.size for node in problem.merged.nodes])
-    batch = max(1, _BATCH_BYTES // (16 * widest * min(widest, 64)))
-    parts = [
-        _Sweep(problem, cubes.select(slice(start, start + batch)), carry_difference=carry_difference).run()
-        for start in range(0, len(cubes), batch)
-    ]
+    size = _BATCH_BYTES if arrays is None else arrays.batch_bytes
+    batch = max(1, size // (16 * widest * min(widest, 64)))
+    parts: list[Bounds] = []
+    for first in range(0, len(cubes), batch):
+        some = cubes.select(slice(first, first + batch))
+        start = input_bounds(problem, some)
+        start = start if arrays is None else arrays.put(start)
+        found = _Sweep(problem, len(some), start, carry_difference=carry_difference).run()
+        parts.append(found if arrays is None else arrays.fetch(found))
     return parts[0] if len(parts) == 1 else _concatenate(parts)
 
 
@@ -93,18 +150,24 @@ class _Sweep:
     """One forward sweep over the layers of a batch of cubes, each layer refined by backward substitution."""
 
     def __init__(
-        self, problem: Problem, cubes: Cubes, *, carry_difference: bool, assumed: Bounds | None = None
+        self,
+        problem: Problem,
+        cubes: int,
+        start: ValueBounds,
+        *,
+        carry_difference: bool,
+        assumed: Bounds | None = None,
     ) -> None:
         self._assumed = assumed
         self._merged: Merged = problem.merged
         self._ready: Prepared = prepared(problem.merged)
         self._carry = carry_difference
-        self._values: list[ValueBounds] = [self._within(0, input_bounds(problem, cubes))]
+        self._values: list[ValueBounds] = [self._within(0, start)]
         self._relaxations: dict[int, Relaxation] = {}
-        self._cubes = len(cubes)
+        self._cubes = cubes
         self._consumers = _consumers(problem.merged)
         self._widest = max([problem.merged.input_size] + [node.size for node in problem.merged.nodes])
-        self._sparse = len(cubes) == 1 and any(
+        self._sparse = cubes == 1 and any(
             is_sparse(term.quantized_matrix)
             for node in problem.merged.nodes
             if isinstance(node, MergedAffine)
@@ -174,7 +237,7 @@ class _Sweep:
 
     def _unsettled(self, value: int, bounds: ValueBounds) -> BoolArray:
         """Tell which neurons an activation relaxes: a kink inside the range, or a step about to be decided."""
-        result = np.zeros(bounds.float_side.lower.shape, dtype=np.bool_)
+        result = np.zeros_like(bounds.float_side.lower, dtype=np.bool_)
         for index in self._consumers.get(value, []):
             node = self._merged.nodes[index]
             assert isinstance(node, MergedActivation)
@@ -258,8 +321,7 @@ def _consumers(merged: Merged) -> dict[int, list[int]]:
 
 def _scatter(known: Interval, found: Interval, chosen: Int64Array, kept: BoolArray, what: str) -> Interval:
     """Intersect bounds with those found for the chosen neurons, as far as these are kept."""
-    lower = np.full(known.lower.shape, -np.inf)
-    upper = np.full(known.upper.shape, np.inf)
+    lower, upper = np.full_like(known.lower, -np.inf), np.full_like(known.upper, np.inf)
     np.put_along_axis(lower, chosen, np.where(kept, found.lower, -np.inf), axis=1)
     np.put_along_axis(upper, chosen, np.where(kept, found.upper, np.inf), axis=1)
     return known.intersect(Interval(lower, upper), f"layer {what!r}")

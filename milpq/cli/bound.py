@@ -58,6 +58,14 @@ def bound(
     time_limit: Annotated[float | None, time_limit_option("the whole run; no limit by default")] = None,
     jobs: JobsOrAll = None,
     executor: Executor = "local",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="cpu|cuda",
+            help="Where the cubes of a split region are bounded; cuda needs torch and a GPU.",
+            rich_help_panel=EFFORT,
+        ),
+    ] = "cpu",
     journal: Annotated[
         Path | None,
         typer.Option(
@@ -121,6 +129,7 @@ def bound(
             time_limit=time_limit,
             jobs=jobs,
             executor=executor,
+            device=device,
             journal=journal,
             resume=resume,
             seed=seed,

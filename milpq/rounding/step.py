@@ -167,7 +167,7 @@ class StepFunction:
 
         `accumulator` has shape (..., neurons); so has the result.
         """
-        return self._plateau(np.asarray(accumulator, dtype=np.int64), self.rows)
+        return self._plateau(accumulator, self.rows)
 
     def _plateau(self, accumulator: Int64Array, rows: Int64Array) -> Int64Array:
         found = np.searchsorted(self._keys, accumulator + rows * (4 * NEVER), side="right")

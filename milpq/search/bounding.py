@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.bounds._ascent_kernel import compile_ascent
-from milpq.bounds.symbolic import differential
+from milpq.bounds.symbolic import Arrays, check_placeable, differential, differential_on
 from milpq.bounds.values import Bounds
 from milpq.bounds.zonotope import FEW_INPUTS, supports, zonotope_objectives
+from milpq.errors import UsageError
 from milpq.merge import Cubes, Problem
 from milpq.search.gradient import difference_gradient
 from milpq.search.slopes import influence
@@ -92,17 +93,71 @@ class Zonotope:
         return CubeBounds(found.upper, found.score, found.towards, found.values)
 
 
-def compile_ahead(problem: Problem) -> None:
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """`milpq.bounds.differential` by torch on a device, as a propagation.
+
+    Parameters
+    ----------
+    name : str
+        ``cuda``; or ``cpu``, for torch on the host.
+    """
+
+    name: str
+
+    def __call__(self, problem: Problem, cubes: Cubes) -> Bounds:
+        """Bound every value of the merged network over each cube."""
+        return differential_on(problem, cubes, _arrays(self.name))
+
+
+DEVICES: Final = ("cpu", "cuda")
+
+DEVICE_BATCH: Final = 2048
+"""Cubes split in one job on a GPU, which is busy with no fewer."""
+
+
+def check_device(name: str) -> None:
+    """Check the name of a device, and that it can be used.
+
+    Raises
+    ------
+    UsageError
+        It cannot.
+    """
+    if name not in DEVICES:
+        raise UsageError(f"unknown device {name!r}; use {' or '.join(DEVICES)}")
+    if name != "cpu":
+        _arrays(name)
+
+
+def _arrays(name: str) -> Arrays:
+    try:
+        from milpq.bounds.device import TorchArrays  # noqa: PLC0415 - takes seconds, and is an extra
+    except ImportError:
+        raise UsageError(f"--device {name} needs torch: pip install 'milpq[torch]'") from None
+    return TorchArrays(name)
+
+
+def compile_ahead(problem: Problem, device: str) -> None:
     """Have the bounding of a problem compiled, which takes seconds once on every machine, before time counts."""
-    bounding = fitting(problem)
+    bounding = fitting(problem, device)
     if isinstance(bounding, Zonotope):
         bounding(problem, problem.domain.root, np.full(2 * len(problem.outputs), np.inf))
     elif problem.merged.is_exact:
         compile_ascent()
 
 
-def fitting(problem: Problem) -> Bounding:
-    """Return the bounding that suits the size of a problem."""
+def fitting(problem: Problem, device: str = "cpu") -> Bounding:
+    """Return the bounding that suits the size of a problem; off the host always the differential one.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The device does not take the networks.
+    """
+    if device != "cpu":
+        check_placeable(problem)
+        return Propagated(OnDevice(device))
     if problem.merged.input_size <= FEW_INPUTS and supports(problem.merged):
         return Zonotope()
     return Propagated(differential)

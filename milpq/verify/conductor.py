@@ -49,6 +49,7 @@ def bound(
     time_limit: float | None = None,
     jobs: int | None = None,
     executor: str = "local",
+    device: str = "cpu",
     journal: PathLike | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -88,6 +89,8 @@ def bound(
         Threads of the search or of the solver; processes on a Dask cluster.  Every core by default.
     executor : str
         Where batches of a search run: ``local``, ``dask``, or ``dask://HOST:PORT`` for a running cluster.
+    device : str
+        Where the cubes of splitting are bounded: ``cpu``, or ``cuda`` for a GPU by torch.
     journal : path, optional
         A ``.npz`` file where splitting leaves its state every few seconds, for another run to go on from.
     resume : bool
@@ -134,6 +137,7 @@ def bound(
         seed,
         on_progress,
         executor,
+        device,
         journal,
         resume,
     )
@@ -159,7 +163,7 @@ def bound(
             on_progress(
                 Progress("compiling", 0.0, math.inf, 0.0, "takes time on the first run of a machine only")
             )
-        compile_ahead(problem)
+        compile_ahead(problem, device)
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
@@ -253,6 +257,8 @@ def _choose_search(run: Run) -> None:
             stages.split(run, limit_s=_INEXACT_SPLIT_S)
     elif not run.finished:
         if _cuts_phases(run):
+            if run.options.device != "cpu":
+                run.bracket.notes.append("many inputs are not split: nothing ran on the device")
             search_phases_or_programs(run)
         else:
             stages.split(run)

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias, cast
 from milpq.errors import UsageError
 from milpq.formats._files import PathLike
 from milpq.merge import DomainKind
+from milpq.search.bounding import check_device
 from milpq.search.checkpoint import check_journal
 from milpq.search.executor import check_executor
 from milpq.verify.bracket import Progress
@@ -44,6 +45,8 @@ class Options:
         Threads of the search or of the solver; processes on a Dask cluster.
     executor : str
         Where batches of a search run: ``local``, ``dask`` or ``dask://HOST:PORT``.
+    device : str
+        Where cubes are bounded: ``cpu`` or ``cuda``.
     journal : path or None
         Where a split search leaves its state, a ``.npz`` file.
     resume : bool
@@ -67,6 +70,7 @@ class Options:
     seed: int = 0
     on_progress: Callable[[Progress], None] | None = None
     executor: str = "local"
+    device: str = "cpu"
     journal: PathLike | None = None
     resume: bool = False
 
@@ -82,6 +86,7 @@ class Options:
         if self.jobs < 1:
             raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
         check_executor(self.executor)
+        check_device(self.device)
         if self.journal is not None:
             check_journal(self.journal, resume=self.resume)
         elif self.resume:

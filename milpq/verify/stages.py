@@ -13,7 +13,7 @@ from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval, optimized, symbolic
 from milpq.bounds.values import Bounds
 from milpq.network.nodes import Affine
-from milpq.search.bounding import Bound, fitting
+from milpq.search.bounding import DEVICE_BATCH, Bound, fitting
 from milpq.search.budget import Budget
 from milpq.search.checkpoint import SearchJournal
 from milpq.search.enumerate import count_codes, enumerate_codes
@@ -157,7 +157,13 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
         Seconds at most, where the run has no time limit.
     """
     run.tell("split")
-    options = SplitOptions(gap=run.options.gap, tolerance=run.options.tolerance, seed=run.options.seed)
+    device = run.options.device
+    options = SplitOptions(
+        gap=run.options.gap,
+        tolerance=run.options.tolerance,
+        batch=None if device == "cpu" else DEVICE_BATCH,
+        seed=run.options.seed,
+    )
 
     def listen(lower: float, upper: float, open_cubes: int, closed_cubes: int) -> None:
         run.tell("split", f"{open_cubes:,} open cubes, {closed_cubes:,} closed", lower=lower, upper=upper)
@@ -165,7 +171,7 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
     with run.timed("search") as watch, executor(run) as workers:
         found = split_search(
             run.problem,
-            fitting(run.problem),
+            fitting(run.problem, device),
             options,
             pool=run.bracket.pool,
             upper=run.bracket.objectives,

@@ -137,6 +137,7 @@ CASES = {
     "NaN tolerance": (*GOOD, ["--tolerance", "nan"], ["tolerance"]),
     "gap of one": (*GOOD, ["--gap", "1"], ["gap"]),
     "no time": (*GOOD, ["--time-limit", "0"], ["time limit"]),
+    "unknown device": (*GOOD, ["--device", "tpu"], ["tpu", "cuda"]),
     "no jobs": (*GOOD, ["--jobs", "0"], ["jobs"]),
     "unknown report": (*GOOD, ["--report", "x.pdf"], ["x.pdf", ".json"]),
     "report nowhere": (*GOOD, ["--report", "no/folder/x.json"], ["no/folder"]),
