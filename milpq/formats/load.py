@@ -20,8 +20,8 @@ def load(
 ) -> FloatNetwork | QuantizedModel | DynamicNetwork:
     """Return the network of a model file or torch module; ending and content decide which kind.
 
-    ``.nnet`` is a float network, ``.json`` an open integer network, and ``.onnx`` and ``.tflite`` are one or the
-    other by their operators and tensors.
+    ``.nnet``, ``.keras`` and ``.h5`` are float networks, ``.json`` an open integer network, and ``.onnx`` and
+    ``.tflite`` are one or the other by their operators and tensors.
 
     Parameters
     ----------
@@ -57,6 +57,10 @@ def load(
             from milpq.formats.open_network import read_open_network
 
             return read_open_network(path)
+        if ending in {".keras", ".h5"}:
+            from milpq.formats.keras_file import read_keras
+
+            return read_keras(path)
         if ending == ".tflite":
             return _load_tflite(path, keep_final_activation=keep_final_activation)
     except InvalidNetworkError as error:
@@ -71,7 +75,7 @@ def load(
             f"{path}: a pickled torch file can run any code; export it to ONNX, "
             "or hand over the module in Python"
         )
-    raise ModelFileError(f"{path}: models end in .onnx, .tflite, .nnet or .json, not {ending!r}")
+    raise ModelFileError(f"{path}: models end in .onnx, .tflite, .keras, .h5, .nnet or .json, not {ending!r}")
 
 
 def load_float(path: Source) -> FloatNetwork:
