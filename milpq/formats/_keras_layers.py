@@ -13,6 +13,7 @@ from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
 from milpq.formats._float_builder import FloatBuilder, repeat_rows
 from milpq.formats._keras_store import Config
+from milpq.network.curves import SIGMOID, TANH
 from milpq.network.geometry import (
     OUTSIDE,
     Layout,
@@ -39,13 +40,15 @@ class Tensor:
 
     Parameters
     ----------
-    after : the activation at the end that is left out, if it comes after one
+    after, before : the sigmoid or softmax that it is the result of, and the value that one reads; what ends in it is
+        answered there
     padded : what zeros were put around, and how many (before, after) each spatial axis
     """
 
     value: int
     shape: tuple[int, ...]
     after: str = ""
+    before: int = 0
     padded: tuple[Tensor, tuple[tuple[int, int], ...]] | None = None
 
 
@@ -121,13 +124,20 @@ class Layer:
             given = cast("Config", given).get("config", given)
         if given in {None, "linear"}:
             return Tensor(value, shape)
+        if given == "tanh":
+            return Tensor(self.builder.smooth(f"{self.name}/tanh", value, TANH), shape)
         if given in _ENDS:
-            return Tensor(value, shape, after=str(given))
+            return self.ended(str(given), value, shape)
         if given not in _CLAMPS:
             raise self.unsupported(
                 f"has activation {given!r:.80}; milpq reads linear, relu, relu6, and sigmoid at the end"
             )
         return Tensor(self.builder.clamp(f"{self.name}/{given}", value, *_CLAMPS[str(given)]), shape)
+
+    def ended(self, kind: str, value: int, shape: tuple[int, ...]) -> Tensor:
+        """Return the sigmoid or softmax of a value, which is left out where it is the last layer."""
+        result = self.builder.smooth(f"{self.name}/sigmoid", value, SIGMOID) if kind == "sigmoid" else value
+        return Tensor(result, shape, after=kind, before=value)
 
     def check(self, shape: tuple[int, ...], weights: int) -> None:
         """Raise UnsupportedModelError if a layer of this shape and number of weights is too large."""
@@ -247,11 +257,8 @@ def _activation(layer: Layer) -> Tensor:
     return layer.activated(layer.source.value, layer.source.shape)
 
 
-def _ending(name: str) -> Callable[[Layer], Tensor]:
-    def end(layer: Layer) -> Tensor:
-        return replace(layer.source, after=name)
-
-    return end
+def _softmax(layer: Layer) -> Tensor:
+    return layer.ended("softmax", layer.source.value, layer.source.shape)
 
 
 def _pool(*, average: bool) -> Callable[[Layer], Tensor]:
@@ -398,7 +405,7 @@ HANDLERS: Final[dict[str, Callable[[Layer], Tensor]]] = {
     "MaxPooling2D": _pool(average=False),
     "ReLU": _relu,
     "Reshape": _reshape,
-    "Softmax": _ending("softmax"),
+    "Softmax": _softmax,
     "SpatialDropout2D": _unchanged,
     "ZeroPadding2D": _zero_padding,
 }

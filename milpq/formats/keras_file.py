@@ -118,16 +118,17 @@ class _Reader:
             raise UnsupportedModelError(
                 f"{where}: is not supported; milpq reads {', '.join(sorted(HANDLERS))}"
             )
-        ended = sorted({source.after for source in sources if source.after})
-        if ended and kind not in SHAPE_ONLY:
+        if any(source.after == "softmax" for source in sources) and kind not in SHAPE_ONLY:
             raise UnsupportedModelError(
-                f"{where}: follows a {ended[0]}, which milpq reads only as the last layer"
+                f"{where}: follows a softmax, which milpq reads only as the last layer"
             )
         weights = self.store.weights(self.places[index], where) if kind in _WEIGHTED else []
         return HANDLERS[str(kind)](Layer(builder, name, where, options, weights, sources))
 
     def _finish(self, builder: FloatBuilder, output: Tensor) -> FloatNetwork:
-        return builder.finish(output.value, NOTES.get(output.after, ""))
+        if output.after:
+            return builder.finish(output.before, NOTES[output.after])
+        return builder.finish(output.value)
 
     def _end(self, config: Config, name: str) -> Place:
         """Return the one input or output of the model."""

@@ -61,7 +61,8 @@ def sequence(seed: int) -> Any:
 
     del seed
     return Sequential([
-        Input((4, 6)), k.Dense(5, activation="relu"), k.Reshape((20,)), k.BatchNormalization(center=False), k.Dense(7),
+        Input((4, 6)), k.Dense(5, activation="sigmoid"), k.Reshape((20,)), k.BatchNormalization(center=False),
+        k.Dense(7, activation="tanh"),
         k.ReLU(), k.Dense(2, activation="sigmoid"),
     ])  # fmt: skip
 
