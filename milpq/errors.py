@@ -15,6 +15,11 @@ class MilpqError(Exception):
 
     exit_code: ClassVar[int] = 2
 
+    def __str__(self) -> str:
+        """Return the message on one line: names out of files may hold line ends and control characters."""
+        text = super().__str__()
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class ModelFileError(MilpqError, ValueError):
     """A model file cannot be read: truncated, malformed, or not of the format it claims."""
