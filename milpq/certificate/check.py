@@ -11,14 +11,14 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.certificate.execution import Execution
-from milpq.certificate.facts import dual_upper, objective_form
 from milpq.certificate.format import BOUND, DUAL, EXECUTED, CertificateFile
+from milpq.certificate.slopes import dual_upper
 from milpq.certificate.tree import Batch, Reader, Splitter
 from milpq.certificate.zonotope import Limits, Zonotope
 from milpq.errors import CertificateError, MilpqError, UnprovenError
 from milpq.formats import load_float, load_quantized
 from milpq.formats._files import PathLike
-from milpq.merge import Cubes, DomainKind, MergedActivation, Problem, QuantizedNetwork
+from milpq.merge import DomainKind, MergedActivation, Problem, QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.layout import match_layouts
 from milpq.network.pairing import dequantized_twin
@@ -31,6 +31,7 @@ QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | PathLike"
 
 _BATCH_BYTES = 1 << 24
 _EXECUTED_AT_ONCE = 1024
+_NAMES = {BOUND: "bounded", EXECUTED: "executed", DUAL: "multipliers"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,23 +107,14 @@ class _Checker:
         self._zonotope = Zonotope(problem)
         self._splitter = Splitter(problem.domain, self._zonotope.whole)
         self._execution = Execution(problem, claim)
-        self._whole: Float64Array | None = None
-        self.leaves = {"bounded": 0, "executed": 0, "multipliers": 0}
+        self.leaves = dict.fromkeys(_NAMES.values(), 0)
 
     def run(self, file: CertificateFile) -> None:
         """Check every tree, and that together they prove every bound of the claim."""
         # With multipliers the forms of all layers are kept at once.
         bounded, with_multipliers = (self._zonotope.leaves_in(_BATCH_BYTES // share) for share in (1, 8))
         sizes = {BOUND: bounded, EXECUTED: _EXECUTED_AT_ONCE, DUAL: with_multipliers}
-        reader = Reader(
-            self._splitter,
-            file.numbers("tree.node"),
-            file.numbers("tree.cut"),
-            file.numbers("dual.count"),
-            file.numbers("dual.fact"),
-            file.numbers("dual.weight"),
-            sizes,
-        )
+        reader = Reader(file, self._splitter, sizes)
         proved = np.zeros(len(self._claim), dtype=np.bool_)
         for objective in file.array("tree.objective").tolist():
             if not -1 <= objective < len(proved):
@@ -136,23 +128,27 @@ class _Checker:
             raise UnprovenError(f"no tree proves bound {int(np.argmin(proved))} of the claim")
 
     def _check(self, batch: Batch, which: slice) -> None:
-        cubes = self._splitter.cubes(batch.parts)
+        cubes, limits = self._splitter.cubes(batch.parts), self._splitter.limits(batch.parts)
         # A part without inputs proves itself.
         some = np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1))
         upper = np.full((len(cubes), len(self._claim)), -np.inf)
-        inhabited = cubes.select(some)
-        limits = self._splitter.limits([batch.parts[row] for row in some.tolist()])
-        if batch.kind == EXECUTED:
-            self.leaves["executed"] += len(cubes)
-            upper[some] = self._execution.upper(inhabited) if len(some) else 0.0
-        elif batch.kind == BOUND:
-            self.leaves["bounded"] += len(cubes)
-            upper[some] = self._bound(inhabited, limits)
-        else:
-            self.leaves["multipliers"] += len(cubes)
-            if which.start is None:
-                raise CertificateError("a leaf with multipliers stands in a tree that is about all bounds")
-            upper[:, which.start] = self._dual(batch, cubes, limits, which.start)
+        self.leaves[_NAMES[batch.kind]] += len(cubes)
+        if batch.kind != DUAL and len(some):
+            inhabited = cubes.select(some)
+            decided = None if limits is None else Limits(limits.lower[:, some], limits.upper[:, some])
+            trace = self._zonotope.trace(inhabited, decided, keep=False)
+            upper[some] = (
+                self._zonotope.bounds(trace)
+                if batch.kind == BOUND
+                else self._execution.upper(inhabited, trace)
+            )
+        elif batch.kind == DUAL:
+            if which.start is None or len(some) < len(cubes):
+                raise CertificateError(
+                    "multipliers belong to a leaf that has inputs, in a tree about one bound"
+                )
+            trace = self._zonotope.trace(cubes, limits, keep=True)
+            upper[:, which.start] = dual_upper(self._problem, trace, which.start, batch.multipliers)
         wrong = np.argwhere(~(upper[:, which] <= self._claim[which]))  # written so that NaN is wrong
         if len(wrong):
             leaf, objective = int(wrong[0, 0]), int(wrong[0, 1]) + (which.start or 0)
@@ -165,30 +161,6 @@ class _Checker:
                 f"{float(upper[leaf, objective])!r}, not {float(self._claim[objective])!r}, on a leaf among the first "
                 f"{batch.number} of a tree ({where:.200}{', decided further' if batch.parts[leaf].decisions else ''})"
             )
-
-    def _bound(self, cubes: Cubes, limits: Limits | None) -> Float64Array:
-        """Return the bounds of the zonotope; those of the whole region, which many trees may ask for, are kept."""
-        if not len(cubes):
-            return np.zeros((0, len(self._claim)))
-        root = self._splitter.cubes([self._splitter.root()])
-        ends = ("lower", "upper", "level_lower", "level_upper")
-        if (
-            len(cubes) > 1
-            or limits is not None
-            or any((getattr(cubes, end) != getattr(root, end)).any() for end in ends)
-        ):
-            return self._zonotope.upper(cubes, limits)
-        if self._whole is None:
-            self._whole = self._zonotope.upper(cubes)
-        return self._whole
-
-    def _dual(self, batch: Batch, cubes: Cubes, limits: Limits | None, objective: int) -> Float64Array:
-        """Return the bounds that the multipliers of leaves give on one objective."""
-        empty = ~np.all(cubes.lower <= cubes.upper, axis=1)
-        if empty.any():
-            raise CertificateError("a leaf without inputs has multipliers")
-        trace = self._zonotope.trace(cubes, limits, keep=True)
-        return dual_upper(trace, objective_form(self._problem, trace, objective), batch.multipliers)
 
 
 def _problem(file: CertificateFile, float_source: FloatSource, quantized_source: QuantizedSource) -> Problem:

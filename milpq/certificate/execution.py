@@ -1,8 +1,9 @@
 """Leaves of few codes: every code vector of a leaf is executed, the float side enclosed around it.
 
-In the domain ``codes`` the float side reads a point, and the error bound of its evaluation settles the leaf; a value
-that this cannot tell from the claim is computed in fractions.  In a continuous domain a code vector stands for the box
-of the real inputs that are read as it, and affine forms bound the float side over that box.
+Over a leaf, the float side is a linear function of the inputs up to a radius: its affine form.  That bounds it at each
+code vector: at the point that it reads in the domain ``codes``, over the box of real inputs that are read as this code
+vector in a continuous one.  On codes, where the claim may be attained, what this cannot tell from the claim is
+evaluated, and computed in fractions where even that does not suffice.
 """
 
 from __future__ import annotations
@@ -14,30 +15,16 @@ from typing import Final
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
-from milpq.certificate.forms import (
-    ROUNDED,
-    TINY,
-    Ends,
-    Form,
-    Symbols,
-    affine,
-    clamp_band,
-    clamped,
-    diagonal,
-    middle,
-)
+from milpq.certificate.forms import ROUNDED, TINY, Ends, middle
+from milpq.certificate.zonotope import Trace
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Problem
-from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Affine, Smooth
 
 MOST_CODES: Final = 10**10
 """Code vectors that one leaf may hold; more would take hours to execute."""
 
-_CODES_AT_ONCE: Final = 1 << 13
-_LEAVES_AT_ONCE: Final = 256
-_SYMBOLS: Final = 1024
+_CODES_AT_ONCE: Final = 1 << 14
 _MOST_FRACTIONS: Final = 1000
 
 
@@ -54,8 +41,13 @@ class Execution:
     problem: Problem
     claim: Float64Array
 
-    def upper(self, leaves: Cubes) -> Float64Array:
+    def upper(self, leaves: Cubes, trace: Trace) -> Float64Array:
         """Return upper bounds on the objectives over each leaf; minus infinity where it has no inputs.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of the leaves.
 
         Returns
         -------
@@ -69,56 +61,43 @@ class Execution:
         counts = count_codes(self.problem, leaves)
         result = np.full((len(leaves), len(self.claim)), -np.inf)
         ends = np.cumsum(counts)
-        for first in range(0, len(leaves), _LEAVES_AT_ONCE):
-            some = leaves.select(slice(first, first + _LEAVES_AT_ONCE))
-            linear = self._linear(some)
-            start, stop = int(ends[first] - counts[first]), int(ends[first + len(some) - 1])
-            for begin in range(start, stop, _CODES_AT_ONCE):
-                number = np.arange(begin, min(begin + _CODES_AT_ONCE, stop))
-                owner = np.searchsorted(ends, number, side="right")
-                levels = _code_vectors(leaves, owner, number - (ends - counts)[owner])
-                value = self._execute(linear, some, owner - first, levels)
-                new = np.flatnonzero(np.diff(owner, prepend=-1))
-                result[owner[new]] = np.maximum(result[owner[new]], np.maximum.reduceat(value, new, axis=0))
+        linear = Linear.of(self.problem, leaves, trace)
+        for begin in range(0, int(ends[-1]), _CODES_AT_ONCE):
+            number = np.arange(begin, min(begin + _CODES_AT_ONCE, int(ends[-1])))
+            first, last = np.searchsorted(ends, number[[0, -1]], side="right")
+            # Codes of a leaf follow each other.
+            owner = first + np.repeat(
+                np.arange(int(last - first) + 1, dtype=np.int64),
+                np.diff(np.concatenate([[begin], np.clip(ends[first : last + 1], begin, number[-1] + 1)])),
+            )
+            levels = _code_vectors(leaves, owner, number - (ends - counts)[owner])
+            value = self._execute(linear, leaves, owner, levels)
+            new = np.flatnonzero(np.diff(owner, prepend=-1))
+            result[owner[new]] = np.maximum(result[owner[new]], np.maximum.reduceat(value, new, axis=0))
         return result
 
-    def _linear(self, leaves: Cubes) -> Linear:
-        integer = self.problem.domain.integer
-        assert integer is not None
-        if self.problem.domain.kind == "codes":
-            return Linear.of(
-                self.problem.float_network,
-                *map(integer.float_value, (leaves.level_lower, leaves.level_upper)),
-            )
-        return Linear.of(self.problem.float_network, leaves.lower, leaves.upper)
-
     def _execute(self, linear: Linear, leaves: Cubes, owner: Int64Array, levels: Int64Array) -> Float64Array:
-        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen).
-
-        Where the linear enclosure of the leaf does not suffice for the claim, the code vector gets its own.
-        """
+        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen)."""
         network, quantized = self.problem.float_network, self.problem.quantized
         assert isinstance(quantized, IntegerNetwork)
-        on_codes = self.problem.domain.kind == "codes"
-        if on_codes:
-            lower = upper = quantized.input.float_value(levels)
-        else:
-            assert quantized.input.quantizer is not None
-            cell_lower, cell_upper = quantized.input.quantizer.cell(levels)
-            lower = np.maximum(cell_lower, leaves.lower[owner])
-            upper = np.minimum(cell_upper, leaves.upper[owner])
+        executed = quantized.execute(levels)
+        if self.problem.domain.kind == "codes":
+            points = quantized.input.float_value(levels)
+            most = self._apart(executed, linear.at(owner, points))[0]
+            unclear = np.flatnonzero((most > self.claim).any(axis=1))
+            if len(unclear):
+                value, error = network.evaluate_with_error(points[unclear])
+                error = error + ROUNDED * np.abs(value)
+                chosen = self.problem.outputs
+                ends = (value - error)[:, chosen], (value + error)[:, chosen]
+                most[unclear] = self._settled(executed[unclear], ends, levels[unclear])
+            return most
+        assert quantized.input.quantizer is not None
+        lower, upper = quantized.input.quantizer.cell(levels)
+        lower, upper = np.maximum(lower, leaves.lower[owner]), np.minimum(upper, leaves.upper[owner])
+        most = self._apart(executed, linear.over(owner, lower, upper))[0]
         # A code whose cell lies outside of the leaf is read from none of its inputs.
         exists: BoolArray = np.all(lower <= upper, axis=1)
-        executed = quantized.execute(levels)
-        most = self._apart(executed, linear.ends(owner, lower, upper))[0]
-        unclear = np.flatnonzero(exists & (most > self.claim).any(axis=1))
-        if len(unclear) and on_codes:
-            value, error = network.evaluate_with_error(lower[unclear])
-            error = error + ROUNDED * np.abs(value)
-            most[unclear] = self._settled(executed[unclear], (value - error, value + error), levels[unclear])
-        elif len(unclear):
-            ends = float_ends(network, lower[unclear], upper[unclear])
-            most[unclear] = np.minimum(most[unclear], self._apart(executed[unclear], ends)[0])
         return np.where(exists[:, None], most, -np.inf)
 
     def _apart(self, executed: Float64Array, ends: Ends) -> tuple[Float64Array, Float64Array]:
@@ -126,7 +105,7 @@ class Execution:
         chosen, quantized = self.problem.outputs, self.problem.quantized
         assert isinstance(quantized, IntegerNetwork)
         q = (executed * quantized.output_scale)[:, chosen]
-        lower, upper = ends[0][:, chosen], ends[1][:, chosen]
+        lower, upper = ends
         slack = np.tile(ROUNDED * (np.abs(q) + np.maximum(np.abs(lower), np.abs(upper))) + TINY, 2)
         most = np.concatenate([q - lower, upper - q], axis=1) + slack
         least = np.concatenate([q - upper, lower - q], axis=1) - slack
@@ -181,79 +160,57 @@ def _code_vectors(leaves: Cubes, owner: Int64Array, number: Int64Array) -> Int64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
-    """A linear enclosure of `f` over each of some boxes: ``|f(x) − offset − slope·ε| <= radius``, x = middle + ε·half.
+    """Linear enclosures of the outputs asked about: ``|f(x) − offset − slope·(x − middle)| <= radius`` on each leaf.
 
     Parameters
     ----------
-    middle, half : float64, shape (boxes, inputs)
-    slope : float64, shape (boxes, outputs, inputs)
-    offset, radius : float64, shape (boxes, outputs)
+    middle : float64, shape (leaves, inputs)
+    slope : float64, shape (leaves, inputs, chosen)
+    offset, radius : float64, shape (leaves, chosen)
     """
 
     middle: Float64Array
-    half: Float64Array
     slope: Float64Array
     offset: Float64Array
     radius: Float64Array
 
     @classmethod
-    def of(cls, network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Linear:
-        """Enclose over boxes of shape (boxes, inputs)."""
-        form = float_form(network, lower, upper)
-        inputs = lower.shape[1]
-        middle_, half = middle(lower, upper)
-        rest = np.abs(form.shared[:, :, 1 + inputs :]).sum(axis=2) + form.error
-        size = np.abs(form.shared).sum(axis=2)
-        # 2γ for the sums here, as much for evaluating the enclosure, and ε itself within four roundings.
-        radius = rest + (4 * gamma(form.shared.shape[2] + 8) + ROUNDED) * (size + rest) + TINY
-        slope = form.shared[:, :, 1 : 1 + inputs].transpose(1, 0, 2)
-        return cls(middle_, half, np.ascontiguousarray(slope), form.centre.T, radius.T)
+    def of(cls, problem: Problem, leaves: Cubes, trace: Trace) -> Linear:
+        """Take the float side's form apart: the symbol of input ``i`` is ``(x_i − middle_i) / half_i``.
 
-    def ends(self, owner: Int64Array, lower: Float64Array, upper: Float64Array) -> Ends:
-        """Return ends of `f` over parts of the boxes, one row a part, shape (parts, outputs)."""
-        half = self.half[owner]
-        low, high = (
-            np.divide(end - self.middle[owner], half, out=np.zeros_like(half), where=half > 0)
-            for end in (lower, upper)
+        *Soundness:* what is read, and the ends of the leaf, are within a few roundings of where the form has them:
+        times the slope, that is added.  The slope is rounded once; all that is added up is at most `size`, and 4γ of
+        how many summands there are covers the sums here and those at each point.
+        """
+        inputs, form = leaves.lower.shape[1], trace.output.a
+        centre, half = middle(leaves.lower, leaves.upper)
+        shared = form.shared[problem.outputs]
+        rest = np.abs(shared[:, :, 1 + inputs :]).sum(axis=2) + form.error[problem.outputs]
+        size = np.abs(shared).sum(axis=2)
+        on_inputs = shared[:, :, 1 : 1 + inputs].transpose(1, 2, 0)
+        slope = np.divide(
+            on_inputs, half[:, :, None], out=np.zeros_like(on_inputs), where=half[:, :, None] > 0
         )
-        slope = self.slope[owner]
-        centre = self.offset[owner] + np.einsum("boi,bi->bo", slope, 0.5 * (low + high))
-        spread = self.radius[owner] + np.einsum("boi,bi->bo", np.abs(slope), 0.5 * np.abs(high - low))
-        return centre - spread, centre + spread
+        reach = np.maximum(np.abs(leaves.lower), np.abs(leaves.upper))
+        moved = 4 * ROUNDED * (np.abs(slope) * reach[:, :, None]).sum(axis=1)
+        radius = rest.T + moved + 4 * gamma(shared.shape[2] + 16) * (size + rest).T + TINY
+        return cls(centre, slope, shared[:, :, 0].T, radius * (1 + ROUNDED))
 
+    def at(self, owner: Int64Array, points: Float64Array) -> Ends:
+        """Return the ends of the outputs at points of leaves, shape (points, chosen) each."""
+        value = self.offset[owner]
+        for i in range(points.shape[1]):
+            value += self.slope[owner, i] * (points[:, i] - self.middle[owner, i])[:, None]
+        radius = self.radius[owner]
+        return value - radius, value + radius
 
-def float_form(network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Form:
-    """Return the outputs of `f` over boxes of shape (boxes, inputs): one symbol an input, one an unsettled clamp."""
-    inputs = lower.shape[1]
-    symbols = Symbols(_SYMBOLS)
-    symbols.shared = 1 + inputs
-    box = diagonal(*middle(lower.T, upper.T))
-    values: list[Form | None] = [Form(box, box[:, :, :0], np.zeros(box.shape[:2]))]
-    for position, node in enumerate(network.nodes):
-        forms = [form for form in (values[source] for source in node.sources) if form is not None]
-        if isinstance(node, Affine):
-            terms = [(term.matrix, form, 0.0) for term, form in zip(node.terms, forms, strict=True)]
-            values.append(affine(terms, node.bias, np.zeros_like(node.bias), symbols))
-        elif isinstance(node, Smooth):
-            raise CertificateError(f"layer {node.name!r}: certificates do not cover a {node.curve.name}")
-        else:
-            spread = forms[0].spread()
-            size = np.abs(forms[0].centre) + spread
-            band = clamp_band(forms[0].ends(spread), node.lower, node.upper)
-            values.append(clamped(forms[0], size, band, symbols)[0])
-        for source in node.sources:
-            if network.graph.last_use[source] == position:
-                values[source] = None
-    output = values[network.output]
-    assert output is not None
-    return output
-
-
-def float_ends(network: FloatNetwork, lower: Float64Array, upper: Float64Array) -> Ends:
-    """Return ends of the outputs of `f` over boxes, shape (boxes, outputs)."""
-    form = float_form(network, lower, upper)
-    ends = form.ends(form.spread())
-    return ends[0].T, ends[1].T
+    def over(self, owner: Int64Array, lower: Float64Array, upper: Float64Array) -> Ends:
+        """Return the ends of the outputs over boxes inside leaves."""
+        low, high = self.at(owner, 0.5 * lower + 0.5 * upper)
+        for i in range(lower.shape[1]):
+            reach = np.abs(self.slope[owner, i]) * (0.5 * np.abs(upper[:, i] - lower[:, i]))[:, None]
+            low, high = low - reach, high + reach
+        return low, high
 
 
 def _rounded_up(value: Fraction) -> float:

@@ -18,9 +18,9 @@ Tensors:
     quantity of the networks (``milpq.certificate.zonotope.Limits``); ``BOUND``, ``EXECUTED`` or ``DUAL`` for a leaf.
 ``tree.cut``
     float64 (splits,): where each split cuts: the last level of the lower part, or a number where there is only one.
-``dual.count``, ``dual.fact``, ``dual.weight``
+``dual.count``, ``dual.quantity``, ``dual.weight``
     int32, int32, float64: for each leaf of kind ``DUAL`` in turn, how many multipliers it has; and these, as numbers of
-    facts (``milpq.certificate.facts``) and weights.
+    quantities and weights (``milpq.certificate.slopes``).
 ``step.K.thresholds``, ``step.K.values``
     int64: the rounding of merged node K as the target does it, see ``milpq.rounding.step.StepFunction``.
 """
@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -41,18 +40,18 @@ from safetensors.numpy import save
 from milpq.errors import CertificateError
 from milpq.formats._files import PathLike
 
-FORMAT: Final = "milpq-certificate/1"
+FORMAT: Final = "milpq-certificate/2"
 BOUND: Final = -1
 """A leaf that the checker bounds with its zonotope."""
 EXECUTED: Final = -2
 """A leaf whose codes the checker executes, all of them."""
 DUAL: Final = -3
-"""A leaf of one objective that multipliers of facts bound."""
+"""A leaf of one objective that multipliers bound."""
 
 FIELDS: Final = ("format", "problem", "target", "domain", "float_side")
 _TENSORS: Final = {
     "dual.count": "I32",
-    "dual.fact": "I32",
+    "dual.quantity": "I32",
     "dual.weight": "F64",
     "outputs": "I64",
     "region.lower": "F64",
@@ -142,9 +141,9 @@ class CertificateFile:
         """Return the step tables by name."""
         return {name: self.array(name) for name in self._names if name.startswith("step.")}
 
-    def numbers(self, name: str) -> Iterator[Any]:
-        """Return the numbers of a tensor one after the other, read piece by piece."""
-        return chain.from_iterable(block.tolist() for block in self.blocks(name))
+    def stream(self, name: str) -> Stream:
+        """Return a tensor to be read piece by piece."""
+        return Stream(self.blocks(name), f"tensor {name!r} is too short")
 
     def blocks(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
         """Return a tensor piece by piece along its first axis."""
@@ -155,6 +154,41 @@ class CertificateFile:
 
     def _shape(self, name: str) -> list[int]:
         return list(self._file.get_slice(name).get_shape())
+
+
+class Stream:
+    """The numbers of a tensor, read from its start on and never whole."""
+
+    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]], short: str) -> None:
+        self._blocks, self._short = blocks, short
+        self._block: np.ndarray[Any, Any] = np.zeros(0)
+
+    def take(self, count: int) -> np.ndarray[Any, Any]:
+        """Return the next numbers.
+
+        Raises
+        ------
+        CertificateError
+            There are not as many.
+        """
+        while len(self._block) < count:
+            block = next(self._blocks, None)
+            if block is None:
+                raise CertificateError(self._short)
+            self._block = np.concatenate([self._block, block]) if len(self._block) else block
+        taken, self._block = self._block[:count], self._block[count:]
+        return taken
+
+    def one(self) -> Any:  # noqa: ANN401 - an integer or a float
+        """Return the next number."""
+        return self.take(1)[0].item()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all numbers were read."""
+        if not len(self._block):
+            self._block = next(self._blocks, self._block)
+        return not len(self._block)
 
 
 def digest(metadata: Mapping[str, str], tensors: Mapping[str, Iterator[np.ndarray[Any, Any]]]) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from milpq._arrays import Float64Array, Int64Array
+from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.certificate.forms import ROUNDED, TINY, Ends, clamp_band, middle
 from milpq.merge import MergedActivation
 from milpq.rounding.step import NEVER, StepFunction
+
+EXACT: Final = 3
+"""Thresholds inside an interval up to which its plateaus are taken one by one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,19 +65,70 @@ class Staircase:
         return cls(step, unit, scale, bottom, top, low, high)
 
     def image(self, value: Ends) -> Ends:
-        """Return the least and largest output over an interval of real values.
+        """Return the least and largest output over intervals of real values, shape (…, neurons, leaves)."""
+        first, last = self._accumulators(value)
+        levels = (self._by_neuron(self.step, first), self._by_neuron(self.step, np.maximum(first, last)))
+        slack = ROUNDED * np.maximum(*(np.abs(self.scale * level) for level in levels))
+        return self.scale * levels[0] - slack, self.scale * levels[1] + slack
+
+    def pieces(self, v: Ends, z: Ends) -> tuple[Float64Array, Float64Array, Float64Array, BoolArray]:
+        """Return lines ``v = const``, the ends of the output on each, and which count; shape (lines, neurons, leaves).
+
+        Between the lines the ends of the output are linear: on a few plateaus they are those of each plateau, on more
+        of them ``max(ψ + low, z_l)`` and ``min(ψ + high, z_u)``.
+        """
+        first, last = self._accumulators(v)
+        start, inside, few = self._plateaus(first, last)
+        rows, most = self.step.rows[:, None], self.step.values.shape[1] - 1
+        thresholds = np.pad(self.step.thresholds, ((0, 0), (0, 1)), constant_values=NEVER)
+        lines: list[tuple[Float64Array | BoolArray, ...]] = []
+        for k in range(EXACT + 1):
+            plateau = np.minimum(start + k, most)
+            left = first if k == 0 else np.maximum(thresholds[rows, np.maximum(plateau - 1, 0)], first)
+            right = np.minimum(thresholds[rows, plateau] - 1, last)
+            level = self.scale * self.step.values[rows, plateau]
+            there = few & (k <= inside) & (left <= right)
+            lines += [(self.unit * end, level, level, there) for end in (left, right)]
+        found = [np.stack(part) for part in zip(*lines, strict=True)]
+        if not few.all():
+            cuts = (*v, self.bottom, self.top, z[0] - self.low, z[1] - self.high)
+            for line, cut in zip(range(len(lines)), (*cuts, *v), strict=True):
+                at = np.clip(cut, *v)
+                for part, entry in zip(found, (at, *self._band(at, z), True), strict=True):
+                    part[line] = np.where(few, part[line], entry)
+        return found[0], found[1], found[2], found[3].astype(np.bool_)
+
+    def at(self, value: Float64Array, near: Float64Array, v: Ends, z: Ends) -> Ends:
+        """Return the ends of the output at some values, as `pieces` has them; on plateaus of all that are `near`."""
+        few = self._plateaus(*self._accumulators(v))[2]
+        low, high = self.image((value - near, value + near))
+        band = self._band(value, z)
+        return np.where(few, low, band[0]), np.where(few, high, band[1])
+
+    def _band(self, value: Float64Array, z: Ends) -> Ends:
+        psi = np.clip(value, self.bottom, self.top)
+        return np.maximum(psi + self.low, z[0]), np.minimum(psi + self.high, z[1])
+
+    def _plateaus(self, first: Int64Array, last: Int64Array) -> tuple[Int64Array, Int64Array, BoolArray]:
+        """Return the first plateau between accumulators, how many more there are, and whether these are few."""
+        start = self._by_neuron(self.step.plateau, first)
+        inside = self._by_neuron(self.step.plateau, np.maximum(first, last)) - start
+        return start, inside, inside <= EXACT
+
+    def _accumulators(self, value: Ends) -> tuple[Int64Array, Int64Array]:
+        """Return the first and the last accumulator in intervals.
 
         *Soundness:* accumulators are integers below 2^31, so a relative slack of 2^−50 on the quotient loses none.
         """
         lower, upper = (end / self.unit for end in value)
         first = np.ceil(np.clip(lower - 2.0**-50 * np.abs(lower) - TINY, -(2.0**40) + 1, 2.0**40 - 1))
         last = np.floor(np.clip(upper + 2.0**-50 * np.abs(upper) + TINY, -(2.0**40) + 1, 2.0**40 - 1))
-        levels = (self._levels(first), self._levels(np.maximum(first, last)))
-        slack = ROUNDED * np.maximum(*(np.abs(self.scale * level) for level in levels))
-        return self.scale * levels[0] - slack, self.scale * levels[1] + slack
+        return first.astype(np.int64), last.astype(np.int64)
 
-    def _levels(self, accumulators: Float64Array) -> Int64Array:
-        return self.step(accumulators.T.astype(np.int64)).T
+    @staticmethod
+    def _by_neuron(function: Callable[[Int64Array], Int64Array], accumulators: Int64Array) -> Int64Array:
+        """Apply what takes neurons last to an array that has leaves last."""
+        return np.swapaxes(function(np.swapaxes(accumulators, -1, -2)), -1, -2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

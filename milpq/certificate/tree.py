@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array
-from milpq.certificate.facts import Multipliers
-from milpq.certificate.format import BOUND, DUAL, EXECUTED
+from milpq._arrays import BoolArray, Float64Array, Int64Array
+from milpq.certificate.format import DUAL, CertificateFile
+from milpq.certificate.slopes import Multipliers
 from milpq.certificate.zonotope import Limits
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain
 
 _STACK_BYTES: Final = 1 << 27
 _OVERHEAD: Final = 256  # of the objects of a part
-_MOST_MULTIPLIERS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,11 +101,14 @@ class Splitter:
         return Part(part.box, (*part.decisions, below)), Part(part.box, (*part.decisions, above))
 
     def cubes(self, parts: Sequence[Part]) -> Cubes:
-        """Return the boxes of parts."""
+        """Return the boxes of parts; on codes what `f` reads at their levels."""
         lower, upper, first, last = (
             np.stack([part.box for part in parts]).reshape(len(parts), 4, -1).swapaxes(0, 1)
         )
-        return Cubes(lower, upper, first.astype(np.int64), last.astype(np.int64))
+        first, last = first.astype(np.int64), last.astype(np.int64)
+        if self.domain.kind == "codes":
+            return self.domain.cubes_of_levels(first, last)
+        return Cubes(lower, upper, first, last)
 
     def limits(self, parts: Sequence[Part]) -> Limits | None:
         """Return the decisions of parts; None where there are none."""
@@ -139,36 +140,35 @@ class Batch:
     parts: list[Part]
     multipliers: Multipliers
 
+    @classmethod
+    def of(
+        cls,
+        kind: int,
+        number: int,
+        waiting: dict[int, list[Part]],
+        duals: list[tuple[Int64Array, Float64Array]],
+    ) -> Batch:
+        """Return the leaves of a kind that are waiting, and let them wait no longer."""
+        parts, waiting[kind] = waiting[kind], []
+        multipliers = Multipliers.of(duals if kind == DUAL else [])
+        if kind == DUAL:
+            duals.clear()
+        return cls(kind, number, parts, multipliers)
+
 
 class Reader:
-    """Reads trees in preorder, one after the other, from streams of numbers.
+    """Reads trees in preorder, one after the other, from the streams of a certificate.
 
     Parameters
     ----------
-    nodes, cuts, counts, facts, weights : iterators of numbers
-        See ``milpq.certificate.format``.
     sizes : dict from kind to how many leaves to return at once
     """
 
-    def __init__(
-        self,
-        splitter: Splitter,
-        nodes: Iterator[int],
-        cuts: Iterator[float],
-        counts: Iterator[int],
-        facts: Iterator[int],
-        weights: Iterator[float],
-        sizes: dict[int, int],
-    ) -> None:
+    def __init__(self, file: CertificateFile, splitter: Splitter, sizes: dict[int, int]) -> None:
         self._splitter, self._sizes = splitter, sizes
-        self._nodes, self._cuts, self._counts, self._facts, self._weights = (
-            nodes,
-            cuts,
-            counts,
-            facts,
-            weights,
-        )
-        self._duals: list[tuple[list[int], list[float]]] = []
+        self._nodes, self._cuts = file.stream("tree.node"), file.stream("tree.cut")
+        self._counts = file.stream("dual.count")
+        self._quantities, self._weights = file.stream("dual.quantity"), file.stream("dual.weight")
 
     def leaves(self) -> Iterator[Batch]:
         """Read one tree and return its leaves in batches.
@@ -181,60 +181,41 @@ class Reader:
         splitter, stack = self._splitter, [self._splitter.root()]
         deepest = _STACK_BYTES // (stack[0].box.nbytes + _OVERHEAD)
         waiting: dict[int, list[Part]] = {kind: [] for kind in self._sizes}
+        duals: list[tuple[Int64Array, Float64Array]] = []
         count = 0
         while stack:
-            node = next(self._nodes, None)
-            if node is None:
+            if self._nodes.ended:
                 raise CertificateError(
                     f"a tree does not cover the region: {len(stack)} parts of it have no leaf"
                 )
-            part = stack.pop()
+            node, part = self._nodes.one(), stack.pop()
             if node in waiting:
                 count += 1
                 waiting[node].append(part)
                 if node == DUAL:
-                    self._duals.append(self._multipliers())
+                    duals.append(self._multipliers())
                 if len(waiting[node]) == self._sizes[node]:
-                    yield self._batch(node, count, waiting)
-                continue
-            cut = next(self._cuts, None)
-            if cut is None:
-                raise CertificateError("a split of the tree has no cut")
-            stack.extend(splitter.split(part, node, cut)[::-1])
-            if len(stack) + len(part.decisions) > deepest:
-                raise CertificateError("the tree is too deep to be checked in bounded memory")
-        for kind in (BOUND, EXECUTED, DUAL):
-            if waiting[kind]:
-                yield self._batch(kind, count, waiting)
+                    yield Batch.of(node, count, waiting, duals)
+            else:
+                stack.extend(splitter.split(part, node, self._cuts.one())[::-1])
+                if len(stack) + len(part.decisions) > deepest:
+                    raise CertificateError("the tree is too deep to be checked in bounded memory")
+        for kind, parts in waiting.items():
+            if parts:
+                yield Batch.of(kind, count, waiting, duals)
 
     def finish(self) -> None:
         """Raise CertificateError unless all streams are at their end."""
-        if next(self._nodes, None) is not None:
+        if not self._nodes.ended:
             raise CertificateError("the tree goes on after it has covered the region")
-        for stream, what in (
-            (self._cuts, "cuts than splits"),
-            (self._counts, "multipliers than leaves"),
-            (self._facts, "facts than multipliers"),
-            (self._weights, "weights than multipliers"),
-        ):
-            if next(stream, None) is not None:
-                raise CertificateError(f"the tree has more {what}")
+        if not all(s.ended for s in (self._cuts, self._counts, self._quantities, self._weights)):
+            raise CertificateError("there are more cuts or multipliers than the trees need")
 
-    def _multipliers(self) -> tuple[list[int], list[float]]:
-        count = next(self._counts, None)
-        if count is None or not 0 <= count <= _MOST_MULTIPLIERS:
-            raise CertificateError(f"a leaf has {count} multipliers")
-        facts, weights = list(islice(self._facts, count)), list(islice(self._weights, count))
-        if len(facts) < count or len(weights) < count:
-            raise CertificateError("a multiplier of a leaf is missing")
-        return facts, weights
-
-    def _batch(self, kind: int, number: int, waiting: dict[int, list[Part]]) -> Batch:
-        parts, waiting[kind] = waiting[kind], []
-        duals = self._duals if kind == DUAL else []
-        if kind == DUAL:
-            self._duals = []
-        leaf = np.repeat(np.arange(len(duals), dtype=np.int64), [len(facts) for facts, _ in duals])
-        fact = np.array([fact for facts, _ in duals for fact in facts], dtype=np.int64)
-        weight = np.array([weight for _, weights in duals for weight in weights], dtype=np.float64)
-        return Batch(kind, number, parts, Multipliers(leaf, fact, weight))
+    def _multipliers(self) -> tuple[Int64Array, Float64Array]:
+        count, most = self._counts.one(), len(self._splitter.whole)
+        if not 0 <= count <= most:
+            raise CertificateError(f"a leaf has {count} multipliers of {most} quantities")
+        quantity, weight = self._quantities.take(count).astype(np.int64), self._weights.take(count)
+        if not (np.all((quantity >= 0) & (quantity < most)) and np.all(np.abs(weight) < 2.0**100)):
+            raise CertificateError("a multiplier belongs to no quantity, or is no number of reasonable size")
+        return quantity, weight

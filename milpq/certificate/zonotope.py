@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array
+from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Matrix, gamma
 from milpq.certificate.forms import (
     ROUNDED,
     TINY,
@@ -35,6 +35,7 @@ from milpq.certificate.forms import (
 from milpq.certificate.stairs import Quantized, Staircase
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain, MergedActivation, MergedAffine, Problem
+from milpq.network.nodes import absolute
 
 _SYMBOLS = 4096
 """Noises of one leaf that are followed through the network; further ones only widen the errors."""
@@ -54,28 +55,42 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One activation over a batch of leaves: what is known of its arguments and results.
+    """One activation over a batch of leaves: what its arguments and results can be under the decisions.
 
     Parameters
     ----------
-    a, d, h, delta : Form
-    a_ends, d_ends, v_ends : Ends
-        Under the decisions.
-    slope, centre, noise
-        The band of ``h`` along ``a``.
-    quantized : Quantized
+    lower, upper : float
+        ``h = min(max(a, lower), upper)``.
+    stairs : Staircase or None
+        None where ``z`` is the same of ``v``.
+    a, v, d, z : Ends
+        Of shape (neurons, leaves), ``d = v − a``.
     """
 
-    node: MergedActivation
+    lower: float
+    upper: float
     stairs: Staircase | None
+    a: Ends
+    v: Ends
+    d: Ends
+    z: Ends
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """What is known of one value of both networks.
+
+    Parameters
+    ----------
+    a, d : Form
+        Of the float side and of the difference.
+    sides : Ends, Ends
+        Of the float and of the quantized side, shape (neurons, leaves); those of forms may be tighter.
+    """
+
     a: Form
     d: Form
-    h: Form
-    delta: Form
-    a_ends: Ends
-    d_ends: Ends
-    v_ends: Ends
-    quantized: Quantized
+    sides: tuple[Ends, Ends]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,19 +99,22 @@ class Trace:
 
     Parameters
     ----------
+    input : Layer
+        What both sides read, as an activation that changes nothing.
     layers : list of Layer
         The activations, where they were to be kept.
-    difference : Form
-        Of the outputs.
+    sides : list of pairs of Ends
+        Of the float and the quantized side of each value, where the activations were to be kept.
+    output : Value
     empty : bool, shape (leaves,)
         Where the decisions contradict the forms: no input satisfies them.
-    symbols : Symbols
     """
 
+    input: Layer
     layers: list[Layer]
-    difference: Form
+    sides: list[tuple[Ends, Ends]]
+    output: Value
     empty: BoolArray
-    symbols: Symbols
 
 
 class Zonotope:
@@ -140,8 +158,11 @@ class Zonotope:
         float64, shape (leaves, 2·chosen)
             Minus infinity where the decisions leave no input.
         """
-        trace = self.trace(cubes, limits, keep=False)
-        lower, upper = trace.difference.ends(trace.difference.spread())
+        return self.bounds(self.trace(cubes, limits, keep=False))
+
+    def bounds(self, trace: Trace) -> Float64Array:
+        """Return the same of leaves that were taken through the network."""
+        lower, upper = trace.output.d.ends(trace.output.d.spread())
         chosen = self._problem.outputs
         bounds = np.concatenate([upper[chosen], -lower[chosen]]).T
         return np.where(trace.empty[:, None], -np.inf, bounds)
@@ -150,58 +171,83 @@ class Zonotope:
         """Take leaves through the network; `keep` what each activation was found to do."""
         merged = self._problem.merged
         symbols = Symbols(_SYMBOLS)
-        values: list[tuple[Form, Form] | None] = [_input_forms(self._problem.domain, cubes, symbols)]
+        read, first = _input(self._problem.domain, cubes, symbols)
+        values: list[Value | None] = [first]
         layers: list[Layer] = []
+        sides = [first.sides]
         empty, row = np.zeros(len(cubes), dtype=np.bool_), 0
         for index, node in enumerate(merged.nodes):
-            sources = [values[source] for source in node.sources]
-            pairs = [pair for pair in sources if pair is not None]
+            sources = [value for value in (values[source] for source in node.sources) if value is not None]
             if isinstance(node, MergedAffine):
-                values.append(_affine_pair(node, pairs, symbols))
+                value = _affine(node, sources, symbols)
             else:
-                decided = None
-                if limits is not None:
-                    rows = slice(row, row + 2 * node.size)
-                    decided = Limits(limits.lower[rows], limits.upper[rows])
-                layer, contradiction = _activation(node, self._stairs[index], *pairs[0], symbols, decided)
+                rows = slice(row, row + 2 * node.size)
+                decided = None if limits is None else Limits(limits.lower[rows], limits.upper[rows])
+                layer, value, contradiction = _activation(
+                    node, self._stairs[index], sources[0], symbols, decided
+                )
                 row += 2 * node.size
                 empty |= contradiction
-                values.append((layer.h, layer.delta))
                 layers += [layer] if keep else []
+            values.append(value)
+            sides += [value.sides] if keep else []
             for source in node.sources:
                 if self._last_use[source] == index:
                     values[source] = None
         output = values[merged.output]
         assert output is not None
-        return Trace(layers, output[1], empty, symbols)
+        return Trace(read, layers, sides, output, empty)
 
     def _activations(self) -> list[tuple[MergedActivation, Staircase | None]]:
         nodes = zip(self._problem.merged.nodes, self._stairs, strict=True)
         return [(node, stairs) for node, stairs in nodes if isinstance(node, MergedActivation)]
 
 
-def _affine_pair(node: MergedAffine, sources: list[tuple[Form, Form]], symbols: Symbols) -> tuple[Form, Form]:
-    on_float = [(term.float_matrix, a, 0.0) for term, (a, _) in zip(node.terms, sources, strict=True)]
-    on_both = [(term.quantized_matrix, d, 0.0) for term, (_, d) in zip(node.terms, sources, strict=True)]
+def largest(ends: Ends) -> Float64Array:
+    """Return the largest magnitude in intervals."""
+    return np.maximum(np.abs(ends[0]), np.abs(ends[1]))
+
+
+def _affine(node: MergedAffine, sources: list[Value], symbols: Symbols) -> Value:
+    """Return an affine node's value; the ends of its sides are those of products of intervals."""
+    pairs = list(zip(node.terms, sources, strict=True))
+    on_float = [(term.float_matrix, source.a, 0.0) for term, source in pairs]
+    on_both = [(term.quantized_matrix, source.d, 0.0) for term, source in pairs]
     # ``Ŵ − W`` is stored rounded once: within 2u of its stored entries.
-    mixed = [
-        (t.difference_matrix, a, 2 * UNIT_ROUNDOFF) for t, (a, _) in zip(node.terms, sources, strict=True)
-    ]
+    mixed = [(term.difference_matrix, source.a, 2 * UNIT_ROUNDOFF) for term, source in pairs]
     none = np.zeros_like(node.float_bias)
-    return (
+    return Value(
         affine(on_float, node.float_bias, none, symbols),
         affine([*on_both, *mixed], node.difference_bias, node.difference_bias_error, symbols),
+        (
+            _products([(t.float_matrix, source.sides[0]) for t, source in pairs], node.float_bias, none),
+            _products(
+                [(t.quantized_matrix, source.sides[1]) for t, source in pairs],
+                node.quantized_bias,
+                node.quantized_bias_error,
+            ),
+        ),
     )
 
 
+def _products(terms: list[tuple[Matrix, Ends]], bias: Float64Array, bias_error: Float64Array) -> Ends:
+    """Return the ends of ``Σ matrix·x + bias``.
+
+    *Soundness:* centre and radius are sums of as many products as a row is wide, and each is off by ``γ`` of sizes.
+    """
+    centre, radius, size = bias[:, None], bias_error[:, None], np.abs(bias)[:, None]
+    width = 8
+    for matrix, ends in terms:
+        weights, (at, half) = absolute(matrix), middle(*ends)
+        centre, radius, size = centre + matrix @ at, radius + weights @ half, size + weights @ largest(ends)
+        width += matrix.shape[1] + 1
+    radius = radius + 4 * gamma(width) * (radius + size) + TINY
+    return centre - radius, centre + radius
+
+
 def _activation(
-    node: MergedActivation,
-    stairs: Staircase | None,
-    a: Form,
-    d: Form,
-    symbols: Symbols,
-    limits: Limits | None,
-) -> tuple[Layer, BoolArray]:
+    node: MergedActivation, stairs: Staircase | None, source: Value, symbols: Symbols, limits: Limits | None
+) -> tuple[Layer, Value, BoolArray]:
     """Return the forms of ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)``, and in which leaves the decisions leave nothing.
 
     ``h = λ·a + c ± m`` is the clamp's band.  For ``δ`` each neuron takes the band of least noise among
@@ -214,17 +260,13 @@ def _activation(
     interval
         a constant: the image of ``φ_q`` less that of ``φ``.
     """
-    shared_width, own_width = symbols.shared, symbols.own
-    a = Form(padded(a.shared, shared_width), a.own, a.error)
-    d = Form(padded(d.shared, shared_width), padded(d.own, own_width), d.error)
+    a = Form(padded(source.a.shared, symbols.shared), source.a.own, source.a.error)
+    d = Form(padded(source.d.shared, symbols.shared), padded(source.d.own, symbols.own), source.d.error)
     spread_a, spread_d = a.spread(), d.spread()
     size_a, size_d = np.abs(a.centre) + spread_a, np.abs(d.centre) + spread_d
     v = Form(a.shared + d.shared, d.own, a.error + d.error + 2 * UNIT_ROUNDOFF * (size_a + size_d))
-    ends_a, ends_d, ends_v = a.ends(spread_a), d.ends(spread_d), v.ends(v.spread())
-    empty = np.zeros(a.error.shape[1], dtype=np.bool_)
-    if limits is not None:
-        ends_a, ends_v, ends_d, empty = _decided(stairs, limits, ends_a, ends_v, ends_d)
-
+    ends = _closed(stairs, limits, a.ends(spread_a), v.ends(v.spread()), d.ends(spread_d), source.sides)
+    ends_a, ends_v, ends_d, empty = ends
     slope, centre, noise = clamp_band(ends_a, node.lower, node.upper)
     h_lower, h_upper = (np.clip(end, node.lower, node.upper) for end in ends_a)
     q = Quantized.of(node, stairs, ends_v)
@@ -255,76 +297,75 @@ def _activation(
         np.concatenate([along_d[:, :, None] * d.own, own_columns], axis=2),
         error * (1 + ROUNDED) + TINY,
     )
-    return Layer(node, stairs, a, d, h, delta, ends_a, ends_d, ends_v, q), empty
+    z = q.lower, q.upper
+    layer = Layer(node.lower, node.upper, stairs, ends_a, ends_v, ends_d, z)
+    return layer, Value(h, delta, ((h_lower, h_upper), z)), empty
 
 
-def _decided(
-    stairs: Staircase | None, limits: Limits, a: Ends, v: Ends, d: Ends
+def _closed(
+    stairs: Staircase | None, limits: Limits | None, a: Ends, v: Ends, d: Ends, sides: tuple[Ends, Ends]
 ) -> tuple[Ends, Ends, Ends, BoolArray]:
     """Return the ends of ``a``, ``v`` and ``d`` under decisions, and in which leaves these leave nothing.
 
     *Soundness:* every input of the leaf satisfies the decisions and ``d = v − a``; products with the unit of an
-    accumulator and differences are rounded outwards.
+    accumulator, sums and differences are rounded outwards.
     """
-    size = len(a[0])
-    low, high = limits.lower[size:], limits.upper[size:]
-    if stairs is not None:
-        low, high = stairs.unit * low, stairs.unit * high
-        low = low - ROUNDED * np.abs(np.where(np.isfinite(low), low, 0.0))
-        high = high + ROUNDED * np.abs(np.where(np.isfinite(high), high, 0.0))
-    a = np.maximum(a[0], limits.lower[:size]), np.minimum(a[1], limits.upper[:size])
-    v = np.maximum(v[0], low), np.minimum(v[1], high)
-    apart = np.nextafter(v[0] - a[1], -np.inf), np.nextafter(v[1] - a[0], np.inf)
-    d = np.maximum(d[0], apart[0]), np.minimum(d[1], apart[1])
+    a, v = (
+        (np.maximum(x[0], known[0]), np.minimum(x[1], known[1]))
+        for x, known in zip((a, v), sides, strict=True)
+    )
+    if limits is not None:
+        size = len(a[0])
+        low, high = limits.lower[size:], limits.upper[size:]
+        if stairs is not None:
+            low, high = stairs.unit * low, stairs.unit * high
+            low = low - ROUNDED * np.abs(np.where(np.isfinite(low), low, 0.0))
+            high = high + ROUNDED * np.abs(np.where(np.isfinite(high), high, 0.0))
+        a = np.maximum(a[0], limits.lower[:size]), np.minimum(a[1], limits.upper[:size])
+        v = np.maximum(v[0], low), np.minimum(v[1], high)
+    d = _meet(d, v[0] - a[1], v[1] - a[0])
+    v = _meet(v, a[0] + d[0], a[1] + d[1])
+    a = _meet(a, v[0] - d[1], v[1] - d[0])
     empty: BoolArray = np.any((a[0] > a[1]) | (v[0] > v[1]) | (d[0] > d[1]), axis=0)
     # What is said of an empty leaf does not matter, but its intervals have to be some.
     return (a[0], np.maximum(*a)), (v[0], np.maximum(*v)), (d[0], np.maximum(*d)), empty
 
 
-def _input_forms(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Form, Form]:
-    """Return the forms of what `f` reads, one symbol an input, and of what the quantized side reads beyond it."""
-    lower, upper = cubes.lower.T, cubes.upper.T
+def _meet(ends: Ends, lower: Float64Array, upper: Float64Array) -> Ends:
+    """Intersect with ends that were rounded once."""
+    return np.maximum(ends[0], np.nextafter(lower, -np.inf)), np.minimum(ends[1], np.nextafter(upper, np.inf))
+
+
+def _input(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Layer, Value]:
+    """Return what both sides read; its forms have one symbol an input, and one more where codes can differ."""
+    x = lower, upper = cubes.lower.T, cubes.upper.T
     inputs, leaves = lower.shape
     symbols.shared = 1 + inputs
     centre, radius = middle(lower, upper)
-    nothing = np.zeros((inputs, leaves, 0))
-    integer = domain.integer
+    nothing, zero = np.zeros((inputs, leaves, 0)), np.zeros_like(centre)
+    a = Form(diagonal(centre, radius), nothing, zero)
+    gap_low, gap_high = (end.T for end in domain.difference(cubes))
+    integer, z = domain.integer, x
     if integer is None:
-        a = Form(diagonal(centre, radius), nothing, np.zeros_like(centre))
-        return a, Form(np.zeros_like(a.shared), nothing, np.zeros_like(centre))
-    first, last = cubes.level_lower.T.astype(np.float64), cubes.level_upper.T.astype(np.float64)
-    scale = integer.scale[:, None]
-    reach = np.maximum(np.abs(first), np.abs(last)) * scale
-    if domain.kind == "codes":
-        # x = fl(float_scale·level) and v = scale·level, the level being level ± half of the range.
-        level, half, reading = 0.5 * (first + last), 0.5 * (last - first), integer.float_scale[:, None]
-        error = ROUNDED * np.maximum(np.abs(first), np.abs(last)) * reading
-        gap = scale - reading
-        a = Form(diagonal(reading * level, reading * half), nothing, error)
-        return a, Form(diagonal(gap * level, gap * half), nothing, 2 * (error + ROUNDED * reach))
-    a = Form(diagonal(centre, radius), nothing, np.zeros_like(centre))
-    # One code: d = scale·level − x is exact.  Several: an interval, at its ends where a code ends or the cube does.
-    single = first == last
-    error = ROUNDED * (reach + np.maximum(np.abs(lower), np.abs(upper)))
-    inner_low, inner_high = _code_errors(domain)
-    low = np.where(single, 0.0, np.minimum(scale * last - upper, inner_low))
-    high = np.where(single, 0.0, np.maximum(scale * first - lower, inner_high))
-    between, noise = middle(low, high)
-    columns, lost = symbols.add_own(noise)
-    start = np.where(single, scale * first - centre, between)
-    d = diagonal(start, np.where(single, -radius, 0.0))
-    return a, Form(d, columns, error + lost)
-
-
-def _code_errors(domain: Domain) -> Ends:
-    """Return the extremes of ``scale·level − x`` at the code boundaries inside the region, shape (inputs, 1)."""
-    integer, root = domain.integer, domain.root
-    assert integer is not None and integer.quantizer is not None
-    low, high = np.full((2, integer.size, 1), np.inf) * np.array([1.0, -1.0])[:, None, None]
-    for i in range(integer.size):
-        levels = np.arange(root.level_lower[0, i], root.level_upper[0, i], dtype=np.int64)
-        boundary = integer.quantizer.thresholds[i, levels - integer.quantizer.level_lower]
-        if len(levels):
-            low[i] = (integer.scale[i] * levels - boundary).min()
-            high[i] = (integer.scale[i] * (levels + 1) - boundary).max()
-    return low, high
+        d = Form(np.zeros_like(a.shared), nothing, zero)
+    else:
+        first, last = cubes.level_lower.T.astype(np.float64), cubes.level_upper.T.astype(np.float64)
+        scale, reading = integer.scale[:, None], integer.float_scale[:, None]
+        reach = np.maximum(np.abs(first), np.abs(last)) * scale
+        z = scale * first - ROUNDED * reach, scale * last + ROUNDED * reach
+        if domain.kind == "codes":
+            # x = fl(float_scale·level) and v = scale·level, the level being level ± half of the range.
+            level, half, gap = 0.5 * (first + last), 0.5 * (last - first), scale - reading
+            error = ROUNDED * np.maximum(np.abs(first), np.abs(last)) * reading
+            a = Form(diagonal(reading * level, reading * half), nothing, error)
+            d = Form(diagonal(gap * level, gap * half), nothing, 2 * (error + ROUNDED * reach))
+        else:
+            # One code: d = scale·level − x is exact.  Several: an interval.
+            single = first == last
+            between, noise = middle(gap_low, gap_high)
+            columns, lost = symbols.add_own(np.where(single, 0.0, noise))
+            error = ROUNDED * (reach + largest(x))
+            start = np.where(single, scale * first - centre, between)
+            d = Form(diagonal(start, np.where(single, -radius, 0.0)), columns, error + lost)
+    layer = Layer(-np.inf, np.inf, None, x, z, (gap_low, gap_high), z)
+    return layer, Value(a, d, (x, z))

@@ -13,19 +13,19 @@ from typing import Final
 import numpy as np
 
 from milpq._arrays import Float64Array
-from milpq.bounds import interval
+from milpq.bounds import differential, interval
+from milpq.bounds.values import Bounds
 from milpq.certificate.execution import Execution
-from milpq.certificate.facts import KINDS
 from milpq.certificate.format import BOUND, EXECUTED
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
-from milpq.merge import Cubes, MergedActivation, Problem
+from milpq.merge import Cubes, Problem
 from milpq.milp.backends.protocol import Backend
 from milpq.search.budget import Budget
 from milpq.search.codes import count_codes
-from milpq.search.decider import Decider
+from milpq.search.decider import Decider, Leaves
 from milpq.search.halves import choose
-from milpq.search.proof import SLACK, Tree, part_cubes
+from milpq.search.proof import SLACK, Tree
 from milpq.search.slopes import influence
 
 FEW_INPUTS: Final = 8
@@ -34,9 +34,6 @@ FEW_INPUTS: Final = 8
 _FORM_BYTES: Final = 1 << 21
 _FEW_CODES: Final = 256
 _FEW_CELLS: Final = 64
-_PROGRAM: Final = 20_000_000
-"""Coefficients that a linear program of a leaf may have; beyond, only the whole region is bounded."""
-
 _LOOSE: Final = 1e-9
 """How much above the goal, relatively, counts as reached: the goal may be attained."""
 
@@ -92,6 +89,8 @@ class Certifier:
         budget: Budget,
         backend: Backend | None = None,
         on_progress: Callable[[float, int, int], None] | None = None,
+        bounds: Bounds | None = None,
+        known: Leaves | None = None,
     ) -> Certification:
         """Split until the goal is reached or the budget spent.
 
@@ -105,6 +104,10 @@ class Certifier:
             Solves linear programs where inputs are too many to be split.
         on_progress : callable, optional
             Given what is proved so far, and the numbers of open and of closed leaves.
+        bounds : Bounds, optional
+            Known of the root cube.
+        known : Leaves, optional
+            Of a branch and bound that has been done.
 
         Returns
         -------
@@ -117,18 +120,15 @@ class Certifier:
             Bounds overflow float64.
         """
         # Where codes are executed, what is attained can be proved to the last bit.
-        nodes = self._problem.merged.nodes
-        neurons = sum(node.size for node in nodes if isinstance(node, MergedActivation))
-        if KINDS * neurons * (self._problem.merged.input_size + 2 * neurons) > _PROGRAM:
-            backend, budget = None, budget if self._problem.merged.input_size <= FEW_INPUTS else Budget(0.0)
         few = self._problem.merged.input_size <= FEW_INPUTS
         few |= bool((self._zonotope.upper(self._problem.domain.root) <= goal).all())
         goal *= 1.0 if self._problem.domain.kind == "codes" and few else 1.0 + _LOOSE
         if few or backend is None:
             tree = self._split(goal, budget, on_progress)
             return Certification(tree.upper, (tree,), bool(tree.upper.max() <= goal))
-        decider = Decider(self._problem, self._zonotope, backend)
-        trees = decider.run(goal, budget, on_progress)
+        root = self._problem.domain.root
+        decider = Decider(self._problem, self._zonotope, backend, bounds or differential(self._problem, root))
+        trees = decider.run(goal, budget, on_progress, known)
         upper = np.concatenate([tree.upper for tree in trees])
         return Certification(upper, trees, bool(upper.max() <= goal))
 
@@ -162,9 +162,12 @@ class Certifier:
             part = cubes.select(rows)
             upper = np.full((len(rows), len(self._goal)), -np.inf)
             some = np.flatnonzero((part.lower <= part.upper).all(axis=1))
-            method = self._zonotope if kind == BOUND else self._execution
             if len(some):
-                upper[some] = method.upper(part.select(some))
+                inhabited = part.select(some)
+                trace = self._zonotope.trace(inhabited, None, keep=False)
+                upper[some] = (
+                    self._zonotope.bounds(trace) if kind == BOUND else self._execution.upper(inhabited, trace)
+                )
             exact = kind == EXECUTED and self._problem.domain.kind == "codes"
             if not exact:
                 upper += SLACK * np.abs(np.where(np.isfinite(upper), upper, 0.0))
@@ -190,4 +193,4 @@ class Certifier:
         return halves
 
     def _cubes(self, numbers: list[int]) -> Cubes:
-        return part_cubes(self._problem, self._splitter, self._tree.parts(numbers))
+        return self._splitter.cubes(self._tree.parts(numbers))

@@ -1,44 +1,96 @@
 """Trees of decisions: each bound of a claim proved by deciding steps and phases, each leaf with its multipliers.
 
 Where inputs are too many to be split, what the networks do is decided instead: on which side of a threshold an
-accumulator lies, on which side of its kink a neuron.  The multipliers of a leaf are the duals of a linear program over
-its symbols and the facts of its activations.  Nothing here needs to be believed.
+accumulator lies, on which side of its kink a neuron.  The branch and bound on linear programs
+(`milpq.search.tree`) finds the decisions, and the duals of its leaves are the multipliers that the checker takes.
+Nothing here needs to be believed: what a leaf proves is computed by the checker's own methods, and a leaf that does
+not prove enough is worked on further.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import scipy.sparse as sp
 
-from milpq._arrays import Float64Array, Int64Array, frozen
-from milpq.certificate.facts import Facts, Multipliers, dual_upper, objective_form
-from milpq.certificate.format import BOUND, DUAL
-from milpq.certificate.forms import Form, padded
+from milpq._arrays import Float64Array, Int64Array
+from milpq.bounds.values import Bounds, Interval, ValueBounds
+from milpq.certificate.execution import Execution
+from milpq.certificate.format import BOUND, DUAL, EXECUTED
+from milpq.certificate.slopes import Multipliers, dual_upper
 from milpq.certificate.tree import Splitter
-from milpq.certificate.zonotope import Layer, Trace, Zonotope
-from milpq.merge import Problem
-from milpq.milp.backends.protocol import Backend, Solution
-from milpq.milp.model import LinearModel
+from milpq.certificate.zonotope import Trace, Zonotope
+from milpq.errors import CertificateError, DisjointBoundsError, SoundnessError
+from milpq.merge import Cubes, MergedActivation, MergedAffine, Problem
+from milpq.milp.backends.protocol import Backend
+from milpq.milp.encode import Encoder
+from milpq.milp.model import RowBlock
+from milpq.milp.scaling import ScaledSession
 from milpq.search.budget import Budget
-from milpq.search.proof import SLACK, Tree, part_cubes
+from milpq.search.codes import count_codes
+from milpq.search.proof import SLACK, Tree
+from milpq.search.tree import Decision, Evidence, EvidenceKind, Node, TreeOptions, TreeResult, tree_search
+from milpq.search.tree.branching import Branching, branchings
+from milpq.search.tree.jobs import Done
+from milpq.search.tree.region import Box
 
-_AT_ONCE: Final = 8
 _SLACK: Final = 3e-10
 """Relative, in place of `SLACK`: sums with large multipliers depend more on the order of summation."""
 
-_FAR: Final = 4.0
-"""How far below zero a leaf without inputs is shown to be, in ranges of the objective."""
+_FAR: Final = 1e5
+"""Largest multiplier that shows a leaf to have no inputs, in goals."""
 
-_WHOLE: Final = 1e-6
-"""An accumulator this close to an integer is taken for it."""
-
-_LEAST: Final = 1e-9
+_LEAST: Final = 1e-13
 """Multipliers below this share of the largest are dropped."""
+
+_SEARCH_SHARE: Final = 0.6
+"""Of the time, for a branch and bound."""
+
+_MOST_CODES: Final = 4096
+"""Code vectors of a leaf that are executed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A leaf of the branch and bound with the names of the rows that its duals belong to."""
+
+    node: Node
+    rows: tuple[RowBlock, ...]
+
+    @property
+    def is_ray(self) -> bool:
+        """Whether the duals show that there are no inputs."""
+        return self.node.evidence.kind == "infeasible"
+
+
+class Leaves:
+    """Collects the leaves of a branch and bound, for a certificate to be made of them."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[RowBlock, ...]] = {}
+        self._done: list[Found] = []
+        self._open: list[Found] = []
+        self.upper = np.inf
+
+    def add(self, done: Done) -> None:
+        """Take the leaves of a job."""
+        for node in done.leaves:
+            self._done.append(Found(node, done.row_blocks or self._rows.get(id(node), ())))
+        # A node that stays open is the same object later on, until another job takes it up.
+        self._rows.update((id(node), done.row_blocks) for node in done.open)
+
+    def finish(self, result: TreeResult) -> None:
+        """Take what has stayed open."""
+        self._open = [Found(node, self._rows.get(id(node), ())) for node in result.open]
+        self._rows.clear()
+        self.upper = float(result.upper.max())
+
+    def of(self, objective: int) -> list[Found]:
+        """Return what covers the domain for one objective."""
+        return [found for found in (*self._done, *self._open) if found.node.objective == objective]
 
 
 class Decider:
@@ -48,264 +100,266 @@ class Decider:
     ----------
     backend : Backend
         Solves the linear programs; its answers are hints.
+    bounds : Bounds
+        Of the root cube.
     """
 
-    def __init__(self, problem: Problem, zonotope: Zonotope, backend: Backend) -> None:
-        self._problem, self._zonotope, self._backend = problem, zonotope, backend
+    def __init__(self, problem: Problem, zonotope: Zonotope, backend: Backend, bounds: Bounds) -> None:
+        self._problem, self._zonotope, self._backend, self._bounds = problem, zonotope, backend, bounds
         self._splitter = Splitter(problem.domain, zonotope.whole)
+        self._encoder = Encoder(problem)
+        self._batch = zonotope.leaves_in(1 << 21)
         self._goal = np.inf
         self._trees: list[Tree] = []
-        self._open: list[tuple[float, int, int, tuple[int, float]]] = []
-        self._gains: dict[tuple[int, int], tuple[float, int]] = {}
+        self._open: list[tuple[float, int, int, tuple[Decision, ...]]] = []
+        self._quantity: dict[int, tuple[int, MergedActivation]] = {}
+        row = 0
+        for index, node in enumerate(problem.merged.nodes):
+            if isinstance(node, MergedActivation):
+                # Kinks are decided on what an activation reads, levels on what it gives.
+                self._quantity.setdefault(node.source, (row, node))
+                self._quantity[index + 1] = row, node
+                row += 2 * node.size
 
     def run(
-        self, goal: float, budget: Budget, on_progress: Callable[[float, int, int], None] | None
+        self,
+        goal: float,
+        budget: Budget,
+        on_progress: Callable[[float, int, int], None] | None,
+        known: Leaves | None = None,
     ) -> tuple[Tree, ...]:
-        """Decide until every leaf of every tree is within the goal or the budget spent, the worst leaves first."""
+        """Decide until every leaf of every tree is within the goal or the budget spent, the worst leaves first.
+
+        Parameters
+        ----------
+        known : Leaves, optional
+            Of a branch and bound that has been done; where it is within the goal no other one is.
+        """
         self._goal = goal
         root = self._splitter.root()
-        upper = self._zonotope.upper(part_cubes(self._problem, self._splitter, [root]))[0]
+        upper = self._zonotope.upper(self._splitter.cubes([root]))[0]
         upper += SLACK * np.abs(upper)
         self._trees = [Tree(root, objective, 1) for objective in range(len(upper))]
         for objective, tree in enumerate(self._trees):
             tree.settle(0, BOUND, upper[objective : objective + 1])
+        missed = np.flatnonzero(upper > goal).tolist()
         try:
-            for objective in np.argsort(-upper).tolist():
-                if upper[objective] > goal and not budget.spent:
-                    self._bound(objective, [0])
-            while self._open and not budget.spent:
-                objective = self._open[0][1]
-                tree = self._trees[objective]
-                children: list[int] = []
-                tried: list[tuple[float, int]] = []
-                while self._open and self._open[0][1] == objective and len(children) < 2 * _AT_ONCE:
-                    bound, _, number, way = heapq.heappop(self._open)
-                    halves = self._splitter.split(tree.parts([number])[0], *way)
-                    children += tree.split(number, *way, halves)
-                    tried.append((-bound, way[0]))
-                self._bound(objective, children)
-                self._learn(tree, tried, children)
-                if on_progress is not None:
-                    proved = -self._open[0][0] if self._open else goal
-                    leaves = sum(tree.leaves for tree in self._trees)
-                    on_progress(proved, len(self._open), leaves - len(self._open))
+            if missed and (known is None or known.upper > goal):
+                known = self._search(upper, budget)
+            for objective in missed:
+                self._plant(objective, [] if known is None else known.of(objective))
+            self._refine(budget, on_progress)
         except KeyboardInterrupt:
             pass
         return tuple(self._trees)
 
-    def _bound(self, objective: int, numbers: list[int]) -> None:
-        """Bound leaves, and keep those open that miss the goal and can be decided further."""
-        tree = self._trees[objective]
-        parts = tree.parts(numbers)
-        trace = self._zonotope.trace(
-            part_cubes(self._problem, self._splitter, parts), self._splitter.limits(parts), keep=True
+    def _search(self, upper: Float64Array, budget: Budget) -> Leaves:
+        """Return the leaves of a branch and bound that stops at the goal, or early."""
+        leaves = Leaves()
+        left = None if budget.time_limit_s is None else budget.time_limit_s - budget.elapsed_s
+        result = tree_search(
+            self._problem,
+            self._bounds,
+            self._backend,
+            TreeOptions(tolerance=self._goal, witness_evaluations=0),
+            upper=upper,
+            budget=Budget(None if left is None else _SEARCH_SHARE * left),
+            on_done=leaves.add,
         )
-        form = objective_form(self._problem, trace, objective)
-        upper = np.where(trace.empty, -np.inf, form.ends(form.spread())[1][0])
-        upper += SLACK * np.abs(np.where(trace.empty, 0.0, upper))
-        for leaf, number in enumerate(numbers):
-            tree.settle(number, BOUND, upper[leaf : leaf + 1])
-        missed = np.flatnonzero(upper > self._goal).tolist()
-        if not missed:
-            return
-        facts = [Facts.of(layer) for layer in trace.layers]
-        solved = [_Program.solve(self._backend, trace, facts, form, leaf) for leaf in missed]
-        multipliers = Multipliers(
-            np.repeat(np.array(missed), [len(program.facts) for program in solved]),
-            np.concatenate([program.facts for program in solved]),
-            np.concatenate([program.weights for program in solved]),
-        )
-        dual = dual_upper(trace, form, multipliers)
-        dual += _SLACK * np.abs(np.where(trace.empty, 0.0, dual))
-        for leaf, program in zip(missed, solved, strict=True):
-            number, bound = numbers[leaf], float(upper[leaf])
-            if dual[leaf] < bound:
-                bound = float(dual[leaf])
-                tree.settle(number, DUAL, dual[leaf : leaf + 1], (program.facts, program.weights))
-            if bound > self._goal:
-                way = self._way(trace, program, leaf, objective)
-                if way is not None:
-                    heapq.heappush(self._open, (-bound, objective, number, way))
+        if result.status == "interrupted":
+            raise KeyboardInterrupt
+        leaves.finish(result)
+        return leaves
 
-    def _learn(self, tree: Tree, tried: list[tuple[float, int]], children: list[int]) -> None:
-        """Note how much decisions about each quantity have gained, both halves together."""
-        for row, (bound, dimension) in enumerate(tried):
-            below = [
-                max(float(tree.bound(number)[0]), self._goal) for number in children[2 * row : 2 * row + 2]
-            ]
-            total, count = self._gains.get((tree.objective, dimension), (0.0, 0))
-            self._gains[tree.objective, dimension] = total + max(bound - 0.5 * sum(below), 0.0), count + 1
+    def _plant(self, objective: int, found: list[Found]) -> None:
+        """Make the tree of an objective of the leaves that were found, and bound its own leaves."""
+        leaves: dict[int, Found] = {}
+        stack = [(0, 0, found)]
+        while stack:
+            number, depth, here = stack.pop()
+            ways = {entry.node.decisions[depth] for entry in here if len(entry.node.decisions) > depth}
+            low = min(ways, key=lambda decision: decision.lower, default=None)
+            halves = None if len(ways) != 2 or low is None else self._halve(objective, number, low)
+            if halves is None:
+                # One leaf, or decisions that a certificate cannot state: what is below is left out.
+                leaves[number] = here[0] if here else self._root(objective)
+                if len(here) > 1:
+                    node = here[0].node
+                    leaves[number] = Found(replace(node, decisions=node.decisions[:depth]), ())
+                continue
+            for side in (0, 1):
+                part = [entry for entry in here if (entry.node.decisions[depth] == low) == (side == 0)]
+                stack.append((halves[side], depth + 1, part))
+        self._bound(objective, leaves)
 
-    def _way(self, trace: Trace, program: _Program, leaf: int, objective: int) -> tuple[int, float] | None:
-        """Return what to decide, and where: what has gained most so far; the noise at stake for what is new."""
-        ways: list[tuple[float, int, float]] = []
-        start = self._problem.merged.input_size
-        for layer in trace.layers:
-            size = layer.node.size
-            for column, neuron, on_float in _noises(layer, leaf, trace.symbols.shared):
-                cost = abs(float(program.reduced[column]))
-                if on_float or layer.stairs is None:
-                    for face, ends in ((0, layer.a_ends), (size, layer.v_ends)):
-                        cut = _kink(layer, ends[0][neuron, leaf], ends[1][neuron, leaf])
-                        if cut is not None and not (face and layer.stairs is not None):
-                            ways.append((cost, start + face + neuron, cut))
-                            break
-                else:
-                    cut = _threshold(layer, neuron, leaf, program)
-                    if cut is not None:
-                        ways.append((cost, start + size + neuron, cut))
-            start += 2 * size
-        if not ways:
+    def _root(self, objective: int) -> Found:
+        return Found(Node(objective, (), np.inf, Evidence("root", 0)), ())
+
+    def _halve(self, objective: int, number: int, low: Decision) -> list[int] | None:
+        """Split a leaf as a decision does; None where a certificate cannot state it."""
+        tree, inputs = self._trees[objective], self._problem.merged.input_size
+        if low.value == 0:
+            dimension, cut = low.neuron, low.upper
+        elif low.value in self._quantity:
+            row, node = self._quantity[low.value]
+            on_quantized = low.face == "quantized"
+            dimension, cut = inputs + row + low.neuron + (node.size if on_quantized else 0), low.upper
+            if node.step is not None and on_quantized and node.source != low.value:
+                level = np.full(node.size, int(low.upper), dtype=np.int64)
+                cut = float(node.step.preimage(level, level)[1][low.neuron])
+        else:
             return None
-        known = [self._gains.get((objective, way[1]), (0.0, 0)) for way in ways]
-        usual = sum(total for total, _ in known) / max(sum(count for _, count in known), 1)
-        most = max(1e-300, *(cost for cost, _, _ in ways))
-        scores = [
-            # What is new counts as if it had gained twice the usual once, in proportion to its noise.
-            (total + 2.0 * usual * cost / most) / (count + 1.0)
-            for (total, count), (cost, _, _) in zip(known, ways, strict=True)
-        ]
-        best = max(range(len(ways)), key=lambda k: (scores[k], ways[k][0]))
-        return ways[best][1], ways[best][2]
+        try:
+            halves = self._splitter.split(tree.parts([number])[0], dimension, cut)
+        except CertificateError:
+            return None
+        return tree.split(number, dimension, cut, halves)
 
+    def _bound(self, objective: int, leaves: dict[int, Found]) -> None:
+        """Bound leaves by what their nodes rest on, and keep those open that miss the goal."""
+        tree, numbers = self._trees[objective], list(leaves)
+        for start in range(0, len(numbers), self._batch):
+            some = numbers[start : start + self._batch]
+            parts = tree.parts(some)
+            cubes = self._splitter.cubes(parts)
+            trace = self._zonotope.trace(cubes, self._splitter.limits(parts), keep=True)
+            self._settle(tree, some, BOUND, self._zonotope.bounds(trace)[:, objective], SLACK)
+            given = [self._multipliers(leaves[number]) for number in some]
+            # Solvers differ in the sign of rays.
+            for sign in (1.0, -1.0) if any(leaves[number].is_ray for number in some) else (1.0,):
+                signed = [(quantity, sign * weight) for quantity, weight in given]
+                upper = dual_upper(self._problem, trace, objective, Multipliers.of(signed))
+                self._settle(tree, some, DUAL, upper, _SLACK, signed)
+            self._execute(tree, some, cubes)
+            for number in some:
+                bound = float(tree.bound(number)[0])
+                if bound > self._goal:
+                    heapq.heappush(self._open, (-bound, objective, number, leaves[number].node.decisions))
 
-def _kink(layer: Layer, low: float, high: float) -> float | None:
-    """Return a kink of the clamp inside an interval."""
-    return next((kink for kink in (layer.node.lower, layer.node.upper) if low < kink < high), None)
+    def _settle(
+        self,
+        tree: Tree,
+        numbers: list[int],
+        kind: int,
+        upper: Float64Array,
+        slack: float,
+        multipliers: list[tuple[Int64Array, Float64Array]] | None = None,
+    ) -> None:
+        """Note bounds that are better than what is known, where that is not good enough."""
+        upper = upper + slack * np.abs(np.where(np.isfinite(upper), upper, 0.0))
+        for leaf, number in enumerate(numbers):
+            known = tree.bound(number)[0]
+            if known > self._goal and upper[leaf] < known:
+                given = None if multipliers is None else multipliers[leaf]
+                tree.settle(number, kind, upper[leaf : leaf + 1], given)
 
-
-def _threshold(layer: Layer, neuron: int, leaf: int, program: _Program) -> float | None:
-    """Return the last accumulator below the threshold next to where the linear program is."""
-    assert layer.stairs is not None
-    unit = float(layer.stairs.unit[neuron, 0])
-    low, high = (float(end[neuron, leaf]) / unit for end in layer.v_ends)
-    low, high = np.ceil(low - _WHOLE), np.floor(high + _WHOLE)
-    thresholds = layer.stairs.step.thresholds[layer.stairs.step.rows[neuron]].astype(np.float64)
-    inside = thresholds[(thresholds > low) & (thresholds <= high)]
-    if not len(inside):
-        return None
-    at = 0.5 * (low + high)
-    if program.point is not None:
-        row = _padded(layer.a, neuron, leaf, program) + _padded(layer.d, neuron, leaf, program)
-        at = float(row[0] + row[1:] @ program.point) / unit
-    return float(inside[np.argmin(np.abs(inside - 0.5 - at))]) - 1.0
-
-
-def _noises(layer: Layer, leaf: int, shared: int) -> list[tuple[int, int, bool]]:
-    """Return the symbols an activation made for a leaf: column of the program, neuron, whether it is of ``h``."""
-    found: list[tuple[int, int, bool]] = []
-    for matrix, first, offset, on_float in (
-        (layer.h.shared[:, leaf], layer.a.shared.shape[2], -1, True),
-        (layer.delta.own[:, leaf], layer.d.own.shape[2], shared - 1, False),
-    ):
-        for column in range(first, matrix.shape[1]):
-            neuron = int(np.argmax(np.abs(matrix[:, column])))
-            if matrix[neuron, column] != 0.0:
-                found.append((column + offset, neuron, on_float))
-    return found
-
-
-def _padded(form: Form, neuron: int, leaf: int, program: _Program) -> Float64Array:
-    """Return one neuron's coefficients on all symbols of a program, the centre first."""
-    row = np.zeros(1 + len(program.reduced))
-    row[: form.shared.shape[2]] = form.shared[neuron, leaf]
-    row[program.shared : program.shared + form.own.shape[2]] = form.own[neuron, leaf]
-    return row
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Program:
-    """The linear program of one leaf, solved: multipliers, the point, and the costs of the symbols that are left.
-
-    Parameters
-    ----------
-    shared : int
-        Shared symbols, the constant one included; columns are the others and then the own ones.
-    """
-
-    shared: int
-    facts: Int64Array
-    weights: Float64Array
-    reduced: Float64Array
-    point: Float64Array | None
-
-    @classmethod
-    def solve(cls, backend: Backend, trace: Trace, facts: list[Facts], form: Form, leaf: int) -> _Program:
-        """Maximize a form over the symbols of a leaf and its facts."""
-        shared, own = trace.symbols.shared, trace.symbols.own
-
-        def rows(part: Form) -> Float64Array:
-            return np.concatenate(
-                [
-                    padded(part.shared[:, leaf : leaf + 1], shared)[:, 0],
-                    padded(part.own[:, leaf : leaf + 1], own)[:, 0],
-                ],
-                axis=1,
-            )
-
-        matrices, sides, numbers = (
-            [np.zeros((0, shared + own - 1))],
-            [np.zeros(0)],
-            [np.zeros(0, dtype=np.int64)],
+    def _execute(self, tree: Tree, numbers: list[int], cubes: Cubes) -> None:
+        """Execute the codes of leaves that miss the goal and hold few."""
+        if self._problem.domain.kind == "real":
+            return
+        here = np.flatnonzero(
+            [tree.bound(number)[0] > self._goal for number in numbers] & (count_codes(cubes) <= _MOST_CODES)
         )
-        start = 0
-        for fact in facts:
-            layer = fact.layer
-            matrix, slack = np.zeros((*fact.valid.shape[:2], shared + own)), np.zeros(fact.valid.shape[:2])
-            for along, part in (
-                (fact.along_a, layer.a),
-                (fact.along_d, layer.d),
-                (fact.along_h, layer.h),
-                (fact.along_delta, layer.delta),
-            ):
-                matrix += along[:, :, leaf, None] * rows(part)
-                slack += np.abs(along[:, :, leaf]) * part.error[:, leaf]
-            matrix = matrix.reshape(-1, shared + own)
-            side = (fact.constant[:, :, leaf] + slack).reshape(-1) + matrix[:, 0]
-            matters = fact.valid[:, :, leaf].reshape(-1) & (side < np.abs(matrix[:, 1:]).sum(axis=1))
-            matrices.append(-matrix[matters, 1:])
-            sides.append(side[matters])
-            numbers.append(start + np.flatnonzero(matters))
-            start += len(side)
-        matrix, side, number = np.concatenate(matrices), np.concatenate(sides), np.concatenate(numbers)
-        objective = rows(form)[0, 1:]
-        solution = _solve(backend, matrix, side, objective)
-        duals = _duals(solution, matrix, side, objective)
-        used = np.flatnonzero(duals > _LEAST * max(float(duals.max(initial=0.0)), 1e-300))
-        reduced = objective - duals[used] @ matrix[used]
-        return cls(shared, number[used], duals[used], reduced, solution.point)
+        if len(here):
+            execution = Execution(self._problem, np.full(2 * len(self._problem.outputs), self._goal))
+            some = cubes.select(here)
+            upper = execution.upper(some, self._zonotope.trace(some, None, keep=False))[:, tree.objective]
+            self._settle(tree, [numbers[leaf] for leaf in here.tolist()], EXECUTED, upper, SLACK)
 
+    def _refine(self, budget: Budget, on_progress: Callable[[float, int, int], None] | None) -> None:
+        """Solve the linear program of each open leaf, the worst first; decide further where that is not enough."""
+        while self._open and not budget.spent:
+            bound, objective, number, decisions = heapq.heappop(self._open)
+            tree = self._trees[objective]
+            found, ways = self._program(objective, number, decisions)
+            self._bound(objective, {number: found})
+            if tree.bound(number)[0] > self._goal:
+                self._open = [entry for entry in self._open if entry[1:3] != (objective, number)]
+                heapq.heapify(self._open)
+                for way in ways:
+                    halves = self._halve(objective, number, way.low)
+                    if halves is not None:
+                        for half, decision in zip(halves, (way.low, way.high), strict=True):
+                            below = (*decisions, decision)
+                            heapq.heappush(self._open, (-float(tree.bound(half)[0]), objective, half, below))
+                        break
+            if on_progress is not None:
+                leaves = sum(tree.leaves for tree in self._trees)
+                on_progress(-bound, len(self._open), leaves - len(self._open))
 
-def _duals(
-    solution: Solution, matrix: Float64Array, side: Float64Array, objective: Float64Array
-) -> Float64Array:
-    """Return multipliers: the duals, or a multiple of a Farkas ray that brings the objective down without end."""
-    if solution.duals is not None:
-        return np.maximum(np.nan_to_num(solution.duals), 0.0)
-    if solution.ray is not None:
-        for ray in (solution.ray, -solution.ray):
-            y = np.maximum(np.nan_to_num(ray), 0.0)
-            value = float(y @ side + np.abs(y @ matrix).sum())
-            if value < 0.0:
-                return y * (_FAR * float(np.abs(objective).sum()) / -value)
-    return np.zeros(len(side))
+    def _program(
+        self, objective: int, number: int, decisions: tuple[Decision, ...]
+    ) -> tuple[Found, list[Branching]]:
+        """Return what a linear program gives on the checker's ranges, and what could be decided there, best first."""
+        part = self._trees[objective].parts([number])
+        cubes = self._splitter.cubes(part)
+        trace = self._zonotope.trace(cubes, self._splitter.limits(part), keep=True)
+        try:
+            encoding = self._encoder.encode(cubes, self._ranges(trace), cuts=True)
+        except (DisjointBoundsError, SoundnessError):
+            return Found(Node(objective, decisions, np.inf, Evidence("root", 0)), ()), []
+        chosen = len(self._problem.outputs)
+        box = Box(encoding.model.lower, encoding.model.upper)
+        with ScaledSession(self._backend, encoding.solver_model.relaxed()) as session:
+            solution = session.maximize(
+                encoding.objective(objective % chosen, 1 if objective < chosen else -1)
+            )
+        if solution.interrupted:
+            raise KeyboardInterrupt
+        kind: EvidenceKind = "dual" if solution.duals is not None else "infeasible"
+        duals = solution.duals if solution.duals is not None else solution.ray
+        duals = np.zeros(0) if duals is None else np.nan_to_num(duals)
+        rows = np.flatnonzero(duals)
+        node = Node(
+            objective, decisions, np.inf, Evidence(kind, len(decisions), len(decisions), rows, duals[rows])
+        )
+        output = int(self._problem.outputs[objective % chosen])
+        return Found(node, encoding.model.row_blocks), branchings(encoding, box, solution.point, output)
 
+    def _ranges(self, trace: Trace) -> Bounds:
+        """Return what the checker knows of all values of one leaf."""
+        ends = [[*sides, None] for sides in trace.sides]
+        layers = iter(trace.layers)
+        for node in self._problem.merged.nodes:
+            if isinstance(node, MergedActivation):
+                layer = next(layers)
+                ends[node.source] = [layer.a, layer.v, layer.d]
+        values: list[ValueBounds] = []
+        for a, v, d in ends:
+            assert a is not None
+            assert v is not None
+            apart = d or (np.nextafter(v[0] - a[1], -np.inf), np.nextafter(v[1] - a[0], np.inf))
+            values.append(ValueBounds(*(Interval(low.T, high.T) for low, high in (a, v, apart))))
+        return Bounds(tuple(values), self._problem.merged.output)
 
-def _solve(backend: Backend, matrix: Float64Array, side: Float64Array, objective: Float64Array) -> Solution:
-    sparse = sp.csr_array(matrix)
-    columns = len(objective)
-    model = LinearModel(
-        frozen(np.full(columns, -1.0)),
-        frozen(np.ones(columns)),
-        frozen(np.zeros(columns, dtype=np.bool_)),
-        frozen(np.full(len(side), -np.inf)),
-        frozen(side.copy()),
-        frozen(sparse.indptr.astype(np.int64)),
-        frozen(sparse.indices.astype(np.int64)),
-        frozen(sparse.data.copy()),
-    )
-    with backend.open(model) as session:
-        solution = session.maximize(objective)
-    if solution.interrupted:
-        raise KeyboardInterrupt
-    return solution
+    def _multipliers(self, found: Found) -> tuple[Int64Array, Float64Array]:
+        """Return quantities and multipliers: the duals of the rows of affine maps.
+
+        A row states ``W·h + b − a = 0``; its dual ``y`` adds ``y·a`` to what is bounded, so the multiplier is ``−y``.
+        """
+        evidence = found.node.evidence
+        if evidence.rows is None or evidence.duals is None:
+            return np.zeros(0, dtype=np.int64), np.zeros(0)
+        names: dict[tuple[int, str], tuple[int, Float64Array | None]] = {}
+        for value, (row, node) in self._quantity.items():
+            source = self._problem.merged.nodes[value - 1] if value == node.source else None
+            if isinstance(source, MergedAffine):
+                names[value, f"{source.name}/float"] = row, None
+                names[value, f"{source.name}/quantized"] = row + node.size, source.scale
+        quantities: list[Int64Array] = []
+        weights: list[Float64Array] = []
+        for block in found.rows:
+            if (block.value, block.name) not in names:
+                continue
+            row, unit = names[block.value, block.name]
+            here = np.flatnonzero((evidence.rows >= block.start) & (evidence.rows < block.stop))
+            neuron = block.neurons[evidence.rows[here] - block.start]
+            quantities.append(row + neuron)
+            weights.append(-evidence.duals[here] / (1.0 if unit is None else unit[neuron]))
+        none = np.zeros(0)
+        quantity = np.concatenate([none.astype(np.int64), *quantities])
+        weight = np.concatenate([none, *weights])
+        if found.is_ray:
+            # A ray, at whose end what is bounded is far below any goal.
+            weight *= _FAR * self._goal / max(float(np.abs(weight).max(initial=0.0)), 1e-300)
+        return quantity, weight

@@ -10,9 +10,9 @@ import numpy as np
 from milpq._arrays import Float64Array, Int64Array
 from milpq.certificate.check import step_tables
 from milpq.certificate.format import BOUND, DUAL, FORMAT, write_certificate
-from milpq.certificate.tree import Part, Splitter
+from milpq.certificate.tree import Part
 from milpq.formats._files import PathLike
-from milpq.merge import Cubes, Problem
+from milpq.merge import Problem
 
 SLACK: Final = 1e-11
 """Relative: what another machine's order of summation may change in a bound."""
@@ -75,13 +75,13 @@ class Tree:
         upper: Float64Array,
         duals: tuple[Int64Array, Float64Array] | None = None,
     ) -> None:
-        """Note what bounds a leaf, and by how much; the facts and weights of a leaf of kind ``DUAL``."""
+        """Note what bounds a leaf, and by how much; the quantities and weights of a leaf of kind ``DUAL``."""
         self._kind[number], self._upper[number] = kind, upper
         if duals is not None:
             self._duals[number] = duals
 
     def preorder(self) -> tuple[list[int], list[float], list[tuple[Int64Array, Float64Array]]]:
-        """Return nodes, cuts, and facts and weights, as a certificate holds them."""
+        """Return nodes, cuts, and quantities and weights, as a certificate holds them."""
         nodes: list[int] = []
         cuts: list[float] = []
         duals: list[tuple[Int64Array, Float64Array]] = []
@@ -98,14 +98,6 @@ class Tree:
                 if self._kind[number] == DUAL:
                     duals.append(self._duals[number])
         return nodes, cuts, duals
-
-
-def part_cubes(problem: Problem, splitter: Splitter, parts: Sequence[Part]) -> Cubes:
-    """Return the boxes of parts; in the domain ``codes`` with what `f` reads at their levels."""
-    cubes = splitter.cubes(parts)
-    if problem.domain.kind != "codes":
-        return cubes
-    return problem.domain.cubes_of_levels(cubes.level_lower, cubes.level_upper)
 
 
 def write(
@@ -147,8 +139,8 @@ def write(
         "tree.objective": np.array([tree.objective for tree in trees], dtype=np.int32),
         "tree.node": np.array([node for nodes, _, _ in found for node in nodes], dtype=np.int32),
         "tree.cut": np.array([cut for _, cuts, _ in found for cut in cuts], dtype=np.float64),
-        "dual.count": np.array([len(facts) for facts, _ in duals], dtype=np.int32),
-        "dual.fact": np.concatenate([none, *(facts for facts, _ in duals)]).astype(np.int32),
+        "dual.count": np.array([len(quantities) for quantities, _ in duals], dtype=np.int32),
+        "dual.quantity": np.concatenate([none, *(quantities for quantities, _ in duals)]).astype(np.int32),
         "dual.weight": np.concatenate([nothing, *(weights for _, weights in duals)]),
     }
     write_certificate(path, metadata, tensors | step_tables(problem))

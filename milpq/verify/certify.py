@@ -59,7 +59,7 @@ def certify(
             left_s = max(_UNLIMITED_S, _TIMES_THE_SEARCH * run.budget.elapsed_s)
         try:
             backend = choose_backend(run.options.solver).backend
-            found = certifier.run(run.bracket.upper, Budget(left_s), backend, listen)
+            found = certifier.run(run.bracket.upper, Budget(left_s), backend, listen, run.bounds, run.leaves)
         except CertificateError as error:
             run.bracket.notes.append(f"no certificate was written: {error}")
             return

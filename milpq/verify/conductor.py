@@ -167,6 +167,7 @@ def bound(
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
+    run.certified = certifier is not None
     interrupted = False
     try:
         _answer(run)

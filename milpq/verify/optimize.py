@@ -14,6 +14,7 @@ from milpq.milp.encode import Encoder
 from milpq.milp.relax import LpBound, lp_bound, obbt
 from milpq.milp.solve import MilpOptions, MilpResult, SolveProgress, maximize_outputs
 from milpq.search.budget import Budget
+from milpq.search.decider import Leaves
 from milpq.search.tree import TreeOptions, tree_search
 from milpq.verify import stages
 from milpq.verify.options import Options
@@ -125,6 +126,7 @@ def _search_tree(run: Run, budget: Budget) -> None:
         detail = f"{open_nodes:,} open nodes, {programs:,} linear programs"
         run.tell("milp", detail, lower=lower, upper=upper)
 
+    leaves = Leaves() if run.certified else None
     with run.timed("search") as watch, stages.executor(run) as workers:
         found = tree_search(
             run.problem,
@@ -136,7 +138,11 @@ def _search_tree(run: Run, budget: Budget) -> None:
             executor=workers,
             budget=budget,
             on_progress=listen,
+            on_done=None if leaves is None else leaves.add,
         )
+    if leaves is not None:
+        leaves.finish(found)
+        run.leaves = leaves
     run.bracket.add_witnesses(found.pool)
     run.commit("milp", found.upper, watch.elapsed_s, nodes=found.leaves + len(found.open))
     if found.status == "interrupted":

@@ -12,6 +12,7 @@ from milpq.bounds.values import Bounds
 from milpq.merge import Problem
 from milpq.milp.encode import Encoder
 from milpq.search.budget import Budget
+from milpq.search.decider import Leaves
 from milpq.verify.bracket import Bracket, Progress, Trust
 from milpq.verify.options import Options
 from milpq.verify.sampling import Sampled
@@ -28,6 +29,10 @@ class Run:
     bracket : Bracket
     budget : Budget
         Time left for the whole run.
+    certified : bool
+        Whether a certificate is wanted.
+    leaves : Leaves, optional
+        Of the last branch and bound on linear programs, where a certificate is wanted.
     certificate_path, proved_upper : str and float, optional
         The certificate file that was written, and the upper end that it proves.
     """
@@ -41,6 +46,8 @@ class Run:
     sampled: Sampled | None = None
     solver: str | None = None
     encoder: Encoder | None = None
+    certified: bool = False
+    leaves: Leaves | None = None
     certificate_path: str | None = None
     proved_upper: float | None = None
     time_s: dict[str, float] = field(default_factory=lambda: {"bound": 0.0, "search": 0.0})

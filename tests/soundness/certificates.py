@@ -10,9 +10,11 @@ import numpy as np
 from random_pairs import all_codes, box, float_network, perturbed, quantized
 from safetensors import safe_open
 
+from milpq.bounds import differential
+from milpq.certificate.execution import Execution
 from milpq.certificate.format import write_certificate
 from milpq.certificate.zonotope import Zonotope
-from milpq.merge import Problem
+from milpq.merge import Cubes, Problem
 from milpq.milp.backends import choose_backend
 from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
@@ -50,6 +52,14 @@ def codes_problem(seed: int = 0, outputs: list[int] | None = None) -> Problem:
     return Problem.create(network, other, box(-3.0, 3.0, 2), "codes", outputs)
 
 
+def decided_problem() -> Problem:
+    """Return a problem of many inputs with few codes each: too many together for the leaves of a tree to execute."""
+    rng = np.random.default_rng(5)
+    network = float_network(rng, [8, 6, 2], (0.0, np.inf))
+    other = quantized(rng, network, "tflm", input_codes=(-1, 1))
+    return Problem.create(network, other, box(-3.0, 3.0, 8), "codes")
+
+
 def real_problem() -> Problem:
     """Return a problem between two real networks whose proof is a tree of bounded leaves."""
     rng = np.random.default_rng(4)
@@ -60,7 +70,8 @@ def real_problem() -> Problem:
 def decide(problem: Problem, goal: float, path: Path) -> Path:
     """Write a certificate whose leaves are decided and have multipliers."""
     backend = choose_backend("highs").backend
-    trees = Decider(problem, Zonotope(problem), backend).run(goal, Budget(60.0), None)
+    bounds = differential(problem, problem.domain.root)
+    trees = Decider(problem, Zonotope(problem), backend, bounds).run(goal, Budget(60.0), None)
     upper = np.concatenate([tree.upper for tree in trees])
     assert upper.max() <= goal
     write(path, problem, trees, upper, None, dequantized=False)
@@ -95,3 +106,9 @@ def exact_objectives(problem: Problem) -> list[Fraction]:
     for sign in (1, -1):
         best += [max(sign * row[j] for row in rows) for j in range(len(problem.outputs))]
     return best
+
+
+def executed_upper(problem: Problem, claim: list[float], leaves: Cubes) -> np.ndarray:
+    """Return what executing the codes of leaves proves."""
+    trace = Zonotope(problem).trace(leaves, None, keep=False)
+    return Execution(problem, np.array(claim)).upper(leaves, trace)

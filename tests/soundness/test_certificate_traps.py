@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from certificates import Proof, exact_maximum, exact_objectives, prove
+from certificates import Proof, exact_maximum, exact_objectives, executed_upper, prove
 from random_pairs import all_codes, box, float_network, quantized
 from test_float_traps import HUGE, TINY, chain, unit_points
 
 from milpq.certificate import check
-from milpq.certificate.execution import Execution, float_ends
 from milpq.certificate.stairs import Staircase
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, UnprovenError
@@ -34,8 +33,10 @@ def assert_bounded(first: FloatNetwork, second: FloatNetwork, region: Box, point
     middle = np.clip(0.5 * region.lower + 0.5 * region.upper, region.lower, region.upper)
     parts = [problem.domain.root, problem.domain.cubes_of_boxes(region.lower[None], middle[None])]
     cubes = Cubes.concatenate(parts)
-    upper = Zonotope(problem).upper(cubes)
-    ends = float_ends(first, cubes.lower, cubes.upper)
+    zonotope = Zonotope(problem)
+    upper = zonotope.upper(cubes)
+    form = zonotope.trace(cubes, None, keep=False).output.a
+    ends = [end.T for end in form.ends(form.spread())]
     outputs = problem.merged.output_size
     for x in points:
         a, v = first.evaluate_exact(x), second.evaluate_exact(x)
@@ -147,7 +148,7 @@ def test_a_shift_by_16_next_to_its_tie(tmp_path: Path) -> None:
         leaf = problem.domain.cubes_of_levels(row, row)
         exact = q - (32767 + level) / 65536
         assert Zonotope(problem).upper(leaf)[0] == pytest.approx([exact, -exact], abs=1e-12)
-        assert Execution(problem, np.array([exact, -exact])).upper(leaf)[0].tolist() == [exact, -exact]
+        assert executed_upper(problem, [exact, -exact], leaf)[0].tolist() == [exact, -exact]
     proof = Proof.read(prove(problem, 0.5, tmp_path / "proof.milpq"))
     assert check(proof.write(tmp_path / "proof.milpq"), problem.float_network, problem.quantized).upper == 0.5
     # Rounding half away from zero and half up agree here; rounding half down does not.
@@ -216,8 +217,8 @@ def test_execution_settles_ties_of_float64_in_fractions() -> None:
     problem = Problem.create(third, other, box(0.0, 3.0, 1))
     exact = Fraction(1 / 3) * 3
     claim = float(np.nextafter(float(exact), np.inf)) if Fraction(float(exact)) < exact else float(exact)
-    proved = Execution(problem, np.array([0.0, claim])).upper(problem.domain.root)
+    proved = executed_upper(problem, [0.0, claim], problem.domain.root)
     assert proved[0, 1] <= claim
     below = np.nextafter(claim, 0.0)
-    assert Execution(problem, np.array([0.0, below])).upper(problem.domain.root)[0, 1] > below
+    assert executed_upper(problem, [0.0, below], problem.domain.root)[0, 1] > below
     assert all_codes(problem).shape == (4, 1)

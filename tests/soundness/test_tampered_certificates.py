@@ -11,7 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from certificates import Proof, codes_problem, decide, exact_maximum, exact_objectives, prove, real_problem
+from certificates import (
+    Proof,
+    codes_problem,
+    decide,
+    decided_problem,
+    exact_maximum,
+    exact_objectives,
+    prove,
+    real_problem,
+)
 from random_pairs import float_network, quantized
 
 from milpq.certificate import check
@@ -21,6 +30,7 @@ from milpq.errors import CertificateError, MilpqError, UnprovenError
 from milpq.merge import Problem
 
 PROBLEM = codes_problem()
+DECIDED = decided_problem()
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +154,8 @@ TAMPERINGS: dict[Callable[[Proof], None], str] = {
     leaf_dropped: "",
     subtree_cut_off: "does not cover the region",
     leaf_added: "goes on after it has covered the region",
-    cut_lost: "has no cut",
-    cut_added: "more cuts than splits",
+    cut_lost: "tree.cut' is too short",
+    cut_added: "more cuts or multipliers than the trees need",
     cut_between_levels: "a node cuts levels",
     cut_outside: "a node cuts levels",
     cut_not_a_number: "a node cuts levels",
@@ -299,9 +309,9 @@ def test_a_flipped_byte_anywhere_is_noticed(proof: Proof, tmp_path: Path) -> Non
         {"x": {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 2**43]}},
         {"x": {"dtype": "F64", "shape": [-1], "data_offsets": [0, 8]}},
         {"x": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}},
-        {"__metadata__": {"format": "milpq-certificate/1"}},
         {"__metadata__": {"format": "milpq-certificate/2"}},
-        {"__metadata__": {"format": ["milpq-certificate/1"]}},
+        {"__metadata__": {"format": "milpq-certificate/3"}},
+        {"__metadata__": {"format": ["milpq-certificate/2"]}},
         [],
         {},
     ],
@@ -362,10 +372,10 @@ def test_a_real_proof_survives_and_its_lowered_claim_does_not(tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory: pytest.TempPathFactory) -> Proof:
-    root = float(Zonotope(PROBLEM).upper(PROBLEM.domain.root).max())
-    goal = 0.3 * root + 0.7 * exact_maximum(PROBLEM)
-    path = decide(PROBLEM, goal, tmp_path_factory.mktemp("decided") / "proof.milpq")
-    assert check(path, PROBLEM.float_network, PROBLEM.quantized).leaves["multipliers"] > 3
+    root = float(Zonotope(DECIDED).upper(DECIDED.domain.root).max())
+    goal = 0.2 * root + 0.8 * exact_maximum(DECIDED)
+    path = decide(DECIDED, goal, tmp_path_factory.mktemp("decided") / "proof.milpq")
+    assert check(path, DECIDED.float_network, DECIDED.quantized).leaves["multipliers"] > 3
     return Proof.read(path)
 
 
@@ -395,16 +405,16 @@ def dual_not_a_number(proof: Proof) -> None:
     proof.tensors["dual.weight"][:] = np.nan
 
 
-def duals_of_other_facts(proof: Proof) -> None:
-    proof.tensors["dual.fact"] += 1
+def duals_of_other_quantities(proof: Proof) -> None:
+    proof.tensors["dual.quantity"] += 1
 
 
-def duals_of_no_fact(proof: Proof) -> None:
-    proof.tensors["dual.fact"] -= 10**6
+def duals_of_no_quantity(proof: Proof) -> None:
+    proof.tensors["dual.quantity"] -= 10**6
 
 
 def duals_moved_to_other_leaves(proof: Proof) -> None:
-    for name in ("dual.count", "dual.fact", "dual.weight"):
+    for name in ("dual.count", "dual.quantity", "dual.weight"):
         proof.tensors[name] = proof.tensors[name][::-1].copy()
 
 
@@ -413,7 +423,7 @@ def dual_missing(proof: Proof) -> None:
 
 
 def dual_added(proof: Proof) -> None:
-    proof.tensors["dual.fact"] = np.append(proof.tensors["dual.fact"], np.int32(0))
+    proof.tensors["dual.quantity"] = np.append(proof.tensors["dual.quantity"], np.int32(0))
 
 
 def count_absurd(proof: Proof) -> None:
@@ -422,7 +432,7 @@ def count_absurd(proof: Proof) -> None:
 
 def decision_moved(proof: Proof) -> None:
     cuts = proof.tensors["tree.cut"]
-    cuts += np.where(proof.tensors["tree.node"][proof.tensors["tree.node"] >= 0] >= 2, 1e4, 0)
+    cuts += np.where(proof.tensors["tree.node"][proof.tensors["tree.node"] >= 0] >= 8, 1e4, 0)
 
 
 def decision_between_integers(proof: Proof) -> None:
@@ -444,12 +454,12 @@ def trees_exchanged(proof: Proof) -> None:
 DUAL_TAMPERINGS: dict[Callable[[Proof], None], str] = {
     dual_flipped: "does not prove its claim",
     dual_dropped: "does not prove its claim",
-    dual_not_a_number: "does not prove its claim",
-    duals_of_other_facts: "does not prove its claim",
-    duals_of_no_fact: "does not prove its claim",
+    dual_not_a_number: "no number of reasonable size",
+    duals_of_other_quantities: "does not prove its claim",
+    duals_of_no_quantity: "belongs to no quantity",
     duals_moved_to_other_leaves: "",
-    dual_missing: "a multiplier of a leaf is missing",
-    dual_added: "more facts than multipliers",
+    dual_missing: "dual.weight' is too short",
+    dual_added: "more cuts or multipliers than the trees need",
     count_absurd: "multipliers",
     decision_moved: "does not prove its claim",
     decision_between_integers: "decides quantity",
@@ -465,4 +475,4 @@ def test_each_kind_of_tampering_with_decisions_is_rejected_with_its_reason(
 ) -> None:
     changed = decided.copy()
     tamper(changed)
-    assert DUAL_TAMPERINGS[tamper] in rejection(changed, tmp_path / "changed.milpq")
+    assert DUAL_TAMPERINGS[tamper] in rejection(changed, tmp_path / "changed.milpq", DECIDED)

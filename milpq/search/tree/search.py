@@ -140,8 +140,8 @@ def tree_search(
         Time limit and cancel flag.
     on_progress : callable, optional
     on_done : callable, optional
-        Given every job done, before its leaves are forgotten.  These and the open nodes of the result cover the
-        domain for each objective whose bound was not good enough from the start.
+        Given every job done, before its leaves are forgotten, and every open node that later needs no more work, as a
+        leaf of a job without rows.  These and the open nodes of the result cover the domain for each objective.
 
     Returns
     -------
@@ -264,6 +264,8 @@ class _Tree:
                 self._working = nodes
             else:
                 self._close(node)
+                if self._on_done is not None:
+                    self._on_done(Done([], [node], (), self._pool, self._gains, 0, np.zeros((0, 0))))
             heapq.heappop(self._queue)
         return nodes
 
