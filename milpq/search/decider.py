@@ -31,6 +31,7 @@ from milpq.milp.model import RowBlock
 from milpq.milp.scaling import ScaledSession
 from milpq.search.budget import Budget
 from milpq.search.codes import count_codes
+from milpq.search.execution import execution_s
 from milpq.search.proof import SLACK, Tree
 from milpq.search.tree import Decision, Evidence, EvidenceKind, Node, TreeOptions, TreeResult, tree_search
 from milpq.search.tree.branching import Branching, branchings
@@ -49,8 +50,8 @@ _LEAST: Final = 1e-13
 _SEARCH_SHARE: Final = 0.6
 """Of the time, for a branch and bound."""
 
-_MOST_CODES: Final = 4096
-"""Code vectors of a leaf that are executed."""
+_MOST_CODES, _EXECUTION_S = 4096, 0.1
+"""Code vectors of a leaf that are executed, or more that take no longer than so many processor seconds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +110,7 @@ class Decider:
         self._splitter = Splitter(problem.domain, zonotope.whole)
         self._encoder = Encoder(problem)
         self._batch = zonotope.leaves_in(1 << 21)
+        self._few = max(_MOST_CODES, int(_EXECUTION_S / execution_s(problem)))
         self._goal = np.inf
         self._trees: list[Tree] = []
         self._open: list[tuple[float, int, int, tuple[Decision, ...]]] = []
@@ -258,7 +260,7 @@ class Decider:
         if self._problem.domain.kind == "real":
             return
         here = np.flatnonzero(
-            [tree.bound(number)[0] > self._goal for number in numbers] & (count_codes(cubes) <= _MOST_CODES)
+            [tree.bound(number)[0] > self._goal for number in numbers] & (count_codes(cubes) <= self._few)
         )
         if len(here):
             execution = Execution(self._problem, np.full(2 * len(self._problem.outputs), self._goal))

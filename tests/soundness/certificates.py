@@ -55,9 +55,9 @@ def codes_problem(seed: int = 0, outputs: list[int] | None = None) -> Problem:
 def decided_problem() -> Problem:
     """Return a problem of many inputs with few codes each: too many together for the leaves of a tree to execute."""
     rng = np.random.default_rng(5)
-    network = float_network(rng, [8, 6, 2], (0.0, np.inf))
+    network = float_network(rng, [12, 6, 2], (0.0, np.inf))
     other = quantized(rng, network, "tflm", input_codes=(-1, 1))
-    return Problem.create(network, other, box(-3.0, 3.0, 8), "codes")
+    return Problem.create(network, other, box(-3.0, 3.0, 12), "codes")
 
 
 def real_problem() -> Problem:
