@@ -16,7 +16,7 @@ from milpq.certificate.slopes import dual_upper
 from milpq.certificate.tree import Batch, Reader, Splitter
 from milpq.certificate.zonotope import Limits, Zonotope
 from milpq.errors import CertificateError, MilpqError, UnprovenError
-from milpq.formats import load_float, load_quantized
+from milpq.formats import TorchModule, load_float, load_quantized
 from milpq.formats._files import PathLike
 from milpq.merge import DomainKind, MergedActivation, Problem, QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
@@ -26,8 +26,8 @@ from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
 from milpq.rounding.targets import get_target
 
-FloatSource: TypeAlias = "FloatNetwork | PathLike"
-QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | PathLike"
+FloatSource: TypeAlias = "FloatNetwork | PathLike | TorchModule"
+QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | PathLike | TorchModule"
 
 _BATCH_BYTES = 1 << 24
 _EXECUTED_AT_ONCE = 1024
@@ -67,9 +67,9 @@ def check(certificate: PathLike, float_network: FloatSource, quantized: Quantize
     Parameters
     ----------
     certificate : path
-    float_network : FloatNetwork or path
+    float_network : FloatNetwork, path or torch module
         Not read where the certificate compares with the integer model's own dequantized weights.
-    quantized : QuantizedModel, IntegerNetwork, FloatNetwork or path
+    quantized : QuantizedModel, IntegerNetwork, FloatNetwork, path or torch module
 
     Raises
     ------
@@ -176,7 +176,7 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
         )
     model = (
         load_quantized(quantized_source)
-        if isinstance(quantized_source, str | os.PathLike)
+        if isinstance(quantized_source, str | os.PathLike | TorchModule)
         else quantized_source
     )
     if stated["float_side"] == "dequantized":
@@ -186,7 +186,8 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
             )
         network = dequantized_twin(model)
     else:
-        network = load_float(float_source) if isinstance(float_source, str | os.PathLike) else float_source
+        stored = isinstance(float_source, str | os.PathLike | TorchModule)
+        network = load_float(float_source) if stored else float_source
         if isinstance(model, QuantizedModel | FloatNetwork):
             network = match_layouts(network, model)
     if isinstance(model, QuantizedModel):
