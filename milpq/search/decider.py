@@ -84,9 +84,9 @@ class Leaves:
         self._rows.update((id(node), done.row_blocks) for node in done.open)
 
     def finish(self, result: TreeResult) -> None:
-        """Take what has stayed open."""
-        self._open = [Found(node, self._rows.get(id(node), ())) for node in result.open]
-        self._rows.clear()
+        """Take what has stayed open; the search may go on from there."""
+        self._rows = {id(node): self._rows.get(id(node), ()) for node in result.open}
+        self._open = [Found(node, self._rows[id(node)]) for node in result.open]
         self.upper = float(result.upper.max())
 
     def of(self, objective: int) -> list[Found]:

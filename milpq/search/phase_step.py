@@ -103,43 +103,36 @@ class PhaseStep:
         self._inputs = FeedableInputs(problem)
         self._problem = problem
 
-    def root(self, threshold: Float64Array, stop: Callable[[], bool]) -> list[PhaseWork]:
-        """Bound the whole domain, one node for each objective, a batch at a time.
+    @property
+    def roots(self) -> list[Int64Array]:
+        """The objectives in batches, for `root`."""
+        count, rows = len(self._objectives), self.relaxation.rows
+        return [np.arange(start, min(start + rows, count), dtype=np.int64) for start in range(0, count, rows)]
+
+    def root(self, objectives: Int64Array, threshold: Float64Array, stop: Callable[[], bool]) -> PhaseWork:
+        """Bound the whole domain, one node for each of some objectives.
 
         Parameters
         ----------
-        threshold : float64, shape (objectives,)
+        threshold : float64, shape (objectives of all,)
             The bound at which a node needs no more work.
         stop : callable
-            Asked between gradient steps; once it says True, objectives that are left have an infinite bound.
+            Asked between gradient steps.
         """
-        count = len(self._objectives)
-        works: list[PhaseWork] = []
-        nothing = Experience.none(self.relaxation.open)
-        for start in range(0, count, self.relaxation.rows):
-            chosen = np.arange(start, min(start + self.relaxation.rows, count), dtype=np.int64)
-            size = len(chosen)
-            nodes = PhaseNodes(
-                np.repeat(self.relaxation.ranges.array, size, axis=0),
-                np.zeros((size, 2 * self.relaxation.open), dtype=np.float32),
-                chosen,
-                np.full(size, np.inf),
-                np.zeros(size, dtype=np.int64),
-                np.full(size, -1, dtype=np.int64),
-                np.zeros(size, dtype=np.int64),
-                np.zeros(size),
-                np.zeros(size),
-            )
-            if stop():
-                highest = np.full(count, -np.inf)
-                highest[start:] = np.inf
-                works.append(
-                    PhaseWork(nodes.select(chosen[:0]), highest, 0, WitnessPool.empty(self._problem), nothing)
-                )
-                break
-            job = PhaseJob(nodes, threshold, nothing, tries=True)
-            works.append(self._bounded(nodes, job, self._scale, _ROOT_STEPS, stop=stop))
-        return works
+        size = len(objectives)
+        nodes = PhaseNodes(
+            np.repeat(self.relaxation.ranges.array, size, axis=0),
+            np.zeros((size, 2 * self.relaxation.open), dtype=np.float32),
+            objectives,
+            np.full(size, np.inf),
+            np.zeros(size, dtype=np.int64),
+            np.full(size, -1, dtype=np.int64),
+            np.zeros(size, dtype=np.int64),
+            np.zeros(size),
+            np.zeros(size),
+        )
+        job = PhaseJob(nodes, threshold, Experience.none(self.relaxation.open), tries=True)
+        return self._bounded(nodes, job, self._scale, _ROOT_STEPS, stop=stop)
 
     def __call__(self, job: PhaseJob) -> PhaseWork:
         """Cut and bound nodes."""

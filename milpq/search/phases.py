@@ -87,6 +87,8 @@ class PhaseResult:
     pool : WitnessPool
     nodes, open_nodes : int
         Bounded altogether, and left.
+    time_s : float
+        Seconds, altogether.
     """
 
     status: PhaseStatus
@@ -132,59 +134,74 @@ def phase_search(
     *Soundness:* a node is only ever replaced by two parts that cover it, and leaves the open set only with
     its bound entered into the upper bound reported.
     """
-    options = options or PhaseOptions()
-    search = _Search(
-        problem,
-        options,
-        pool or WitnessPool.empty(problem),
-        upper,
-        executor or SerialExecutor(),
-        budget or Budget(),
-    )
-    search.on_progress = on_progress
-    try:
-        search.begin(bounds)
-        status = search.run()
-    except KeyboardInterrupt:
-        status = "interrupted"
-    return search.result(status)
+    search = PhaseSearch(problem, bounds, options, upper=upper)
+    return search.go(pool=pool, executor=executor, budget=budget, on_progress=on_progress)
 
 
-class _Search:
-    """State of one search."""
+class PhaseSearch:
+    """A search that can be stopped and gone on with; parameters as of `phase_search`."""
 
     def __init__(
         self,
         problem: Problem,
-        options: PhaseOptions,
-        pool: WitnessPool,
-        upper: Float64Array | None,
-        executor: Executor,
-        budget: Budget,
+        bounds: Bounds,
+        options: PhaseOptions | None = None,
+        *,
+        upper: Float64Array | None = None,
     ) -> None:
-        self._problem, self._options, self._executor, self._budget = problem, options, executor, budget
-        self._pool = pool
-        count = 2 * len(problem.outputs)
-        self._upper: Float64Array = np.full(count, np.inf) if upper is None else upper.copy()
-        self._closed: Float64Array = np.full(count, -np.inf)
+        self._problem, self._options = problem, options or PhaseOptions()
+        self._executor: Executor = SerialExecutor()
+        self._budget = Budget()
+        self._on_progress: Callable[[float, float, int, int], None] | None = None
+        self._pool = WitnessPool.empty(problem)
+        difference, outputs = bounds.difference, problem.outputs
+        known = np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
+        self._upper: Float64Array = known if upper is None else np.minimum(upper, known)
+        self._closed: Float64Array = np.full(len(known), -np.inf)
         self._heap: list[tuple[float, int, PhaseNodes]] = []
         self._nodes = self._rounds = self._bytes = 0
-        self._work: PhaseStep | None = None
-        self._experience = Experience.none(0)
-        self.on_progress: Callable[[float, float, int, int], None] | None = None
-
-    def begin(self, bounds: Bounds) -> None:
-        """Bound the whole domain."""
-        difference, outputs = bounds.difference, self._problem.outputs
-        known = np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
-        self._upper = np.minimum(self._upper, known)
-        self._work = PhaseStep(self._problem, bounds, self._options.steps)
+        self._time_s = 0.0
+        self._work = PhaseStep(problem, bounds, self._options.steps)
+        self._roots = self._work.roots
         self._experience = Experience.none(self._work.relaxation.open)
-        self._commit([], self._work.root(self._threshold(), lambda: self._budget.spent))
 
-    def run(self) -> PhaseStatus:
+    def go(
+        self,
+        *,
+        pool: WitnessPool | None = None,
+        executor: Executor | None = None,
+        budget: Budget | None = None,
+        on_progress: Callable[[float, float, int, int], None] | None = None,
+    ) -> PhaseResult:
+        """Search until the answer is found or the budget spent; called again, go on."""
+        self._executor, self._budget = executor or SerialExecutor(), budget or Budget()
+        self._on_progress = on_progress
+        if pool is not None:
+            self._pool = self._pool.join(pool)
+        try:
+            self._begin()
+            status = self._run()
+        except KeyboardInterrupt:
+            status = "interrupted"
+        self._time_s += self._budget.elapsed_s
+        return PhaseResult(
+            status,
+            frozen(self._upper.copy()),
+            self._pool,
+            self._nodes,
+            len(self._heap),
+            self._time_s,
+        )
+
+    def _begin(self) -> None:
+        """Bound the whole domain, for the objectives that are left to do so."""
+        while self._roots and not self._budget.spent:
+            work = self._work.root(self._roots[0], self._threshold(), lambda: self._budget.spent)
+            del self._roots[0]
+            self._commit([], [work])
+
+    def _run(self) -> PhaseStatus:
         """Work until something says stop."""
-        assert self._work is not None
         while True:
             status = self._status()
             if status is not None:
@@ -212,17 +229,6 @@ class _Search:
             self._rounds += 1
             if self._rounds % self._options.witness_rounds == 0:
                 self._look_around()
-
-    def result(self, status: PhaseStatus) -> PhaseResult:
-        """Return the bracket as of the last commit."""
-        return PhaseResult(
-            status,
-            frozen(self._upper.copy()),
-            self._pool,
-            self._nodes,
-            len(self._heap),
-            self._budget.elapsed_s,
-        )
 
     def _threshold(self) -> Float64Array:
         lower = self._pool.largest
@@ -264,6 +270,8 @@ class _Search:
                 self._bytes += node.size_bytes
             self._nodes += len(work.nodes) + work.closed
         highest = self._closed.copy()
+        for objectives in self._roots:
+            highest[objectives] = np.inf
         for negative, _, node in self._heap:
             objective = int(node.objective[0])
             highest[objective] = max(highest[objective], -negative)
@@ -275,8 +283,8 @@ class _Search:
                 f"a witness shows {float(self._pool.lower[k])!r} for objective {k}, above its upper bound "
                 f"{float(self._upper[k])!r} of the search over phases"
             )
-        if self.on_progress is not None:
-            self.on_progress(self._pool.largest, float(self._upper.max()), len(self._heap), self._nodes)
+        if self._on_progress is not None:
+            self._on_progress(self._pool.largest, float(self._upper.max()), len(self._heap), self._nodes)
 
     def _status(self) -> PhaseStatus | None:
         """Return why to stop, or None."""

@@ -15,7 +15,7 @@ from milpq.milp.relax import LpBound, lp_bound, obbt
 from milpq.milp.solve import MilpOptions, MilpResult, SolveProgress, maximize_outputs
 from milpq.search.budget import Budget
 from milpq.search.decider import Leaves
-from milpq.search.tree import TreeOptions, tree_search
+from milpq.search.tree import TreeOptions, TreeResult, TreeSearch
 from milpq.verify import stages
 from milpq.verify.options import Options
 from milpq.verify.run import Run
@@ -29,9 +29,6 @@ _TRIAL_S: Final = 5.0
 """Seconds of a trial where there is no time limit; a share of the time left where there is."""
 
 _TRIAL_SHARE: Final = 0.1
-
-_WORTHWHILE: Final = 1e-3
-"""Part of the bound that the second search has to take off to go on."""
 
 
 def check_solver(options: Options) -> Backend:
@@ -80,7 +77,7 @@ def bound_by_milp(run: Run) -> None:
     itself.
     """
     if run.options.solver == "auto":
-        _search_tree(run, run.part(1.0))
+        _search_tree(run, _tree(run), run.part(1.0))
     else:
         _solve_natively(run)
 
@@ -89,18 +86,25 @@ def search_phases_or_programs(run: Run) -> None:
     """Answer for many inputs: tighten slopes, then let two searches show in a trial which one is to go on.
 
     Cutting phases bounds thousands of nodes a second loosely, linear programs a few tightly; neither wins on every
-    network.  A solver asked for by name takes the place of the second.
+    network.  The one that is ahead goes on with what it has, and the other takes over once nothing is left to
+    cut.  A solver asked for by name takes the place of the second.
     """
     stages.optimize(run)
     if run.finished:
         return
-    stages.cut_phases(run, _trial(run))
+    phases = stages.phase_searching(run)
+    by_phases = stages.cut_phases(run, phases, _trial(run))
     if run.finished or run.options.solver != "auto":
         return
-    before = run.bracket.upper
-    _search_tree(run, _trial(run))
-    if not run.finished and run.bracket.upper > before - _WORTHWHILE * before:
-        stages.cut_phases(run, run.part(1.0))
+    tree = _tree(run)
+    by_tree = _search_tree(run, tree, _trial(run))
+    if run.finished:
+        return
+    ahead = by_phases.upper.max() < by_tree.upper.max()
+    if ahead and by_phases.status == "limit":
+        stages.cut_phases(run, phases, run.part(1.0))
+    if not run.finished:
+        _search_tree(run, tree, run.part(1.0))
 
 
 def _trial(run: Run) -> Budget:
@@ -109,32 +113,33 @@ def _trial(run: Run) -> Budget:
     return Budget(_TRIAL_S) if budget.time_limit_s is None else budget
 
 
-def _search_tree(run: Run, budget: Budget) -> None:
-    """Branch and bound on the linear relaxation (`milpq.search.tree`)."""
+def _tree(run: Run) -> TreeSearch:
+    """Return a branch and bound on the linear relaxation (`milpq.search.tree`)."""
     backend, _ = _prepare(run)
     if "duals" not in backend.features:
         backend = choose_backend("highs").backend
-    run.tell("milp")
     options = TreeOptions(
         gap=run.options.gap,
         tolerance=run.options.tolerance,
         jobs_per_round=run.options.jobs,
         seed=run.options.seed,
     )
+    run.leaves = Leaves() if run.certified else None
+    return TreeSearch(run.problem, _bounds(run), backend, options, upper=run.bracket.objectives)
+
+
+def _search_tree(run: Run, search: TreeSearch, budget: Budget) -> TreeResult:
+    """Start or go on with a branch and bound."""
+    run.tell("milp")
 
     def listen(lower: float, upper: float, open_nodes: int, programs: int) -> None:
         detail = f"{open_nodes:,} open nodes, {programs:,} linear programs"
         run.tell("milp", detail, lower=lower, upper=upper)
 
-    leaves = Leaves() if run.certified else None
-    with run.timed("search") as watch, stages.executor(run) as workers:
-        found = tree_search(
-            run.problem,
-            _bounds(run),
-            backend,
-            options,
+    leaves = run.leaves
+    with run.timed("search"), stages.executor(run) as workers:
+        found = search.go(
             pool=run.bracket.pool,
-            upper=run.bracket.objectives,
             executor=workers,
             budget=budget,
             on_progress=listen,
@@ -142,11 +147,11 @@ def _search_tree(run: Run, budget: Budget) -> None:
         )
     if leaves is not None:
         leaves.finish(found)
-        run.leaves = leaves
     run.bracket.add_witnesses(found.pool)
-    run.commit("milp", found.upper, watch.elapsed_s, nodes=found.leaves + len(found.open))
+    run.commit("milp", found.upper, found.time_s, nodes=found.leaves + len(found.open))
     if found.status == "interrupted":
         raise KeyboardInterrupt
+    return found
 
 
 def _solve_natively(run: Run) -> None:

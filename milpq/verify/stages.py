@@ -20,7 +20,7 @@ from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor
 from milpq.search.inputs import FeedableInputs
-from milpq.search.phases import PhaseOptions, phase_search
+from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
@@ -208,29 +208,27 @@ def optimize(run: Run) -> None:
     run.commit("optimized", objectives(run, run.bounds), watch.elapsed_s)
 
 
-def cut_phases(run: Run, budget: Budget) -> None:
-    """Search by cutting phases and rounding steps."""
-    run.tell("phases")
+def phase_searching(run: Run) -> PhaseSearch:
+    """Return a search by cutting phases and rounding steps, within the bounds known by now."""
     assert run.bounds is not None
     options = PhaseOptions(gap=run.options.gap, tolerance=run.options.tolerance, seed=run.options.seed)
+    return PhaseSearch(run.problem, run.bounds, options, upper=run.bracket.objectives)
+
+
+def cut_phases(run: Run, search: PhaseSearch, budget: Budget) -> PhaseResult:
+    """Start or go on with a search over phases and rounding steps."""
+    run.tell("phases")
 
     def listen(lower: float, upper: float, open_nodes: int, nodes: int) -> None:
         run.tell("phases", f"{open_nodes:,} open nodes of {nodes:,}", lower=lower, upper=upper)
 
-    with run.timed("search") as watch, executor(run) as workers:
-        found = phase_search(
-            run.problem,
-            run.bounds,
-            options,
-            pool=run.bracket.pool,
-            executor=workers,
-            budget=budget,
-            on_progress=listen,
-        )
+    with run.timed("search"), executor(run) as workers:
+        found = search.go(pool=run.bracket.pool, executor=workers, budget=budget, on_progress=listen)
     run.bracket.add_witnesses(found.pool)
-    run.commit("phases", found.upper, watch.elapsed_s, nodes=found.nodes)
+    run.commit("phases", found.upper, found.time_s, nodes=found.nodes)
     if found.status == "interrupted":
         raise KeyboardInterrupt
+    return found
 
 
 @contextmanager

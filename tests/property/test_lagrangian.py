@@ -21,7 +21,7 @@ from milpq.search.budget import Budget
 from milpq.search.phase_branching import Experience, Trial
 from milpq.search.phase_nodes import Offers, offer_cuts
 from milpq.search.phase_step import PhaseStep
-from milpq.search.phases import PhaseOptions, phase_search
+from milpq.search.phases import PhaseOptions, PhaseSearch, phase_search
 from milpq.search.threads import ThreadExecutor
 
 SEEDS = st.integers(0, 100_000)
@@ -80,7 +80,8 @@ def test_cuts_lose_no_execution(seed):
     problem = some_pair(seed)
     step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
     relaxation = step.relaxation
-    nodes = step.root(np.full(2 * len(problem.outputs), -1.0), never)[0].nodes
+    count = 2 * len(problem.outputs)
+    nodes = step.root(np.arange(count), np.full(count, -1.0), never).nodes
     if not len(nodes):
         return
     halves, origin = nodes.halves()
@@ -198,6 +199,25 @@ def test_limits_and_tolerances():
     assert shallow.upper.max() <= upper * (1 + 1e-12)
 
 
+def test_a_search_that_was_stopped_goes_on():
+    rng = np.random.default_rng(6)
+    network = float_network(rng, [3, 5, 5, 1], (0.0, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 1e-3), cube(-0.2, 0.2, 3))
+    known = optimized(problem, differential(problem, problem.domain.root))
+    options = PhaseOptions(gap=0.05, batch=2)
+    search = PhaseSearch(problem, known, options)
+    assert search.go(budget=Budget(0.0)).status == "limit"
+    rounds = []
+    first = search.go(
+        budget=Budget(cancelled=lambda: len(rounds) > 2), on_progress=lambda *_: rounds.append(1)
+    )
+    assert first.status == "interrupted"
+    found, whole = search.go(), phase_search(problem, known, options)
+    assert found.status == whole.status == "closed"
+    assert found.nodes == whole.nodes > first.nodes
+    np.testing.assert_array_equal(found.upper, whole.upper)
+
+
 def test_a_decided_problem_has_nothing_to_cut():
     rng = np.random.default_rng(7)
     network = float_network(rng, [3, 4, 2], (-np.inf, np.inf))
@@ -211,7 +231,10 @@ def test_steps_survive_pickling():
     problem = some_pair(4)
     step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
     threshold = np.full(2 * len(problem.outputs), -1.0)
-    first, second = (work.root(threshold, never)[0] for work in (step, pickle.loads(pickle.dumps(step))))
+    objectives = np.arange(len(threshold))
+    first, second = (
+        work.root(objectives, threshold, never) for work in (step, pickle.loads(pickle.dumps(step)))
+    )
     np.testing.assert_array_equal(first.nodes.upper, second.nodes.upper)
 
 

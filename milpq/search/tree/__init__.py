@@ -1,7 +1,7 @@
 """Branch and bound over the linear relaxation, every leaf with evidence that needs no solver."""
 
 from milpq.search.tree.leaf import Decision, Evidence, EvidenceKind, Leaf, Node
-from milpq.search.tree.search import TreeOptions, TreeResult, TreeStatus, tree_search
+from milpq.search.tree.search import TreeOptions, TreeResult, TreeSearch, TreeStatus, tree_search
 
 __all__ = [
     "Decision",
@@ -11,6 +11,7 @@ __all__ = [
     "Node",
     "TreeOptions",
     "TreeResult",
+    "TreeSearch",
     "TreeStatus",
     "tree_search",
 ]

@@ -156,52 +156,67 @@ def tree_search(
     *Soundness:* a node is only ever replaced by nodes that cover it, and leaves the queue only with its bound
     entered into the upper bound reported.  No bound rests on what the backend claims.
     """
-    options = options or TreeOptions()
-    effort = replace(options.effort, gap=options.gap, tolerance=options.tolerance, each=options.each)
-    work = TreeWork(problem, bounds, backend, effort)
-    search = _Tree(
-        problem,
-        work,
-        options,
-        pool or WitnessPool.empty(problem),
-        executor or SerialExecutor(),
-        budget or Budget(),
-        (on_progress, on_done),
-    )
-    search.begin(bounds, upper)
-    try:
-        status = search.run()
-    except KeyboardInterrupt:
-        status = "interrupted"
-    finally:
-        work.stop()
-    return search.result(status)
+    search = TreeSearch(problem, bounds, backend, options, upper=upper)
+    return search.go(pool=pool, executor=executor, budget=budget, on_progress=on_progress, on_done=on_done)
 
 
-class _Tree:
-    """State of one search."""
+class TreeSearch:
+    """A search that can be stopped and gone on with; parameters as of `tree_search`."""
 
     def __init__(
         self,
         problem: Problem,
-        work: TreeWork,
-        options: TreeOptions,
-        pool: WitnessPool,
-        executor: Executor,
-        budget: Budget,
-        listeners: tuple[Progress | None, Callable[[Done], None] | None],
+        bounds: Bounds,
+        backend: Backend,
+        options: TreeOptions | None = None,
+        *,
+        upper: Float64Array | None = None,
     ) -> None:
-        self._problem, self._work, self._options = problem, work, options
-        self._executor, self._budget = executor, budget
-        self._on_progress, self._on_done = listeners
-        self._pool = pool
+        self._problem, self._options = problem, options or TreeOptions()
+        chosen = self._options
+        effort = replace(chosen.effort, gap=chosen.gap, tolerance=chosen.tolerance, each=chosen.each)
+        self._work = TreeWork(problem, bounds, backend, effort)
+        self._executor: Executor = SerialExecutor()
+        self._budget = Budget()
+        self._on_progress: Progress | None = None
+        self._on_done: Callable[[Done], None] | None = None
+        self._pool = WitnessPool.empty(problem)
         self._gains = Gains()
         self._queue: list[tuple[float, int, Node]] = []
         self._working: list[Node] = []
         self._closed: Float64Array = np.full(2 * len(problem.outputs), -np.inf)
         self._leaves = self._programs = self._rounds = self._count = 0
+        self._time_s = 0.0
+        self._begin(bounds, upper)
 
-    def begin(self, bounds: Bounds, upper: Float64Array | None) -> None:
+    def go(
+        self,
+        *,
+        pool: WitnessPool | None = None,
+        executor: Executor | None = None,
+        budget: Budget | None = None,
+        on_progress: Progress | None = None,
+        on_done: Callable[[Done], None] | None = None,
+    ) -> TreeResult:
+        """Search until the answer is found or the budget spent; called again, go on."""
+        self._executor, self._budget = executor or SerialExecutor(), budget or Budget()
+        self._on_progress, self._on_done = on_progress, on_done
+        if pool is not None:
+            self._pool = self._pool.join(pool)
+        for node in self._working:  # of a round that was interrupted
+            self._push(node)
+        self._working = []
+        self._work.start()
+        try:
+            status = self._run()
+        except KeyboardInterrupt:
+            status = "interrupted"
+        finally:
+            self._work.stop()
+        self._time_s += self._budget.elapsed_s
+        return self._result(status)
+
+    def _begin(self, bounds: Bounds, upper: Float64Array | None) -> None:
         """Queue the root of every objective."""
         difference, outputs = bounds.difference, self._problem.outputs
         known = np.concatenate([difference.upper[0, outputs], -difference.lower[0, outputs]])
@@ -209,7 +224,7 @@ class _Tree:
         for objective, bound in enumerate(known.tolist()):
             self._push(Node(objective, (), bound, Evidence("root", 0)))
 
-    def run(self) -> TreeStatus:
+    def _run(self) -> TreeStatus:
         """Work until something says stop."""
         while True:
             status = self._status()
@@ -226,7 +241,7 @@ class _Tree:
             if self._rounds & (self._rounds - 1) == 0:
                 self._local_search(done)
 
-    def result(self, status: TreeStatus) -> TreeResult:
+    def _result(self, status: TreeStatus) -> TreeResult:
         """Return the bracket as of now."""
         nodes = sorted([entry[2] for entry in self._queue] + self._working, key=lambda node: -node.upper)
         return TreeResult(
@@ -237,7 +252,7 @@ class _Tree:
             self._leaves,
             self._programs,
             self._rounds,
-            self._budget.elapsed_s,
+            self._time_s,
         )
 
     def _upper(self) -> Float64Array:

@@ -77,6 +77,10 @@ class TreeWork:
         object.__setattr__(self, "_execution", Execution(self.problem))
         object.__setattr__(self, "_inputs", FeedableInputs(self.problem))
 
+    def start(self) -> None:
+        """Have jobs run, where they had been stopped."""
+        self._stopped.clear()
+
     def stop(self) -> None:
         """Have the jobs under way in other threads end with what they have."""
         self._stopped.append(True)
