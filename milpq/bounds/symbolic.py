@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -38,7 +39,12 @@ _BATCH_BYTES = 4_000_000
 """Size of the coefficient arrays of one batch: what two cores keep in their caches."""
 
 
-def symbolic(problem: Problem, cubes: Cubes) -> Bounds:
+def never() -> bool:
+    """Return False: what asks this does not stop."""
+    return False
+
+
+def symbolic(problem: Problem, cubes: Cubes, stop: Callable[[], bool] = never) -> Bounds:
     """Bound both networks, and their difference as one functional through both, by backward substitution.
 
     The two activations of a pair are relaxed apart, as CROWN on the two networks side by side does.
@@ -47,21 +53,24 @@ def symbolic(problem: Problem, cubes: Cubes) -> Bounds:
     ----------
     cubes : Cubes
         Parts of the problem's domain, bounded in batches.
+    stop : callable
+        Asked between passes; once it says True, layers that are left keep their interval bounds, and only the
+        differences of the outputs are still bounded.
 
-    *Soundness:* see `milpq.bounds.backward` and `milpq.bounds.planes`.
+    *Soundness:* see `milpq.bounds.backward` and `milpq.bounds.planes`; a pass left out bounds nothing.
     """
-    return _batched(problem, cubes, carry_difference=False)
+    return _batched(problem, cubes, carry_difference=False, stop=stop)
 
 
-def differential(problem: Problem, cubes: Cubes) -> Bounds:
+def differential(problem: Problem, cubes: Cubes, stop: Callable[[], bool] = never) -> Bounds:
     """Bound ``(a, v, d)`` by backward substitution with the phase cases of each pair of activations.
 
     The difference of every layer that needs it is bounded as a quantity of its own, and enters the next
-    layer's relaxation; intersected with interval bounds throughout.
+    layer's relaxation; intersected with interval bounds throughout.  `stop` as for `symbolic`.
 
-    *Soundness:* see `milpq.bounds.backward` and `milpq.bounds.planes`.
+    *Soundness:* see `milpq.bounds.backward` and `milpq.bounds.planes`; a pass left out bounds nothing.
     """
-    return _batched(problem, cubes, carry_difference=True)
+    return _batched(problem, cubes, carry_difference=True, stop=stop)
 
 
 class Arrays(Protocol):
@@ -131,7 +140,12 @@ def differential_within(problem: Problem, cubes: Cubes, assumed: Bounds) -> Boun
 
 
 def _batched(
-    problem: Problem, cubes: Cubes, *, carry_difference: bool, arrays: Arrays | None = None
+    problem: Problem,
+    cubes: Cubes,
+    *,
+    carry_difference: bool,
+    arrays: Arrays | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Bounds:
     widest = max([problem.merged.input_size] + [node.size for node in problem.merged.nodes])
     size = _BATCH_BYTES if arrays is None else arrays.batch_bytes
@@ -141,7 +155,7 @@ def _batched(
         some = cubes.select(slice(first, first + batch))
         start = input_bounds(problem, some)
         start = start if arrays is None else arrays.put(start)
-        found = _Sweep(problem, len(some), start, carry_difference=carry_difference).run()
+        found = _Sweep(problem, len(some), start, carry_difference=carry_difference, stop=stop).run()
         parts.append(found if arrays is None else arrays.fetch(found))
     return parts[0] if len(parts) == 1 else _concatenate(parts)
 
@@ -157,7 +171,9 @@ class _Sweep:
         *,
         carry_difference: bool,
         assumed: Bounds | None = None,
+        stop: Callable[[], bool] = never,
     ) -> None:
+        self._stop = stop
         self._assumed = assumed
         self._merged: Merged = problem.merged
         self._ready: Prepared = prepared(problem.merged)
@@ -181,7 +197,7 @@ class _Sweep:
             if isinstance(node, MergedAffine):
                 bounds = self._within(value, affine_bounds(node, self._ready.sizes[index], self._values))
                 # Below the first activation interval bounds are exact but for the input difference.
-                if self._relaxations:
+                if self._relaxations and not self._stop():
                     bounds = self._refine(value, node, bounds)
                 self._values.append(bounds)
             else:
@@ -269,10 +285,14 @@ class _Sweep:
             return two_sided(self._functionals(value, chosen, size, units)[0])
         stop = self._choose_stop(value, chosen, size, units)
         group = max(_ENTRIES // self._widest, 16)
-        parts = [
-            two_sided(self._functionals(value, chosen[:, first : first + group], size, units, stop)[0])
-            for first in range(0, chosen.shape[1], group)
-        ]
+        parts: list[Interval] = []
+        for first in range(0, chosen.shape[1], group):
+            part = chosen[:, first : first + group]
+            if value != self._merged.output and self._stop():
+                nothing = np.full(part.shape, np.inf)
+                parts.append(Interval(-nothing, nothing))
+            else:
+                parts.append(two_sided(self._functionals(value, part, size, units, stop)[0]))
         return Interval(
             np.concatenate([part.lower for part in parts], axis=1),
             np.concatenate([part.upper for part in parts], axis=1),

@@ -31,6 +31,10 @@ _TRIAL_S: Final = 5.0
 _TRIAL_SHARE: Final = 0.1
 
 
+_WORTHWHILE: Final = 1e-3
+"""Part of the bound that the second search has to take off, beyond the first, to go on instead of it."""
+
+
 def check_solver(options: Options) -> Backend:
     """Return the backend asked for.
 
@@ -100,8 +104,8 @@ def search_phases_or_programs(run: Run) -> None:
     by_tree = _search_tree(run, tree, _trial(run))
     if run.finished:
         return
-    ahead = by_phases.upper.max() < by_tree.upper.max()
-    if ahead and by_phases.status == "limit":
+    behind = by_tree.upper.max() < (1 - _WORTHWHILE) * by_phases.upper.max()
+    if not behind and by_phases.status == "limit":
         stages.cut_phases(run, phases, run.part(1.0))
     if not run.finished:
         _search_tree(run, tree, run.part(1.0))

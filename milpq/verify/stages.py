@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -12,8 +12,9 @@ import milpq
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval, optimized, symbolic
 from milpq.bounds.values import Bounds
+from milpq.merge import Cubes, Problem
 from milpq.network.nodes import Affine
-from milpq.search.bounding import DEVICE_BATCH, Bound, fitting
+from milpq.search.bounding import DEVICE_BATCH, fitting
 from milpq.search.budget import Budget
 from milpq.search.checkpoint import SearchJournal
 from milpq.search.enumerate import count_codes, enumerate_codes
@@ -34,11 +35,14 @@ _SAMPLING_S: Final = 20.0
 """Networks whose execution is slow get fewer samples: about so many seconds of them, by `execution_s`."""
 _WITNESS_S: Final = 10.0
 
-PROPAGATIONS: Final[dict[str, Bound]] = {
-    "interval": interval,
+PROPAGATIONS: Final[dict[str, Callable[[Problem, Cubes, Callable[[], bool]], Bounds]]] = {
     "symbolic": symbolic,
     "differential": differential,
 }
+
+_PROPAGATION_SHARES: Final = {"symbolic": 0.25, "differential": 0.6}
+"""Of the time that is left, for the layers of one propagation; the outputs come after them."""
+
 FEW_INPUTS: Final = 8
 """Up to so many inputs, splitting the region beats a mixed-integer program."""
 
@@ -65,7 +69,11 @@ def propagate(run: Run, method: str) -> None:
     """Bound the root cube by one of the propagations, and keep the tightest bounds on every value."""
     run.tell(method)
     with run.timed("bound") as watch:
-        bounds = PROPAGATIONS[method](run.problem, run.problem.domain.root)
+        root, budget = run.problem.domain.root, run.part(_PROPAGATION_SHARES.get(method, 1.0))
+        if method == "interval":
+            bounds = interval(run.problem, root)
+        else:
+            bounds = PROPAGATIONS[method](run.problem, root, lambda: budget.spent)
         upper = objectives(run, bounds)
         run.bounds = bounds if run.bounds is None else run.bounds.intersect(bounds)
     run.commit(method, upper, watch.elapsed_s)

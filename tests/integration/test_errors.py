@@ -177,7 +177,7 @@ def test_a_soundness_alarm_has_its_own_code(
     from milpq.bounds.values import Bounds, Interval, ValueBounds
     from milpq.verify import stages
 
-    honest = stages.PROPAGATIONS["interval"]
+    honest = stages.interval
 
     def lying(problem, cubes):
         bounds = honest(problem, cubes)
@@ -187,7 +187,7 @@ def test_a_soundness_alarm_has_its_own_code(
         values[bounds.output] = ValueBounds(last.float_side, last.quantized_side, narrow)
         return Bounds(tuple(values), bounds.output)
 
-    monkeypatch.setitem(stages.PROPAGATIONS, "interval", lying)
+    monkeypatch.setattr(stages, "interval", lying)
     outcome = milpq(
         "bound", model_path("controller.onnx"), model_path("controller_int8.tflite"),
         "--region", model_path("controller.toml"), "--target", "tflm", "--method", "interval",

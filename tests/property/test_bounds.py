@@ -181,3 +181,27 @@ def test_carrying_the_difference_pays_on_close_weights():
     }
     assert width["differential"] < 0.5 * width["interval"]
     assert width["differential"] < 0.5 * width["symbolic"]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("method", [symbolic, differential])
+def test_passes_that_are_left_out_bound_nothing(method, sparse):
+    rng = np.random.default_rng(1)
+    network = float_network(rng, [4, 20, 20, 2], (0.0, np.inf))
+    other = perturbed(rng, network, 0.05)
+    if sparse:
+        network, other = as_sparse(network), as_sparse(other)
+    problem = Problem.create(network, other, box(-1, 0.7, 4))
+    root = problem.domain.root
+    plain, whole = interval(problem, root), method(problem, root)
+    outer = np.inf
+    for passes in range(4):
+        asked = iter([False] * passes + [True] * 1000)
+        stopped = method(problem, root, lambda asked=asked: next(asked))
+        assert_inside(problem, root, {"stopped": stopped}, rng, 8)
+        width = sum(float((v.float_side.upper - v.float_side.lower).sum()) for v in stopped.values)
+        assert width <= outer
+        outer = width
+        output = stopped.difference
+        assert (output.upper < plain.difference.upper).all()
+    assert (whole.difference.upper <= stopped.difference.upper + 1e-12).all()
