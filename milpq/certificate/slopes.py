@@ -70,16 +70,16 @@ def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Mult
     objective : int
         The number of the bound in the claim.
 
-    *Soundness:* a coefficient is a sum of N products, so rewriting is off by at most ``γ_N`` of the sum of their sizes
-    times the largest values they multiply.  All that is added up is at most that large, too, and is added with
-    ``γ`` of how many numbers that are.
+    *Soundness:* a coefficient is a sum of N products, so rewriting an affine map is off by at most ``γ_N`` of its
+    multipliers times the sizes of all that its rows add up, which the sums over its bias and over the values in front
+    of it do not exceed either.  What is added up in the end is in no partial sum larger than all these sizes together.
     """
     merged, chosen = problem.merged, problem.outputs
     leaves = len(trace.empty)
     start = np.zeros((merged.output_size, leaves))
     start[int(chosen[objective % len(chosen)])] = 1.0 if objective < len(chosen) else -1.0
     on: dict[int, _Pair] = {merged.output: (-start, start)}
-    total, slack, summed = np.zeros(leaves), np.zeros(leaves), 16
+    total, slack, large = np.zeros(leaves), np.zeros(leaves), np.zeros(leaves)
     row = sum(2 * len(layer.a[0]) for layer in trace.layers)
     layers = list(trace.layers)
     for value in range(len(merged.nodes), 0, -1):
@@ -90,9 +90,11 @@ def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Mult
             y, w = on.pop(value)
             width = sum(term.float_matrix.shape[1] for term in node.terms) + node.size
             total += node.float_bias @ y + node.quantized_bias @ w
-            reach = [largest(side) for side in trace.sides[value]]
+            sizes = trace.sizes[value]
             slack += node.quantized_bias_error @ np.abs(w)
-            slack += gamma(2 * width + 16) * (np.abs(y) * reach[0] + np.abs(w) * reach[1]).sum(axis=0)
+            size = (np.abs(y) * sizes[0] + np.abs(w) * sizes[1]).sum(axis=0)
+            slack += gamma(4 * width + 64) * size
+            large += size
             for term in node.terms:
                 _add(on, term.source, (term.float_matrix.T @ y, term.quantized_matrix.T @ w))
         else:
@@ -105,14 +107,15 @@ def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Mult
             best, size = corners(layer, p, r, y, w)
             total += best.sum(axis=0)
             slack += gamma(node.size + 64) * size.sum(axis=0)
+            large += size.sum(axis=0)
             _add(on, node.source, (y, w))
-        summed += 4
     if 0 in on:
         p, r = on.pop(0)
         best, size = corners(trace.input, p, r, np.zeros_like(p), np.zeros_like(r))
         total += best.sum(axis=0)
         slack += gamma(len(p) + 64) * size.sum(axis=0)
-    upper = total + (slack + gamma(summed) * np.abs(total)) * (1 + 1e-9) + TINY
+        large += size.sum(axis=0)
+    upper = total + (slack + gamma(2 * len(merged.nodes) + 16) * large) * (1 + 1e-9) + TINY
     return np.where(trace.empty, -np.inf, np.nextafter(upper, np.inf))
 
 

@@ -86,11 +86,14 @@ class Value:
         Of the float side and of the difference.
     sides : Ends, Ends
         Of the float and of the quantized side, shape (neurons, leaves); those of forms may be tighter.
+    sizes : pair of float64, shape (neurons, leaves)
+        Both sides, and all summands of an affine map together, are no larger.
     """
 
     a: Form
     d: Form
     sides: tuple[Ends, Ends]
+    sizes: tuple[Float64Array, Float64Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +106,8 @@ class Trace:
         What both sides read, as an activation that changes nothing.
     layers : list of Layer
         The activations, where they were to be kept.
-    sides : list of pairs of Ends
-        Of the float and the quantized side of each value, where the activations were to be kept.
+    sides, sizes : list of pairs
+        As in `Value`, of each value, where the activations were to be kept.
     output : Value
     empty : bool, shape (leaves,)
         Where the decisions contradict the forms: no input satisfies them.
@@ -113,6 +116,7 @@ class Trace:
     input: Layer
     layers: list[Layer]
     sides: list[tuple[Ends, Ends]]
+    sizes: list[tuple[Float64Array, Float64Array]]
     output: Value
     empty: BoolArray
 
@@ -174,7 +178,7 @@ class Zonotope:
         read, first = _input(self._problem.domain, cubes, symbols)
         values: list[Value | None] = [first]
         layers: list[Layer] = []
-        sides = [first.sides]
+        sides, sizes = [first.sides], [first.sizes]
         empty, row = np.zeros(len(cubes), dtype=np.bool_), 0
         for index, node in enumerate(merged.nodes):
             sources = [value for value in (values[source] for source in node.sources) if value is not None]
@@ -190,13 +194,15 @@ class Zonotope:
                 empty |= contradiction
                 layers += [layer] if keep else []
             values.append(value)
-            sides += [value.sides] if keep else []
+            if keep:
+                sides.append(value.sides)
+                sizes.append(value.sizes)
             for source in node.sources:
                 if self._last_use[source] == index:
                     values[source] = None
         output = values[merged.output]
         assert output is not None
-        return Trace(read, layers, sides, output, empty)
+        return Trace(read, layers, sides, sizes, output, empty)
 
     def _activations(self) -> list[tuple[MergedActivation, Staircase | None]]:
         nodes = zip(self._problem.merged.nodes, self._stairs, strict=True)
@@ -216,22 +222,22 @@ def _affine(node: MergedAffine, sources: list[Value], symbols: Symbols) -> Value
     # ``Ŵ − W`` is stored rounded once: within 2u of its stored entries.
     mixed = [(term.difference_matrix, source.a, 2 * UNIT_ROUNDOFF) for term, source in pairs]
     none = np.zeros_like(node.float_bias)
+    on_float_side = [(term.float_matrix, source.sides[0]) for term, source in pairs]
+    on_quantized = [(term.quantized_matrix, source.sides[1]) for term, source in pairs]
+    side, size = _products(on_float_side, node.float_bias, none)
+    other, other_size = _products(on_quantized, node.quantized_bias, node.quantized_bias_error)
     return Value(
         affine(on_float, node.float_bias, none, symbols),
         affine([*on_both, *mixed], node.difference_bias, node.difference_bias_error, symbols),
-        (
-            _products([(t.float_matrix, source.sides[0]) for t, source in pairs], node.float_bias, none),
-            _products(
-                [(t.quantized_matrix, source.sides[1]) for t, source in pairs],
-                node.quantized_bias,
-                node.quantized_bias_error,
-            ),
-        ),
+        (side, other),
+        (size, other_size),
     )
 
 
-def _products(terms: list[tuple[Matrix, Ends]], bias: Float64Array, bias_error: Float64Array) -> Ends:
-    """Return the ends of ``Σ matrix·x + bias``.
+def _products(
+    terms: list[tuple[Matrix, Ends]], bias: Float64Array, bias_error: Float64Array
+) -> tuple[Ends, Float64Array]:
+    """Return the ends of ``Σ matrix·x + bias``, and the most that all summands' sizes can add up to.
 
     *Soundness:* centre and radius are sums of as many products as a row is wide, and each is off by ``γ`` of sizes.
     """
@@ -242,7 +248,7 @@ def _products(terms: list[tuple[Matrix, Ends]], bias: Float64Array, bias_error: 
         centre, radius, size = centre + matrix @ at, radius + weights @ half, size + weights @ largest(ends)
         width += matrix.shape[1] + 1
     radius = radius + 4 * gamma(width) * (radius + size) + TINY
-    return centre - radius, centre + radius
+    return (centre - radius, centre + radius), size * (1 + 2 * gamma(width)) + TINY
 
 
 def _activation(
@@ -299,7 +305,7 @@ def _activation(
     )
     z = q.lower, q.upper
     layer = Layer(node.lower, node.upper, stairs, ends_a, ends_v, ends_d, z)
-    return layer, Value(h, delta, ((h_lower, h_upper), z)), empty
+    return layer, Value(h, delta, ((h_lower, h_upper), z), (largest((h_lower, h_upper)), largest(z))), empty
 
 
 def _closed(
@@ -368,4 +374,4 @@ def _input(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Layer, Value
             start = np.where(single, scale * first - centre, between)
             d = Form(diagonal(start, np.where(single, -radius, 0.0)), columns, error + lost)
     layer = Layer(-np.inf, np.inf, None, x, z, (gap_low, gap_high), z)
-    return layer, Value(a, d, (x, z))
+    return layer, Value(a, d, (x, z), (largest(x), largest(z)))

@@ -16,10 +16,11 @@ from random_pairs import all_codes, box, float_network, quantized
 from test_float_traps import HUGE, TINY, chain, unit_points
 
 from milpq.certificate import check
+from milpq.certificate.slopes import Multipliers, dual_upper
 from milpq.certificate.stairs import Staircase
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, UnprovenError
-from milpq.merge import Cubes, Problem
+from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerInput, IntegerNetwork
 from milpq.network.nodes import Affine, IntegerAffine, Step, Term
@@ -38,6 +39,7 @@ def assert_bounded(first: FloatNetwork, second: FloatNetwork, region: Box, point
     form = zonotope.trace(cubes, None, keep=False).output.a
     ends = [end.T for end in form.ends(form.spread())]
     outputs = problem.merged.output_size
+    upper = np.minimum(upper, backwards(problem, zonotope, cubes))
     for x in points:
         a, v = first.evaluate_exact(x), second.evaluate_exact(x)
         inside = (x >= cubes.lower).all(axis=1) & (x <= cubes.upper).all(axis=1)
@@ -49,6 +51,35 @@ def assert_bounded(first: FloatNetwork, second: FloatNetwork, region: Box, point
     return upper
 
 
+def backwards(problem: Problem, zonotope: Zonotope, cubes: Cubes) -> np.ndarray:
+    """Return the least bounds that a few multipliers give, those among them that pass the whole functional on."""
+    trace = zonotope.trace(cubes, None, keep=True)
+    best = np.full((len(cubes), 2 * problem.merged.output_size), np.inf)
+    rng = np.random.default_rng(0)
+    quantities = np.arange(len(zonotope.whole), dtype=np.int64)
+    for objective in range(best.shape[1]):
+        passed = passed_on(problem, objective)
+        for weights in (passed, 0 * passed, passed * rng.uniform(0, 1, len(passed))):
+            multipliers = Multipliers.of([(quantities, weights)] * len(cubes))
+            found = dual_upper(problem, trace, objective, multipliers)
+            best[:, objective] = np.minimum(best[:, objective], found)
+    return best
+
+
+def passed_on(problem: Problem, objective: int) -> np.ndarray:
+    """Return the multipliers that rewrite a chain of layers as if no activation did anything."""
+    nodes, outputs = problem.merged.nodes, problem.merged.output_size
+    w = np.zeros(outputs)
+    w[objective % outputs] = 1.0 if objective < outputs else -1.0
+    y, found = -w, []
+    for node in reversed(nodes):
+        if isinstance(node, MergedAffine):
+            y, w = node.terms[0].float_matrix.T @ y, node.terms[0].quantized_matrix.T @ w
+        else:
+            found.insert(0, np.concatenate([y, w]))
+    return np.concatenate([np.zeros(0), *found])
+
+
 def test_a_sum_that_float64_absorbs() -> None:
     # In exact arithmetic relu(1e17 + x) − relu(1e17) = x; in float64 it is 0.
     steps = ([[1.0], [0.0]], [HUGE, HUGE]), ([[1.0, -1.0]], [0.0])
@@ -56,6 +87,22 @@ def test_a_sum_that_float64_absorbs() -> None:
     points = np.array([[0.0], [0.5], [1.0]])
     upper = assert_bounded(chain(*steps), chain(*constant), Box([0.0], [1.0]), points)
     assert upper[0, 1] >= 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (0, 2, 1)])
+def test_coefficients_that_float64_absorbs(order: tuple[int, ...]) -> None:
+    # Backwards, the coefficient of x is 1e17 + 1 − 1e17: 0 in float64 in some orders.
+    first = np.array([[HUGE], [1.0], [-HUGE]])[list(order)]
+
+    def network(weights: np.ndarray) -> FloatNetwork:
+        nodes = (
+            Affine("first", (Term(0, weights),), np.zeros(3)),
+            Affine("sum", (Term(1, np.ones((1, 3))),), np.zeros(1)),
+        )
+        return FloatNetwork(1, nodes, 2)
+
+    points = np.array([[-1.0], [0.0], [0.5], [1.0]])
+    assert_bounded(network(first), network(0 * first), Box([-1.0], [1.0]), points)
 
 
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 0.5, 1.0])
