@@ -7,6 +7,7 @@ import numpy as np
 from milpq._arrays import Float64Array, gamma
 from milpq.bounds.outward import largest, up
 from milpq.bounds.values import Bounds
+from milpq.errors import UnsupportedModelError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 from milpq.network.nodes import absolute, apply_matrix, entries
 
@@ -33,6 +34,11 @@ def float32_error(merged: Merged, bounds: Bounds) -> Float64Array:
     float64, shape (outputs,)
         The largest over the cubes; infinite where a float32 sum may overflow.
 
+    Raises
+    ------
+    UnsupportedModelError
+        An activation is a sigmoid or tanh.
+
     Notes
     -----
     The model: inputs are float32 numbers; weights, biases and ends of clamps are rounded to float32; products,
@@ -50,6 +56,11 @@ def float32_error(merged: Merged, bounds: Bounds) -> Float64Array:
     for node in merged.nodes:
         if isinstance(node, MergedAffine):
             error = _affine_error(node, errors, bounds)
+        elif node.curve is not None:
+            raise UnsupportedModelError(
+                f"layer {node.name!r}: how float32 runtimes compute a {node.curve.name} differs; use "
+                "--float-arithmetic real"
+            )
         else:
             error = up(errors[node.source] + _ends_error(node))
         if not np.isfinite(error).all():

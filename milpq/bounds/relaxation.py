@@ -75,13 +75,22 @@ class Relaxation:
 def relax(
     node: MergedActivation, band: ResidueBand | None, source: ValueBounds, *, carry_difference: bool
 ) -> Relaxation:
-    """Return the planes of a merged activation over bounds on its source.
+    """Return the relaxation of a merged activation over bounds on its source.
 
     Parameters
     ----------
     carry_difference : bool
         Use the phase cases of the pair; otherwise the two activations are relaxed apart.
     """
+    a, d = source.float_side, source.difference
+    float_planes, pair = activation_planes(node, band, source, carry_difference=carry_difference)
+    return Relaxation(Band.of(float_planes, a, d), Band.of(pair, a, d))
+
+
+def activation_planes(
+    node: MergedActivation, band: ResidueBand | None, source: ValueBounds, *, carry_difference: bool
+) -> tuple[PlanePair, PlanePair]:
+    """Return the planes of ``h`` and of ``δ``, moved outwards so that they hold with their slopes taken exactly."""
     a, v, d = source.float_side, source.quantized_side, source.difference
     zero = np.zeros_like(a.lower)
     low_slope, low_offset, high_slope, high_offset = _planes(node, a)
@@ -100,10 +109,7 @@ def relax(
         )
     if band is not None:
         pair = _with_step(node, band, source, pair, float_planes)
-    return Relaxation(
-        Band.of(float_planes.widened(a, d), a, d),
-        Band.of(pair.widened(a, d), a, d),
-    )
+    return float_planes.widened(a, d), pair.widened(a, d)
 
 
 def _planes(node: MergedActivation, x: Interval) -> tuple[Float64Array, ...]:

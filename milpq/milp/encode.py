@@ -11,11 +11,16 @@ programming* (ReLU rows); the difference formulation and the integer lines are p
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, Matrix, frozen
-from milpq.bounds.values import Bounds
+from milpq.bounds.forward import residue_band
+from milpq.bounds.planes import PlanePair
+from milpq.bounds.prepared import prepared
+from milpq.bounds.relaxation import activation_planes
+from milpq.bounds.values import Bounds, ValueBounds
 from milpq.errors import UsageError
 from milpq.merge.domain import Cubes
 from milpq.merge.nodes import MergedActivation, MergedAffine
@@ -200,16 +205,22 @@ class Encoder:
                 sources = [faces[source] for source in node.sources]
                 faces.append(encode_affine(builder, parts, node, self._sizes[index], sources, value))
             else:
+                planes = partial(self._planes, index, node)
+                source, before = faces[node.source], bounds.values[node.source]
+                slopes = self._slopes[index]
                 faces.append(
-                    encode_activation(
-                        builder, parts, node, self._slopes[index], faces[node.source], value, cuts=cuts
-                    )
+                    encode_activation(builder, parts, node, slopes, source, value, before, planes, cuts=cuts)
                 )
             values.extend([index + 1] * (len(parts) - len(values)))
         model = builder.build()
         return Encoding(
             self.problem, cubes, model, _with_equations(model), tuple(faces), tuple(parts), tuple(values)
         )
+
+    def _planes(self, index: int, node: MergedActivation, source: ValueBounds) -> PlanePair:
+        """Return planes of the difference of an activation, in the float side and the difference of its source."""
+        band = residue_band(node, prepared(self.problem.merged).residues[index], source)
+        return activation_planes(node, band, source, carry_difference=True)[1]
 
 
 def _with_equations(model: LinearModel) -> LinearModel:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from milpq._arrays import Float64Array
+from milpq.bounds.planes import PlanePair
 from milpq.bounds.values import ValueBounds
 from milpq.merge.nodes import MergedActivation
 from milpq.milp.encode_affine import whole_numbers_inside
 from milpq.milp.encode_clamp import Kink, add_clamp
+from milpq.milp.encode_curve import add_curve, add_planes, add_segment_planes
 from milpq.milp.encode_pair import Pair, Rounding, add_cuts, add_pair_rows
 from milpq.milp.encode_step import StepPart, encode_step, rounding_at_kink
 from milpq.milp.faces import Faces, Part, Side, add_difference
 from milpq.milp.model import ModelBuilder
 from milpq.milp.staircase import Slopes
+from milpq.network.curves import Curve
 
 
 def encode_activation(
@@ -23,12 +28,24 @@ def encode_activation(
     slopes: Slopes | None,
     source: Faces,
     bounds: ValueBounds,
+    before: ValueBounds,
+    planes: Callable[[ValueBounds], PlanePair],
     *,
     cuts: bool,
 ) -> Faces:
-    """Add the columns and rows of an activation node."""
+    """Add the columns and rows of an activation node.
+
+    Parameters
+    ----------
+    before : ValueBounds
+        Bounds on the source.
+    planes : callable
+        Planes of the difference over bounds on the source.
+    """
     float_known = bounds.float_side.lower[0], bounds.float_side.upper[0]
     known = bounds.quantized_side.lower[0], bounds.quantized_side.upper[0]
+    if node.curve is not None:
+        return _curve(builder, parts, node, node.curve, slopes, source, bounds, before, planes, cuts=cuts)
     float_side, float_kinks = add_clamp(
         builder, parts, node.name, "float", source.float_side, node.lower, node.upper, float_known
     )
@@ -54,6 +71,43 @@ def encode_activation(
     )
     _integer_pair(builder, node, source, float_kinks, step, difference, cuts=cuts)
     return Faces(float_side, quantized, node.scale_out, difference)
+
+
+def _curve(
+    builder: ModelBuilder,
+    parts: list[Part],
+    node: MergedActivation,
+    curve: Curve,
+    slopes: Slopes | None,
+    source: Faces,
+    bounds: ValueBounds,
+    before: ValueBounds,
+    planes: Callable[[ValueBounds], PlanePair],
+    *,
+    cuts: bool,
+) -> Faces:
+    """Add a sigmoid or tanh of the float side, and the same or its table of the quantized one."""
+    known = bounds.quantized_side.lower[0], bounds.quantized_side.upper[0]
+    float_known = bounds.float_side.lower[0], bounds.float_side.upper[0]
+    part = add_curve(
+        builder, parts, node.name, "float", source.float_side, curve, float_known, segments=not cuts
+    )
+    float_side = part.result
+    if node.step is None:
+        quantized = add_curve(
+            builder, parts, node.name, "quantized", source.quantized, curve, known, segments=False
+        ).result
+    else:
+        assert slopes is not None and node.scale_out is not None
+        levels = whole_numbers_inside(*known, node.scale_out)
+        quantized, _ = encode_step(builder, parts, node, slopes, source.quantized, levels)
+    unit = None if node.step is None else node.scale_out
+    face = bounds.difference.lower[0], bounds.difference.upper[0]
+    difference = add_difference(builder, parts, node.name, float_side, quantized, unit, face)
+    if source.difference is not None:
+        add_planes(builder, node.name, source.float_side, source.difference, difference, planes(before))
+        add_segment_planes(builder, node.name, part, source.difference, difference, planes, before)
+    return Faces(float_side, quantized, unit, difference)
 
 
 def _real_pair(

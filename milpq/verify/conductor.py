@@ -192,17 +192,11 @@ def bound(
 
 def _check_inexact(problem: Problem, method: str, *, certified: bool) -> None:
     """Refuse what needs exact, piecewise linear operations, for networks that have others."""
-    if not problem.merged.is_piecewise_linear:
-        if method in {"lp", "milp"}:
-            raise UsageError(
-                f"{problem.float_network.origin}: holds a sigmoid or tanh, which no linear program here encodes; "
-                "use --method auto or differential"
-            )
-        if certified:
-            raise UsageError(
-                f"{problem.float_network.origin}: holds a sigmoid or tanh, of which milpq makes no certificate; "
-                "leave that option out"
-            )
+    if certified and not problem.merged.is_piecewise_linear:
+        raise UsageError(
+            f"{problem.float_network.origin}: holds a sigmoid or tanh, of which milpq makes no certificate; "
+            "leave that option out"
+        )
     if problem.merged.is_exact:
         return
     if method in {"lp", "milp"}:
@@ -231,21 +225,17 @@ def _answer(run: Run) -> None:
     elif _cuts_phases(run) and run.wants("lp"):
         stages.optimize(run)
     # Linear programs over many inputs are slow, and add little to optimized slopes.
-    if _encodes(run) and run.wants("lp") and not (_cuts_phases(run) and run.options.method == "auto"):
+    exact = run.problem.merged.is_exact
+    if exact and run.wants("lp") and not (_cuts_phases(run) and run.options.method == "auto"):
         bound_by_lp(run)
-    if _encodes(run) and run.wants("milp"):
+    if exact and run.wants("milp"):
         bound_by_milp(run)
 
 
-def _encodes(run: Run) -> bool:
-    """Tell whether linear programs encode both networks."""
-    merged = run.problem.merged
-    return merged.is_exact and merged.is_piecewise_linear
-
-
 def _cuts_phases(run: Run) -> bool:
-    """Tell whether there are too many inputs to split, and the networks are known exactly."""
-    return _encodes(run) and run.problem.merged.input_size > stages.FEW_INPUTS
+    """Tell whether there are too many inputs to split, and the networks are known exactly and piecewise linear."""
+    merged = run.problem.merged
+    return merged.is_exact and merged.is_piecewise_linear and merged.input_size > stages.FEW_INPUTS
 
 
 def _choose_search(run: Run) -> None:
@@ -261,7 +251,7 @@ def _choose_search(run: Run) -> None:
             if run.options.device != "cpu":
                 run.bracket.notes.append("many inputs are not split: nothing ran on the device")
             search_phases_or_programs(run)
-        else:
+        elif run.problem.merged.input_size <= stages.FEW_INPUTS:
             stages.split(run)
 
 

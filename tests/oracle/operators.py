@@ -29,6 +29,15 @@ def logistic_model(scale: float, zero_point: int, size: int = 256) -> bytes:
     return graph.finish(source, result)
 
 
+def tanh_model(scale: float, zero_point: int, size: int = 256) -> bytes:
+    """Return a model of one int8 TANH operator on a row (1, size)."""
+    graph = _GraphBuilder()
+    source = graph.tensor("input", (1, size), schema.TensorType.INT8, _per_tensor(scale, zero_point))
+    result = graph.tensor("output", (1, size), schema.TensorType.INT8, _per_tensor(1.0 / 128.0, 0))
+    graph.operator(schema.BuiltinOperator.TANH, 2, [source], result)
+    return graph.finish(source, result)
+
+
 def convolution_model(
     weights: npt.NDArray[np.int8],
     bias: npt.NDArray[np.int32],

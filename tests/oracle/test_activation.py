@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.models.tflite_writer import Activation, Layer, write_fully_connected_model
+from milpq.errors import TargetError
 from milpq.rounding.activation import activation_codes
 from milpq.rounding.logistic import logistic_table
+from milpq.rounding.tanh import float_tanh_half_even, tanh_table
 from milpq.rounding.targets import get_target
-from tests.oracle.operators import logistic_model
+from tests.oracle.operators import logistic_model, tanh_model
 from tests.oracle.runtimes import runtime
 
 NAMES = ("tflm", "litert-xnnpack", "litert-ref", "litert-nodelegate")
@@ -55,3 +57,54 @@ def test_logistic_table(name: str) -> None:
         np.testing.assert_array_equal(
             logistic_table(target, scale, zero_point), actual, err_msg=f"{scale!r} {zero_point}"
         )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tanh_table(name: str) -> None:
+    """All 256 codes, many scales; some where fixed point and float32 differ, or the two ways to round do."""
+    run = runtime(name).run
+    target = get_target(name)
+    rng = np.random.default_rng(3)
+    codes = np.arange(-128, 128, dtype=np.int8)[None]
+    drawn = np.concatenate((2.0 ** rng.uniform(-16, 2.9, 400), 2.0 ** np.arange(-20, 3))).astype(np.float32)
+    cases = [(scale, int(rng.choice([-128, 127, 0, rng.integers(-128, 128)]))) for scale in drawn.tolist()]
+    cases += _between_the_kernels(rng)
+    refused = 0
+    for scale, zero_point in cases:
+        actual = run(tanh_model(scale, zero_point), codes)[0].astype(np.int64)
+        assert (np.diff(actual) >= 0).all()
+        try:
+            table = tanh_table(target, scale, zero_point)
+        except TargetError:
+            refused += 1
+            continue
+        np.testing.assert_array_equal(table, actual, err_msg=f"{scale!r} {zero_point}")
+    # Values next to a tie, which the C library decides; the fixed point kernels have none.
+    assert refused <= (0 if name == "tflm" else 12)
+
+
+def _between_the_kernels(rng: np.random.Generator) -> list[tuple[float, int]]:
+    """Return parameters where the fixed point kernel gives another table than the float32 ones."""
+    found: list[tuple[float, int]] = []
+    tflm = get_target("tflm")
+    for _ in range(6000):
+        scale, zero_point = float(np.float32(2.0 ** rng.uniform(-10, 1))), int(rng.integers(-128, 128))
+        try:
+            table = float_tanh_half_even(scale, zero_point, 1 / 128, 0)
+        except TargetError:
+            found.append((scale, zero_point))
+            continue
+        if (table != tanh_table(tflm, scale, zero_point)).any():
+            found.append((scale, zero_point))
+    return found
+
+
+def test_tanh_needs_what_kernels_state() -> None:
+    with pytest.raises(TargetError, match="its int8 TANH is not known"):
+        tanh_table(get_target("pow2-floor"), 0.125, 0)
+    with pytest.raises(TargetError, match="scale 1/128"):
+        tanh_table(get_target("tflm"), 0.125, 0, 0.5)
+    with pytest.raises(TargetError, match="float32"):
+        tanh_table(get_target("tflm"), 0.1, 0)
+    with pytest.raises(TargetError, match="below 2"):
+        tanh_table(get_target("tflm"), 2.0**-30, 0)

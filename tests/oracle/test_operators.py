@@ -163,6 +163,34 @@ def _residual_network(rng: Rng, ties: bool) -> tuple[GraphWriter, Value]:
     return graph, graph.fully_connected(flat, weights, bias, result, weight_scales=scale)
 
 
+LOGISTIC, TANH = Codes(1 / 256, -128), Codes(1 / 128, 0)
+"""What the int8 specification fixes for their results."""
+
+
+def _logistic(rng: Rng, ties: bool) -> tuple[GraphWriter, Value]:
+    graph = GraphWriter((1, 2048), codes(rng, -7, -2, ties))
+    return graph, graph.unary("LOGISTIC", graph.input, LOGISTIC)
+
+
+def _tanh(rng: Rng, ties: bool) -> tuple[GraphWriter, Value]:
+    graph = GraphWriter((1, 2048), codes(rng, -7, -2, ties))
+    return graph, graph.unary("TANH", graph.input, TANH)
+
+
+def _curved_network(rng: Rng, ties: bool) -> tuple[GraphWriter, Value]:
+    """Return a whole network with both curves inside."""
+    graph = GraphWriter((1, 12), codes(rng, -7, -5, ties))
+    value = graph.input
+    for name, result, size in (("TANH", TANH, 24), ("LOGISTIC", LOGISTIC, 24), ("", None, 40)):
+        weights = rng.integers(-127, 128, (size, value.shape[1])).astype(np.int8)
+        scale = np.array([2.0 ** (-7 if ties else rng.uniform(-7.5, -6.5))], np.float32)
+        bias = rng.integers(-2000, 2000, size)
+        value = graph.fully_connected(value, weights, bias, codes(rng, -6, -4, ties), weight_scales=scale)
+        if result is not None:
+            value = graph.unary(name, value, result)
+    return graph, value
+
+
 MODELS: dict[str, Model] = {
     "conv": _conv,
     "dilated": _dilated,
@@ -177,6 +205,9 @@ MODELS: dict[str, Model] = {
     "relu6": _relu6,
     "relu-n1-to-1": _relu_n1_to_1,
     "network": _residual_network,
+    "logistic": _logistic,
+    "tanh": _tanh,
+    "curved-network": _curved_network,
 }
 REFUSED = {("relu-n1-to-1", "tflm")}
 """Operators that a runtime lacks, or rounds in ways that milpq does not know."""

@@ -10,6 +10,7 @@ from milpq._arrays import BoolArray, Float64Array
 from milpq.merge import MergedActivation
 from milpq.milp.encode import Encoding
 from milpq.milp.encode_clamp import Face, Kink
+from milpq.milp.encode_curve import CurvePart
 from milpq.milp.encode_step import StepPart
 from milpq.search.tree.leaf import Decision
 from milpq.search.tree.region import Box
@@ -19,6 +20,9 @@ _WHOLE = 1e-6
 
 _MOST = 24
 """Branchings of one layer that are looked at."""
+
+_SHORT = 1e-6
+"""Ranges of a curve shorter than this are not cut."""
 
 _RELATIVE = 1e-7
 """A real interval narrower than this share of the root's is not split."""
@@ -92,6 +96,8 @@ class _Finder:
                 self._step(value, node, part)
             elif isinstance(part, Kink):
                 self._kink(value, node, part)
+            elif isinstance(part, CurvePart):
+                self._curve(value, node, part)
         if not self.found and self.anything:
             self._inputs()
         return self.found
@@ -174,6 +180,26 @@ class _Finder:
                     Decision(node.source, part.face, neuron, part.kink, float(upper[neuron])),
                     max(away, 0.0) + float(wrong[neuron]),
                     max(-away, 0.0) + float(wrong[neuron]),
+                    float(wrong[neuron]),
+                )
+            )
+
+    def _curve(self, value: int, node: MergedActivation, part: CurvePart) -> None:
+        """Find results that are off their curve; the range of the source is cut where the point is."""
+        columns = part.source.columns
+        lower, upper = self.box.lower[columns], self.box.upper[columns]
+        source, result = self.point[columns], self.point[part.result.columns]
+        wrong = np.abs(result - part.curve.value(source))
+        wanted = self._matters(value, node.size) & (upper - lower > _SHORT) & (wrong > _WHOLE)
+        for neuron in _most(wanted, wrong):
+            low, high = float(lower[neuron]), float(upper[neuron])
+            split = min(max(float(source[neuron]), 0.75 * low + 0.25 * high), 0.25 * low + 0.75 * high)
+            self.found.append(
+                Branching(
+                    Decision(node.source, part.face, neuron, low, split),
+                    Decision(node.source, part.face, neuron, split, high),
+                    float(wrong[neuron]),
+                    float(wrong[neuron]),
                     float(wrong[neuron]),
                 )
             )
