@@ -12,6 +12,7 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.merge import Cubes
+from milpq.merge.domain import Domain
 from milpq.search.alarm import check_values
 from milpq.search.codes import count_codes, levels_of
 from milpq.search.execution import Execution, signed
@@ -53,6 +54,23 @@ class Cells:
         points = inputs.snap(self.best)
         levels = inputs.levels(points)
         return pool.update(points, levels, execution.run(points, levels), execution.error)
+
+
+def parts_of(domain: Domain, cube: Cubes, most: int) -> Cubes:
+    """Return parts that cover a cube, at most so many, halved along levels where it has most of them."""
+    lower, upper = cube.level_lower, cube.level_upper
+    while 2 * len(lower) <= most and (lower < upper).any():
+        i = int(np.argmax((upper - lower).max(axis=0)))
+        wide = lower[:, i] < upper[:, i]
+        middle = (lower[:, i] + upper[:, i]) // 2
+        first, last = upper.copy(), lower[wide].copy()
+        first[:, i], last[:, i] = middle, middle[wide] + 1
+        lower, upper = np.concatenate([lower, last]), np.concatenate([first, upper[wide]])
+    found = domain.cubes_of_levels(lower, upper)
+    low, high = np.maximum(found.lower, cube.lower), np.minimum(found.upper, cube.upper)
+    # Levels at the ends may be those of no real input of the cube.
+    some = (low <= high).all(axis=1)
+    return Cubes(low[some], high[some], lower[some], upper[some])
 
 
 def bound_cells(

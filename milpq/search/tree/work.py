@@ -20,7 +20,7 @@ from milpq.milp.backends.protocol import Backend, Session, Solution, SolveOption
 from milpq.milp.encode import Encoder, Encoding
 from milpq.milp.safe import safe_infeasible, safe_upper_bound
 from milpq.milp.scaling import ScaledSession
-from milpq.search.cells import bound_cells
+from milpq.search.cells import bound_cells, parts_of
 from milpq.search.codes import count_codes
 from milpq.search.enumerate import enumerate_cubes
 from milpq.search.execution import Execution, execution_s, signed
@@ -42,6 +42,9 @@ _EXECUTION_S, _ENTRIES = 0.1, 1 << 20
 
 _LEAST_CODES, _LEAST_CELLS = 4096, 512
 """Codes and cells that are always few."""
+
+_MOST_PARTS = 256
+"""Parts of a node whose slopes are taken apart."""
 
 _FEWER = 8
 """Cells are bounded anew where a node has so many times fewer: their slopes are then those of a smaller cube."""
@@ -253,7 +256,7 @@ class _Subtree:
             upper, self.pool = enumerate_cubes(self._work.execution, cubes, self.pool)
             node = self._tightened(entry.node, float(upper[0, self._k]), "enumeration")
             return replace(entry, node=node), True
-        fewer = codes <= min(_LEAST_CELLS, self._most_cells) or _FEWER * codes <= entry.cells
+        fewer = _FEWER * codes <= entry.cells or (codes <= _FEWER and codes < entry.cells)
         if domain.kind == "continuous" and codes <= self._most_cells and fewer:
             upper = self._bound_cells(cubes)
             return replace(entry, node=self._tightened(entry.node, upper, "cells"), cells=codes), False
@@ -262,16 +265,17 @@ class _Subtree:
     def _bound_cells(self, cubes: Cubes) -> float:
         """Return a bound on the objective over every cell of a node.
 
-        The slopes are those of the whole cube: the centre of a cell, where both networks run, and the way from it
-        may lie outside of what the decisions leave.
+        The slopes are those of whole parts of the cube: the centre of a cell, where both networks run, and the way
+        from it may lie outside of what the decisions leave.
         """
         work = self._work
-        known = np.full((1, work.execution.objectives), np.inf)
-        slopes = float_slopes(work.problem, differential(work.problem, cubes))
+        parts = parts_of(work.problem.domain, cubes, _MOST_PARTS)
+        known = np.full((len(parts), work.execution.objectives), np.inf)
+        slopes = float_slopes(work.problem, differential(work.problem, parts))
         threshold = np.full(work.execution.objectives, self._threshold())
-        cells = bound_cells(work.execution, cubes, known, slopes, threshold)
+        cells = bound_cells(work.execution, parts, known, slopes, threshold)
         self.pool = cells.witnesses(work.execution, work.inputs, self.pool)
-        return float(cells.parent_upper[0, self._k])
+        return float(cells.parent_upper[:, self._k].max())
 
     def _choose(self, entry: _Open, ways: list[Branching]) -> list[_Open]:
         """Return the children of the branching that promises most, having tried out those little is known of."""

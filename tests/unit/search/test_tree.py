@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from random_pairs import box, float_network, quantized
 from search_problems import problem_of
 
 from milpq.bounds import differential, interval
@@ -19,6 +21,7 @@ from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Term
 from milpq.region.box import Box
 from milpq.search.budget import Budget
+from milpq.search.cells import parts_of
 from milpq.search.pool import WitnessPool
 from milpq.search.threads import ThreadExecutor
 from milpq.search.tree import TreeOptions, tree_search
@@ -117,6 +120,36 @@ def test_limits_leave_a_valid_bracket():
     late = search(problem, limit_s=0.0)
     assert late.status == "limit"
     assert late.rounds == 0
+
+
+def test_cells_are_executed_where_they_are_few():
+    rng = np.random.default_rng(0)
+    network = float_network(rng, [3, 6, 6, 2], (0.0, np.inf))
+    problem = Problem.create(network, quantized(rng, network, "tflm"), box(-0.05, 0.05, 3), "continuous")
+    executed = search(problem, effort=Effort(), max_programs=300)
+    branched = search(problem, effort=Effort(enumerate_cells=1), max_programs=300)
+    assert executed.status == "closed"
+    assert branched.status == "limit"
+    assert branched.bracket[0] <= executed.bracket[1]
+    assert executed.bracket[0] <= branched.bracket[1]
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 64, 1000])
+def test_parts_of_a_cube_cover_it_once(most):
+    problem = problem_of("continuous", seed=3)
+    domain, root = problem.domain, problem.domain.root
+    low = root.level_lower + np.array([[0, 3, 5]])
+    cube = domain.cubes_of_levels(low, low + np.array([[6, 0, 4]]))
+    parts = parts_of(domain, cube, most)
+    assert len(parts) <= most
+    levels = [
+        tuple(code)
+        for first, last in zip(parts.level_lower, parts.level_upper, strict=True)
+        for code in itertools.product(*(range(a, b + 1) for a, b in zip(first, last, strict=True)))
+    ]
+    assert len(levels) == len(set(levels)) == 7 * 5
+    assert (parts.lower >= cube.lower).all()
+    assert (parts.upper <= cube.upper).all()
 
 
 def test_a_tolerance_decides():
