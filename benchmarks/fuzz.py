@@ -17,10 +17,12 @@ import sys
 import tempfile
 import time
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 import milpq
@@ -40,6 +42,8 @@ QUERY = """(vnnlib-version <2.0>)
 (assert (or (> Y_g[0] (+ Y_f[0] 0.05)) (> Y_f[0] (+ Y_g[0] 0.05))))
 """
 SLOW = 20.0
+RARE = {"keras": 1e-3, "h5": 1e-3}
+"""How often kinds are tried whose readers start a process, next to 1 for the others."""
 LIMIT = 6 << 30
 
 
@@ -63,11 +67,15 @@ def seeds(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[bytes]
     milpq.save(milpq.quantize(controller, samples), folder / "quantized.onnx")
     milpq.bound(controller, quantized, small, target="tflm", gap=0.1, certificate=folder / "proof.milpq")
 
+    write_keras(folder)
+
     def verify(path: Path) -> object:
         return milpq.check(path, controller, quantized)
 
     return {
         "quantized.onnx": (load, [(folder / "quantized.onnx").read_bytes()]),
+        "keras": (load, [(folder / "dense.keras").read_bytes()]),
+        "h5": (load, [(folder / "dense.h5").read_bytes()]),
         "milpq": (verify, [(folder / "proof.milpq").read_bytes()]),
         "query.vnnlib": (read_vnnlib_query, [QUERY.encode()]),
         "suite.toml": (load_suite, [path.read_bytes() for path in sorted(SUITES.glob("*.toml"))]),
@@ -79,6 +87,27 @@ def seeds(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[bytes]
         "npz": (load_region, [(folder / "box.npz").read_bytes()]),
         "vnnlib": (load_region, [query]),
     }
+
+
+def write_keras(folder: Path) -> None:
+    """Write one dense layer as Keras does, in both its formats."""
+    weights = {"kernel": np.ones((2, 3), dtype=np.float32), "bias": np.zeros(3, dtype=np.float32)}
+    entry = {"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 2]}}
+    dense = {"class_name": "Dense", "config": {"name": "dense", "units": 3, "activation": "relu"}}
+    config = json.dumps({"class_name": "Sequential", "config": {"name": "net", "layers": [entry, dense]}})
+    with h5py.File(folder / "dense.h5", "w") as file:
+        file.attrs["model_config"] = config
+        group = file.create_group("model_weights/dense")
+        group.attrs["weight_names"] = np.array([f"dense/{name}" for name in weights], dtype="S")
+        for name, array in weights.items():
+            group[f"dense/{name}"] = array
+    with h5py.File(folder / "weights.h5", "w") as file:
+        for index, array in enumerate(weights.values()):
+            file[f"layers/dense/vars/{index}"] = array
+    with zipfile.ZipFile(folder / "dense.keras", "w") as archive:
+        archive.writestr("metadata.json", '{"keras_version": "3.0.0"}')
+        archive.writestr("config.json", config)
+        archive.write(folder / "weights.h5", "model.weights.h5")
 
 
 def mutate(data: bytes, other: bytes, generator: random.Random) -> bytes:
@@ -134,7 +163,7 @@ def main() -> int:
         folder = Path(name)
         kinds = seeds(folder)
         while done < options.cases and time.process_time() - start < options.seconds:
-            ending = generator.choice(list(kinds))
+            ending = generator.choices(list(kinds), [RARE.get(kind, 1.0) for kind in kinds])[0]
             reader, files = kinds[ending]
             data = mutate(generator.choice(files), generator.choice(files), generator)
             path = folder / f"case.{ending}"

@@ -4,27 +4,20 @@ Files of strangers: archives are read member by member into memory and never unp
 are refused, and so are compressed arrays, which Keras does not write and which could unpack to anything.
 """
 
-# h5py has no types.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import math
 import re
 import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-import numpy as np
-
 from milpq._arrays import Float64Array
-from milpq.errors import MilpqError, ModelFileError, UnsupportedModelError, UsageError
+from milpq.errors import MilpqError, ModelFileError
 from milpq.formats._files import MAX_ARRAY_BYTES, PathLike, read_bytes, to_float64
+from milpq.formats._hdf5 import read_hdf5
 
 Config: TypeAlias = "dict[str, Any]"
 
@@ -54,29 +47,20 @@ class KerasStore:
     def __init__(self, path: PathLike) -> None:
         self.path = path
         content = read_bytes(path)
-        if importlib.util.find_spec("h5py") is None:
-            raise UsageError(f"{path}: reading Keras files needs h5py; pip install 'milpq[keras]'")
         self._legacy = Path(path).suffix.lower() != ".keras"
         try:
             config = b"" if self._legacy else _member(path, content, "config.json", MAX_CONFIG_BYTES)
             stored = content if self._legacy else _member(path, content, "model.weights.h5", MAX_ARRAY_BYTES)
-            self._open(stored)
-            if self._legacy:
-                config = self._attribute(self._file, "model_config", "its configuration")
-            self.config = self._parsed(config)
         except MilpqError:
             raise
-        # zipfile, HDF5 and json raise a wide range of standard errors on damaged files.
+        # zipfile raises a wide range of standard errors on damaged archives.
         except Exception as reason:
-            raise ModelFileError(
-                f"{path}: is no readable Keras file ({' '.join(str(reason).split())[:200]})"
-            ) from reason
-
-    def _open(self, content: bytes) -> None:
-        import h5py
-
-        self._size = len(content)
-        self._file = h5py.File(io.BytesIO(content), "r")
+            raise ModelFileError(f"{path}: is no readable Keras file ({reason})") from reason
+        self._file = read_hdf5(stored, path)
+        if self._legacy:
+            where = f"{path}: does not hold its configuration; save the whole model, not its weights only"
+            config = "\n".join(self._file.texts("", "model_config", where)).encode()
+        self.config = self._parsed(config)
 
     def places(self, layers: list[Config]) -> list[str]:
         """Return where the weights of each layer lie: under its name, or its class and how many came before it."""
@@ -100,81 +84,22 @@ class KerasStore:
         UnsupportedModelError
             They are no float32 or float64 numbers.
         """
-        try:
-            return [self._array(group, name, where) for group, name in self._names(place, where)]
-        except MilpqError:
-            raise
-        except Exception as reason:
-            raise ModelFileError(
-                f"{where}: its weights cannot be read ({' '.join(str(reason).split())[:200]})"
-            ) from reason
-
-    def _names(self, place: str, where: str) -> list[tuple[Any, str]]:
-        """Return group and name of each weight of a layer."""
-        if not self._legacy:
-            group = self._group(self._file, ["layers", place, "vars"], where)
-            return [(group, str(index)) for index in range(min(len(group), MAX_WEIGHTS_A_LAYER + 1))]
-        group = self._group(self._file, ["model_weights", place], where)
-        if math.prod(group.attrs.get_id("weight_names").shape) > MAX_WEIGHTS_A_LAYER:
+        group = f"/layers/{place}/vars" if not self._legacy else f"/model_weights/{place}"
+        if self._legacy:
+            names = self._file.texts(group, "weight_names", where)
+        else:
+            names = [str(index) for index in range(self._file.children(group, where))]
+        if len(names) > MAX_WEIGHTS_A_LAYER:
             raise ModelFileError(f"{where}: has more than {MAX_WEIGHTS_A_LAYER} weights")
-        found: list[tuple[Any, str]] = []
-        for stored in np.ravel(group.attrs["weight_names"]):
-            name = stored.decode() if isinstance(stored, bytes) else str(stored)
-            *folders, last = name.split("/")
-            found.append((self._group(group, folders, where), last))
-        return found
-
-    def _group(self, group: Any, names: list[str], where: str) -> Any:
-        import h5py
-
-        for name in names:
-            group = self._item(group, name, where)
-            if not isinstance(group, h5py.Group):
-                raise ModelFileError(f"{where}: {name!r} is no group of the file")
-        return group
-
-    def _item(self, group: Any, name: str, where: str) -> Any:
-        """Return what a name stands for; links that may lead out of the file are refused."""
-        import h5py
-
-        if not name or "/" in name or name == ".":
-            raise ModelFileError(f"{where}: {name!r:.80} is no name of a weight")
-        link = group.get(name, getlink=True)
-        if link is None:
-            raise ModelFileError(f"{where}: its weights {name!r:.80} are not in the file")
-        if not isinstance(link, h5py.HardLink):
-            raise ModelFileError(f"{where}: {name!r:.80} is a link, which no Keras file has")
-        return group[name]
-
-    def _array(self, group: Any, name: str, where: str) -> Float64Array:
-        import h5py
-
-        data = self._item(group, name, where)
-        if not isinstance(data, h5py.Dataset):
-            raise ModelFileError(f"{where}: {name!r:.80} is no array")
-        if data.chunks is not None or data.is_virtual or data.external:
-            raise ModelFileError(
-                f"{where}: {name!r:.80} is compressed or outside the file; save the model again"
-            )
-        if data.dtype not in {np.dtype("float32"), np.dtype("float64")}:
-            raise UnsupportedModelError(f"{where}: has {data.dtype} weights; milpq reads float32 and float64")
-        if data.size * data.dtype.itemsize > self._size:
-            raise ModelFileError(f"{where}: {name!r:.80} claims shape {data.shape}, more than the file holds")
-        return to_float64(np.asarray(data[()]))
-
-    def _attribute(self, group: Any, name: str, what: str) -> bytes:
-        if name not in group.attrs or math.prod(group.attrs.get_id(name).shape) != 1:
-            raise ModelFileError(
-                f"{self.path}: does not hold {what}; save the whole model, not its weights only"
-            )
-        value = np.ravel(np.asarray(group.attrs[name], dtype=object))[0]
-        return value if isinstance(value, bytes) else str(value).encode()
+        return [to_float64(self._file.array(f"{group}/{name}", where)) for name in names]
 
     def _parsed(self, text: bytes) -> Config:
         try:
             parsed: object = json.loads(text)
         except RecursionError:
             raise ModelFileError(f"{self.path}: its configuration is nested too deeply") from None
+        except ValueError as reason:
+            raise ModelFileError(f"{self.path}: its configuration is no JSON ({reason})") from reason
         if not isinstance(parsed, dict):
             raise ModelFileError(f"{self.path}: its configuration is no JSON object")
         return cast("Config", parsed)

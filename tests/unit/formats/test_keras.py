@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 import milpq
 from milpq.errors import InvalidNetworkError, MilpqError, ModelFileError, UnsupportedModelError
+from milpq.formats import _hdf5
 from milpq.network.float_network import FloatNetwork
 from tests.oracle.layouts import CHANNELS, SPATIAL, twins
 
@@ -251,7 +252,28 @@ def test_hostile_archives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_mutated_files(survives: Any, tmp_path: Path, ending: str) -> None:
+    """Few, as each starts a process."""
     config, weights = network_of(tmp_path)
     write = write_keras if ending == ".keras" else write_h5
     content = write(tmp_path / f"good{ending}", config, weights).read_bytes()
-    assert survives(content, f"model{ending}", milpq.load, rounds=200) > 50
+    assert survives(content, f"model{ending}", milpq.load, rounds=8, cuts=4) > 0
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import time; time.sleep(60)", "did not end"),
+        ("import os; os.abort()", "crashed"),
+        ("print('no archive')", "no readable Keras file"),
+        ("import sys; sys.exit('what went wrong')", r"\(what went wrong\)"),
+    ],
+)
+def test_a_library_that_hangs_or_crashes_is_outlived(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, message: str
+) -> None:
+    (tmp_path / "child.py").write_text(program, encoding="utf-8")
+    monkeypatch.setattr(_hdf5, "CHILD", tmp_path / "child.py")
+    monkeypatch.setattr(_hdf5, "TIMEOUT_S", 1.0)
+    path = write_h5(tmp_path / "model.h5", *network_of(tmp_path))
+    with pytest.raises(ModelFileError, match=message):
+        milpq.load(path)
