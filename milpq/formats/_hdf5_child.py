@@ -85,7 +85,7 @@ def _bytes(text: str | bytes) -> np.ndarray:
 
 
 def _limit() -> None:
-    """Have the system end this process when it takes too much; systems without limits leave it to the parent's clock."""
+    """Have the system end this process when it takes too much; the parent has a clock besides."""
     try:
         import resource
     except ImportError:
