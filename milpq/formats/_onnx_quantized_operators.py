@@ -51,7 +51,9 @@ def _quantize(step: QuantizedStep) -> QValue:
         return Codes(0, source.shape, kind, by_quantize=True)
     if isinstance(source, Dequantized):
         codes = source.codes
-        if codes.sigmoid or step.builder.grid(codes.value) == grid:
+        if codes.sigmoid and codes.behind is None:
+            return replace(codes, behind=grid, kind=kind, by_quantize=True)
+        if not codes.sigmoid and step.builder.grid(codes.value) == grid:
             return codes
         value = step.requantized(codes, grid)
         return Codes(value, codes.shape, kind, by_quantize=True)
@@ -81,9 +83,9 @@ def _dequantize(step: QuantizedStep) -> QValue:
         return _stored(step, source)
     if not isinstance(source, Codes):
         raise step.unsupported("dequantizes what is not quantized")
-    if source.sigmoid:
-        return Dequantized(source)
     grid, kind = step.grid(1, 2, source.kind)
+    if source.sigmoid and source.behind == grid:
+        return Dequantized(source)
     if kind != source.kind:
         raise step.damaged(f"has a {kind} zero point for {source.kind} codes")
     return Dequantized(step.read_on(source, grid))
@@ -240,8 +242,6 @@ def _clip_codes(step: QuantizedStep, source: Codes, lower: float, upper: float) 
 
 def _sigmoid(step: QuantizedStep) -> QValue:
     source = step.value(0)
-    if step.keep_final_activation:
-        raise step.unsupported("is not executed by milpq for ONNX Runtime; remove it from the file")
     if isinstance(source, Pending):
         return Dequantized(Codes(source.settle(None), source.shape, "int8", sigmoid=step.where))
     if isinstance(source, Dequantized):
@@ -250,9 +250,24 @@ def _sigmoid(step: QuantizedStep) -> QValue:
 
 
 def _qlinear_sigmoid(step: QuantizedStep) -> QValue:
-    if step.keep_final_activation:
-        raise step.unsupported("is not executed by milpq for ONNX Runtime; remove it from the file")
-    return replace(operand(step, 0), sigmoid=step.where)
+    grid, kind = step.grid(3, 4, "uint8")
+    return replace(operand(step, 0), sigmoid=step.where, behind=grid, kind=kind)
+
+
+def _tanh(step: QuantizedStep) -> QValue:
+    source = step.value(0)
+    if not isinstance(source, Dequantized):
+        raise step.unsupported(
+            "reads what no DequantizeLinear gives, so that ONNX Runtime computes in float32"
+        )
+    codes = step.layer_input(source.codes)
+
+    def settle(grid: Grid | None) -> int:
+        if grid is None:
+            raise step.unsupported("is not followed by a QuantizeLinear; quantize its result")
+        return step.curve("Tanh", codes, grid)
+
+    return Pending(settle, codes.shape, step.where)
 
 
 def _reshaped(operator: str) -> Callable[[QuantizedStep], QValue]:
@@ -299,6 +314,7 @@ HANDLERS: Final[dict[tuple[str, str], Callable[[QuantizedStep], QValue]]] = {
     ("", "Reshape"): _reshaped("Reshape"),
     ("", "Sigmoid"): _sigmoid,
     ("", "Squeeze"): _reshaped("Squeeze"),
+    ("", "Tanh"): _tanh,
     ("", "Unsqueeze"): _reshaped("Unsqueeze"),
     ("com.microsoft", "DequantizeLinear"): _dequantize,
     ("com.microsoft", "QGemm"): _qgemm,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError
+from milpq.errors import InvalidNetworkError, ModelFileError, TargetError, UnsupportedModelError
 from milpq.formats._files import to_float64
 from milpq.formats._quantized_builder import Grid, Kind, QuantizedBuilder
+from milpq.rounding.ort_kernels import ort_curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ class Codes:
     by_quantize : bool
         Whether a QuantizeLinear made them; ONNX Runtime turns such int8 codes into uint8 on x86.
     sigmoid : str
-        Names the sigmoid that was left out before.
+        Names the sigmoid behind these codes, which is left out if no layer follows.
+    behind : Grid or None
+        Where the result of that sigmoid is quantized again, its grid.
     """
 
     value: int
@@ -39,6 +42,7 @@ class Codes:
     kind: Kind
     by_quantize: bool = False
     sigmoid: str = ""
+    behind: Grid | None = None
 
     @property
     def as_unsigned(self) -> bool:
@@ -123,14 +127,11 @@ class QuantizedStep:
         where: str,
         sources: list[QValue | None],
         options: dict[str, Any],
-        *,
-        keep_final_activation: bool,
     ) -> None:
         self.builder = builder
         self.name = name
         self.where = where
         self.options = options
-        self.keep_final_activation = keep_final_activation
         self._sources = sources
 
     def unsupported(self, what: str) -> UnsupportedModelError:
@@ -243,7 +244,8 @@ class QuantizedStep:
 
     def requantized(self, codes: Codes, grid: Grid) -> int:
         """Return the value of codes put on another grid by DequantizeLinear and QuantizeLinear."""
-        known = self.builder.grid(self.layer_input(codes).value)
+        codes = self.layer_input(codes)
+        known = self.builder.grid(codes.value)
         assert known is not None
         if known == grid:
             return codes.value
@@ -258,7 +260,28 @@ class QuantizedStep:
         )
 
     def layer_input(self, codes: Codes) -> Codes:
-        """Return codes that a layer computes with; a sigmoid may not come before it."""
-        if codes.sigmoid:
-            raise self.unsupported("follows a Sigmoid, which milpq reads only as the last operator")
-        return codes
+        """Return codes that a layer computes with: those behind a sigmoid, if there is one."""
+        if not codes.sigmoid:
+            return codes
+        if codes.behind is None or self.builder.grid(codes.value) is None:
+            raise self.unsupported(
+                "follows a Sigmoid that ONNX Runtime computes in float32; quantize its input and its result"
+            )
+        value = self.curve("Sigmoid", codes, codes.behind)
+        return Codes(value, codes.shape, codes.kind, codes.by_quantize)
+
+    def curve(self, operator: Literal["Sigmoid", "Tanh"], codes: Codes, grid: Grid) -> int:
+        """Return the value of a Sigmoid or Tanh of codes, on a grid: a table from codes to codes.
+
+        Raises
+        ------
+        UnsupportedModelError
+            A value is so near the middle between two codes that only the machine knows its code.
+        """
+        known = self.builder.grid(codes.value)
+        assert known is not None
+        try:
+            table = ort_curve(operator, known.quantization, grid.quantization)
+        except TargetError as error:
+            raise self.unsupported(str(error)) from error
+        return self.builder.lookup(self.name, self.where, codes.value, lambda _: table, grid)

@@ -135,7 +135,6 @@ class _Reader:
             where,
             sources,
             attributes(node, self._path),
-            keep_final_activation=self._keep_final_activation,
         )
         self._values[node.output[0]] = handler(step)
 
@@ -153,5 +152,9 @@ class _Reader:
         if not isinstance(result, Codes):
             raise ModelFileError(
                 f"{self._path}: no quantized operator computes the output {self._output!r} from the input"
+            )
+        if result.sigmoid and self._keep_final_activation:
+            raise UnsupportedModelError(
+                f"{result.sigmoid}: is not executed by milpq for ONNX Runtime at the end; remove it from the file"
             )
         return self._builder.finish(result.value, note=SIGMOID_NOTE if result.sigmoid else "")

@@ -10,8 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def perceptron(path: Path, sizes: tuple[int, ...], seed: int, *, matmul: bool = False) -> None:
-    """Write a float perceptron with ReLU between its layers: Gemm, or MatMul and Add."""
+def perceptron(
+    path: Path, sizes: tuple[int, ...], seed: int, *, matmul: bool = False, activation: str = "Relu"
+) -> None:
+    """Write a float perceptron with an activation between its layers: Gemm, or MatMul and Add."""
     rng = np.random.default_rng(seed)
     nodes, constants, value = [], [], "x"
     for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
@@ -30,7 +32,7 @@ def perceptron(path: Path, sizes: tuple[int, ...], seed: int, *, matmul: bool = 
             nodes.append(helper.make_node("Gemm", inputs_, [f"g{layer}"], f"gemm{layer}", transB=1))
         value = f"g{layer}"
         if layer < len(sizes) - 2:
-            nodes.append(helper.make_node("Relu", [value], [f"r{layer}"], f"relu{layer}"))
+            nodes.append(helper.make_node(activation, [value], [f"r{layer}"], f"activation{layer}"))
             value = f"r{layer}"
     save(path, nodes, constants, ["n", sizes[0]], value, ["n", sizes[-1]])
 

@@ -8,7 +8,7 @@ import pytest
 from milpq.errors import TargetError
 from milpq.rounding.activation import CodeRange
 from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel
-from milpq.rounding.ort_kernels import ort_average, ort_sum
+from milpq.rounding.ort_kernels import ort_average, ort_curve, ort_sum
 from milpq.rounding.requantization import Requantization
 from milpq.rounding.targets import get_target
 
@@ -190,3 +190,48 @@ def test_windowed_averages_of_exact_scales(unsigned: bool) -> None:
         ort_average(
             AverageKernel("pool", Quantization(0.375, 0), Quantization(0.5, 0), "none"), np.array([4])
         )
+
+
+@pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
+@pytest.mark.parametrize("operator", ["Sigmoid", "Tanh", "QLinearSigmoid"])
+def test_curves_of_all_codes(operator: str, unsigned: bool) -> None:
+    """All 256 codes, many scales; next to a tie, where the last bit of float32 decides, milpq promises nothing."""
+    import onnxruntime
+
+    rng = np.random.default_rng([7, unsigned])
+    limits = UINT8 if unsigned else INT8
+    kind = np.uint8 if unsigned else np.int8
+    codes = limits.codes.astype(kind)[None]
+    name = operator.removeprefix("QLinear")
+    compared = refused = 0
+    while compared < 100:
+        scale, result_scale = (
+            float(np.float32(2.0 ** rng.uniform(*ends))) for ends in ((-8, -2), (-9, -6.5))
+        )
+        zero_point, result_zero = (int(rng.integers(limits.lower, limits.upper + 1)) for _ in range(2))
+        try:
+            table = ort_curve(
+                name, Quantization(scale, zero_point, limits), Quantization(result_scale, result_zero, limits)
+            )
+        except TargetError:
+            refused += 1
+            continue
+        numbers = [np.float32(scale), kind(zero_point), np.float32(result_scale), kind(result_zero)]
+        constants = [numpy_helper.from_array(np.array(n), f"c{i}") for i, n in enumerate(numbers)]
+        if operator == name:
+            nodes = [
+                helper.make_node("DequantizeLinear", ["x", "c0", "c1"], ["a"]),
+                helper.make_node(name, ["a"], ["b"]),
+                helper.make_node("QuantizeLinear", ["b", "c2", "c3"], ["y"]),
+            ]
+        else:
+            nodes = [helper.make_node(operator, ["x", "c0", "c1", "c2", "c3"], ["y"], domain="com.microsoft")]
+        tensor = TensorProto.UINT8 if unsigned else TensorProto.INT8
+        values = [helper.make_tensor_value_info(n, tensor, [1, 256]) for n in "xy"]
+        graph = helper.make_graph(nodes, "curve", values[:1], values[1:], constants)
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        np.testing.assert_array_equal(session.run(None, {"x": codes})[0][0], table)
+        compared += 1
+    assert refused < 20

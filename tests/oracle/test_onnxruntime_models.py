@@ -58,6 +58,19 @@ def test_a_perceptron_in_every_configuration(
     assert differences(tmp_path / "q.onnx", "ort", (8,)) == 0
 
 
+@pytest.mark.parametrize("activation", ["Sigmoid", "Tanh"])
+@pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
+@pytest.mark.parametrize("qdq", [False, True], ids=["qoperator", "qdq"])
+def test_curves_inside(tmp_path: Path, qdq: bool, unsigned: bool, activation: str) -> None:
+    perceptron(tmp_path / "f.onnx", (8, 24, 16, 10), 3, activation=activation)
+    rows = np.random.default_rng(4).uniform(-1, 1, (200, 8))
+    quantize(tmp_path / "f.onnx", tmp_path / "q.onnx", rows, qdq=qdq, unsigned=unsigned)
+    assert differences(tmp_path / "q.onnx", "ort", (8,)) == 0
+    box = milpq.Box([-0.05] * 8, [0.05] * 8)
+    result = milpq.bound(tmp_path / "f.onnx", tmp_path / "q.onnx", box, target="ort", method="differential")
+    assert 0 < result.lower <= result.upper < 1
+
+
 @pytest.mark.parametrize("per_channel", [False, True], ids=["per-tensor", "per-channel"])
 @pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
 @pytest.mark.parametrize("qdq", [False, True], ids=["qoperator", "qdq"])
