@@ -5,6 +5,7 @@ The step is a pure function of its batch, so that it can run in any process.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -74,12 +75,19 @@ class PhaseJob:
     experience : Experience
     tries : bool
         Whether to try cuts of the parts out.
+    deadline : float or None
+        When to end with what is known, in seconds of `time.monotonic`.
     """
 
     nodes: PhaseNodes
     threshold: Float64Array
     experience: Experience
     tries: bool
+    deadline: float | None = None
+
+    def late(self) -> bool:
+        """Tell whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 class PhaseStep:
@@ -137,7 +145,8 @@ class PhaseStep:
     def __call__(self, job: PhaseJob) -> PhaseWork:
         """Cut and bound nodes."""
         parts, closed = self._parts(job.nodes)
-        return self._bounded(parts, job, _LATER * self._scale, self._steps, closed=closed)
+        scale = _LATER * self._scale
+        return self._bounded(parts, job, scale, self._steps, closed=closed, stop=job.late)
 
     def _parts(self, nodes: PhaseNodes) -> tuple[PhaseNodes, int]:
         """Return the parts of nodes that are not empty, and the number of those that are."""
@@ -181,10 +190,9 @@ class PhaseStep:
         _raise(highest, nodes, nodes.upper <= job.threshold[nodes.objective])
         nodes = nodes.select(open_)
         offers = offer_cuts(self.relaxation, Ranges(nodes.ranges), mean.select(open_))
-        if job.tries and not stop():
-            cuts, learned = self._tried(nodes, offers, job)
-        else:
-            cuts = job.experience.choose(offers)
+        cuts = job.experience.choose(offers)
+        if job.tries:
+            cuts, learned = self._tried(nodes, offers, job, stop) or (cuts, learned)
         nodes = cuts.of(nodes)
         uncut = np.flatnonzero(nodes.neuron < 0)
         if len(uncut):
@@ -196,8 +204,10 @@ class PhaseStep:
         nodes = nodes.select(np.flatnonzero(open_))
         return PhaseWork(nodes, highest, closed + count - len(nodes), pool, learned)
 
-    def _tried(self, nodes: PhaseNodes, offers: Offers, job: PhaseJob) -> tuple[Cuts, Experience]:
-        """Choose cuts by the bounds of the parts that they make, as an ascent sees them."""
+    def _tried(
+        self, nodes: PhaseNodes, offers: Offers, job: PhaseJob, stop: Callable[[], bool]
+    ) -> tuple[Cuts, Experience] | None:
+        """Choose cuts by the bounds of the parts that they make, as an ascent sees them; None if stopped."""
         trial = Trial.of(offers, job.experience)
         cut = trial.cuts.of(nodes.select(trial.rows))
         ranges, origin = cut.halves()
@@ -205,6 +215,8 @@ class PhaseStep:
         parts = cut.select(origin)
         value = np.empty(len(parts))
         for start in range(0, len(parts), self.relaxation.rows):
+            if stop():
+                return None
             rows = slice(start, start + self.relaxation.rows)
             objectives = self._objectives.select(parts.objective[rows])
             here = Ranges(ranges.array[rows])
@@ -215,7 +227,8 @@ class PhaseStep:
                 here,
                 _LATER * self._scale[parts.objective[rows]],
                 self._steps,
-                changed=parts.neuron[rows],
+                stop,
+                parts.neuron[rows],
             ).value
         value = np.where(empty, -np.inf, np.minimum(value, parts.upper))
         gains = (parts.upper - value).reshape(2, -1)

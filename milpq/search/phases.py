@@ -213,7 +213,11 @@ class PhaseSearch:
             tries = self._experience.count < TRIALS * self._options.tried_nodes
             jobs = [
                 PhaseJob(
-                    PhaseNodes.concatenate([node for _, _, node in part]), threshold, self._experience, tries
+                    PhaseNodes.concatenate([node for _, _, node in part]),
+                    threshold,
+                    self._experience,
+                    tries,
+                    self._budget.deadline,
                 )
                 for part in parts
             ]

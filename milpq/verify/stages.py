@@ -219,7 +219,12 @@ def optimize(run: Run) -> None:
 def phase_searching(run: Run) -> PhaseSearch:
     """Return a search by cutting phases and rounding steps, within the bounds known by now."""
     assert run.bounds is not None
-    options = PhaseOptions(gap=run.options.gap, tolerance=run.options.tolerance, seed=run.options.seed)
+    options = PhaseOptions(
+        gap=run.options.gap,
+        tolerance=run.options.tolerance,
+        jobs_per_round=max(2, run.options.jobs),
+        seed=run.options.seed,
+    )
     return PhaseSearch(run.problem, run.bounds, options, upper=run.bracket.objectives)
 
 

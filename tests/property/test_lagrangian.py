@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,7 +21,7 @@ from milpq.merge import Problem
 from milpq.search.budget import Budget
 from milpq.search.phase_branching import Experience, Trial
 from milpq.search.phase_nodes import Offers, offer_cuts
-from milpq.search.phase_step import PhaseStep
+from milpq.search.phase_step import PhaseJob, PhaseStep
 from milpq.search.phases import PhaseOptions, PhaseSearch, phase_search
 from milpq.search.threads import ThreadExecutor
 
@@ -216,6 +217,27 @@ def test_a_search_that_was_stopped_goes_on():
     assert found.status == whole.status == "closed"
     assert found.nodes == whole.nodes > first.nodes
     np.testing.assert_array_equal(found.upper, whole.upper)
+
+
+def test_late_jobs_end_with_valid_nodes():
+    rng = np.random.default_rng(6)
+    network = float_network(rng, [3, 6, 6, 1], (0.0, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 1e-3), cube(-0.4, 0.4, 3))
+    step = PhaseStep(problem, differential(problem, problem.domain.root), 20)
+    threshold, asked = np.full(2, -1.0), iter([False] + [True] * 1000)
+    root = step.root(np.arange(2), threshold, lambda: next(asked))
+    assert root.experience.count == 0 and len(root.nodes) == 2
+    job = PhaseJob(root.nodes, threshold, root.experience, tries=True, deadline=0.0)
+    late = step(job)
+    assert late.experience.count == 0 and len(late.nodes) > 0
+    early = step(replace(job, deadline=None))
+    assert early.experience.count > 0
+    exact = Exact(problem)
+    for x in sample(rng, problem, 10):
+        a, v = exact.values(x)[problem.merged.output]
+        for objective, truth in enumerate(((v - a)[0], (a - v)[0])):
+            left = late.nodes.upper[late.nodes.objective == objective]
+            assert Fraction(float(left.max(initial=late.highest[objective]))) >= truth
 
 
 def test_a_decided_problem_has_nothing_to_cut():
