@@ -106,7 +106,7 @@ class _Checker:
         self._problem, self._claim = problem, claim
         self._zonotope = Zonotope(problem)
         self._splitter = Splitter(problem.domain, self._zonotope.whole)
-        self._execution = Execution(problem, claim)
+        self._execution = Execution(problem, self._zonotope, claim)
         self.leaves = dict.fromkeys(_NAMES.values(), 0)
 
     def run(self, file: CertificateFile) -> None:

@@ -2,8 +2,9 @@
 
 Over a leaf, the float side is a linear function of the inputs up to a radius: its affine form.  That bounds it at each
 code vector: at the point that it reads in the domain ``codes``, over the box of real inputs that are read as this code
-vector in a continuous one.  On codes, where the claim may be attained, what this cannot tell from the claim is
-evaluated, and computed in fractions where even that does not suffice.
+vector in a continuous one, where boxes for which it does not suffice get a zonotope of their own.  On codes, where the
+claim may be attained, what this cannot tell from the claim is evaluated, and computed in fractions where even that does
+not suffice.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
 from milpq.certificate.forms import ROUNDED, TINY, Ends, middle
-from milpq.certificate.zonotope import Trace
+from milpq.certificate.zonotope import Trace, Zonotope
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Problem
 from milpq.network.integer_network import IntegerNetwork
@@ -25,6 +26,7 @@ MOST_CODES: Final = 10**10
 """Code vectors that one leaf may hold; more would take hours to execute."""
 
 _CODES_AT_ONCE: Final = 1 << 14
+_CELLS_AT_ONCE: Final = 512
 _MOST_FRACTIONS: Final = 1000
 
 
@@ -34,11 +36,14 @@ class Execution:
 
     Parameters
     ----------
+    zonotope : Zonotope
+        Of the problem.
     claim : float64, shape (2·chosen,)
         What is to be proved of ``f_q − f`` and then of ``f − f_q``.
     """
 
     problem: Problem
+    zonotope: Zonotope
     claim: Float64Array
 
     def upper(self, leaves: Cubes, trace: Trace) -> Float64Array:
@@ -63,27 +68,30 @@ class Execution:
         ends = np.cumsum(counts)
         linear = Linear.of(self.problem, leaves, trace)
         for begin in range(0, int(ends[-1]), _CODES_AT_ONCE):
-            number = np.arange(begin, min(begin + _CODES_AT_ONCE, int(ends[-1])))
-            first, last = np.searchsorted(ends, number[[0, -1]], side="right")
-            # Codes of a leaf follow each other.
-            owner = first + np.repeat(
-                np.arange(int(last - first) + 1, dtype=np.int64),
-                np.diff(np.concatenate([[begin], np.clip(ends[first : last + 1], begin, number[-1] + 1)])),
-            )
-            levels = _code_vectors(leaves, owner, number - (ends - counts)[owner])
-            value = self._execute(linear, leaves, owner, levels)
-            new = np.flatnonzero(np.diff(owner, prepend=-1))
-            result[owner[new]] = np.maximum(result[owner[new]], np.maximum.reduceat(value, new, axis=0))
+            stop = min(begin + _CODES_AT_ONCE, int(ends[-1]))
+            first, last = np.searchsorted(ends, [begin, stop - 1], side="right").tolist()
+            # Codes of a leaf follow each other: from leaf `first` to leaf `last`, so many of each.
+            here = slice(first, last + 1)
+            starts = np.maximum(ends[here] - counts[here], begin)
+            lengths = np.minimum(ends[here], stop) - starts
+            number = np.arange(begin, stop) - np.repeat(ends[here] - counts[here], lengths)
+            some = leaves.select(here)
+            levels = _code_vectors(some, lengths, number)
+            value = self._execute(linear.spread(here, lengths), some, lengths, levels)
+            most = np.maximum.reduceat(value, starts - begin, axis=0)
+            result[here] = np.maximum(result[here], most)
         return result
 
-    def _execute(self, linear: Linear, leaves: Cubes, owner: Int64Array, levels: Int64Array) -> Float64Array:
-        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen)."""
+    def _execute(
+        self, linear: Linear, leaves: Cubes, lengths: Int64Array, levels: Int64Array
+    ) -> Float64Array:
+        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen), so many of each leaf."""
         network, quantized = self.problem.float_network, self.problem.quantized
         assert isinstance(quantized, IntegerNetwork)
         executed = quantized.execute(levels)
         if self.problem.domain.kind == "codes":
             points = quantized.input.float_value(levels)
-            most = self._apart(executed, linear.at(owner, points))[0]
+            most = self._apart(executed, linear.at(points))[0]
             unclear = np.flatnonzero((most > self.claim).any(axis=1))
             if len(unclear):
                 value, error = network.evaluate_with_error(points[unclear])
@@ -94,10 +102,16 @@ class Execution:
             return most
         assert quantized.input.quantizer is not None
         lower, upper = quantized.input.quantizer.cell(levels)
-        lower, upper = np.maximum(lower, leaves.lower[owner]), np.minimum(upper, leaves.upper[owner])
-        most = self._apart(executed, linear.over(owner, lower, upper))[0]
+        lower = np.maximum(lower, np.repeat(leaves.lower, lengths, axis=0))
+        upper = np.minimum(upper, np.repeat(leaves.upper, lengths, axis=0))
+        most = self._apart(executed, linear.over(lower, upper))[0]
         # A code whose cell lies outside of the leaf is read from none of its inputs.
         exists: BoolArray = np.all(lower <= upper, axis=1)
+        unclear = np.flatnonzero(exists & (most > self.claim).any(axis=1))
+        for start in range(0, len(unclear), _CELLS_AT_ONCE):
+            some = unclear[start : start + _CELLS_AT_ONCE]
+            cells = Cubes(lower[some], upper[some], levels[some], levels[some])
+            most[some] = np.minimum(most[some], self.zonotope.upper(cells))
         return np.where(exists[:, None], most, -np.inf)
 
     def _apart(self, executed: Float64Array, ends: Ends) -> tuple[Float64Array, Float64Array]:
@@ -149,12 +163,13 @@ def count_codes(problem: Problem, leaves: Cubes) -> Int64Array:
     return np.prod(widths, axis=1)
 
 
-def _code_vectors(leaves: Cubes, owner: Int64Array, number: Int64Array) -> Int64Array:
-    """Return the code vectors with these numbers in their leaves; the last input changes fastest."""
-    levels = np.empty((len(owner), leaves.level_lower.shape[1]), dtype=np.int64)
+def _code_vectors(leaves: Cubes, lengths: Int64Array, number: Int64Array) -> Int64Array:
+    """Return the code vectors with these numbers in their leaves, so many of each; the last input changes fastest."""
+    levels = np.repeat(leaves.level_lower, lengths, axis=0)
+    widths = leaves.level_upper - leaves.level_lower + 1
     for i in range(levels.shape[1] - 1, -1, -1):
-        number, digit = np.divmod(number, (leaves.level_upper[:, i] - leaves.level_lower[:, i] + 1)[owner])
-        levels[:, i] = leaves.level_lower[owner, i] + digit
+        number, digit = np.divmod(number, np.repeat(widths[:, i], lengths))
+        levels[:, i] += digit
     return levels
 
 
@@ -196,19 +211,25 @@ class Linear:
         radius = rest.T + moved + 4 * gamma(shared.shape[2] + 16) * (size + rest).T + TINY
         return cls(centre, slope, shared[:, :, 0].T, radius * (1 + ROUNDED))
 
-    def at(self, owner: Int64Array, points: Float64Array) -> Ends:
-        """Return the ends of the outputs at points of leaves, shape (points, chosen) each."""
-        value = self.offset[owner]
-        for i in range(points.shape[1]):
-            value += self.slope[owner, i] * (points[:, i] - self.middle[owner, i])[:, None]
-        radius = self.radius[owner]
-        return value - radius, value + radius
+    def spread(self, leaves: slice, times: Int64Array) -> Linear:
+        """Return the enclosures of some leaves, each so many times."""
+        arrays = (self.middle, self.slope, self.offset, self.radius)
+        return Linear(*(np.repeat(array[leaves], times, axis=0) for array in arrays))
 
-    def over(self, owner: Int64Array, lower: Float64Array, upper: Float64Array) -> Ends:
-        """Return the ends of the outputs over boxes inside leaves."""
-        low, high = self.at(owner, 0.5 * lower + 0.5 * upper)
+    def at(self, points: Float64Array) -> Ends:
+        """Return the ends of the outputs at a point of each leaf, shape (leaves, chosen) each."""
+        away = points - self.middle
+        value = self.offset.copy()
+        for i in range(points.shape[1]):
+            value += self.slope[:, i] * away[:, i : i + 1]
+        return value - self.radius, value + self.radius
+
+    def over(self, lower: Float64Array, upper: Float64Array) -> Ends:
+        """Return the ends of the outputs over a box inside each leaf."""
+        low, high = self.at(0.5 * lower + 0.5 * upper)
+        half = 0.5 * np.abs(upper - lower)
         for i in range(lower.shape[1]):
-            reach = np.abs(self.slope[owner, i]) * (0.5 * np.abs(upper[:, i] - lower[:, i]))[:, None]
+            reach = np.abs(self.slope[:, i]) * half[:, i : i + 1]
             low, high = low - reach, high + reach
         return low, high
 

@@ -195,7 +195,9 @@ class StepFunction:
         else:
             product += np.where(accumulator >= 0.0, other, negative)
         np.floor(product, out=product)
-        np.clip(product, self._bottom[rows], self._top[rows], out=product)
+        # Twice as fast as one clip by arrays.
+        np.maximum(product, self._bottom[rows], out=product)
+        np.minimum(product, self._top[rows], out=product)
         searched = np.flatnonzero(~self._affine[rows])
         if len(searched):
             rows = rows[searched]

@@ -76,7 +76,7 @@ class Certifier:
         self._problem = problem
         self._goal: Float64Array = np.full(2 * len(problem.outputs), np.inf)
         self._zonotope = Zonotope(problem)
-        self._execution = Execution(problem, self._goal)
+        self._execution = Execution(problem, self._zonotope, self._goal)
         self._splitter = Splitter(problem.domain, self._zonotope.whole)
         self._tree = Tree(self._splitter.root(), -1, len(self._goal))
         self._few = {"codes": _FEW_CODES, "continuous": _FEW_CELLS, "real": 0}[problem.domain.kind]
@@ -137,7 +137,7 @@ class Certifier:
     ) -> Tree:
         """Split the region, the worst parts first."""
         self._goal = np.full(len(self._goal), goal)
-        self._execution = Execution(self._problem, self._goal)
+        self._execution = Execution(self._problem, self._zonotope, self._goal)
         try:
             self._bound([0])
             while self._open and not budget.spent:

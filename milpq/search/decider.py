@@ -263,7 +263,8 @@ class Decider:
             [tree.bound(number)[0] > self._goal for number in numbers] & (count_codes(cubes) <= self._few)
         )
         if len(here):
-            execution = Execution(self._problem, np.full(2 * len(self._problem.outputs), self._goal))
+            goal = np.full(2 * len(self._problem.outputs), self._goal)
+            execution = Execution(self._problem, self._zonotope, goal)
             some = cubes.select(here)
             upper = execution.upper(some, self._zonotope.trace(some, None, keep=False))[:, tree.objective]
             self._settle(tree, [numbers[leaf] for leaf in here.tolist()], EXECUTED, upper, SLACK)

@@ -110,5 +110,7 @@ def exact_objectives(problem: Problem) -> list[Fraction]:
 
 def executed_upper(problem: Problem, claim: list[float], leaves: Cubes) -> np.ndarray:
     """Return what executing the codes of leaves proves."""
-    trace = Zonotope(problem).trace(leaves, None, keep=False)
-    return Execution(problem, np.array(claim)).upper(leaves, trace)
+    zonotope = Zonotope(problem)
+    return Execution(problem, zonotope, np.array(claim)).upper(
+        leaves, zonotope.trace(leaves, None, keep=False)
+    )
