@@ -21,10 +21,13 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 @runtime_checkable
 class TorchModule(Protocol):
-    """A ``torch.nn.Module``, told by what it can do, so that only the readers of torch import torch."""
+    """A ``torch.nn.Module`` or ``torch.export.ExportedProgram``, told by what they can do.
 
-    def named_modules(self) -> Iterator[tuple[str, Any]]:
-        """Yield every module inside, with its name."""
+    Only the readers of torch import torch.
+    """
+
+    def named_buffers(self) -> Iterator[tuple[str, Any]]:
+        """Yield every buffer inside, with its name."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from milpq.formats import _tflite_windows as windows
 from milpq.formats._files import PathLike
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS, SIGMOID_NOTE, SOFTMAX_NOTE
 from milpq.formats._image_book import ImageBook
+from milpq.formats._tflite_codes import RANGES, quantization
 from milpq.formats.tflite_reader import TfliteGraph, TfliteOperator, TfliteTensor, read_tflite
 from milpq.network.geometry import OUTSIDE
 from milpq.network.quantized_model import (
@@ -25,11 +26,10 @@ from milpq.network.quantized_model import (
     QuantizedSum,
     QuantizedUnary,
 )
-from milpq.rounding.activation import INT8, UINT8, CodeRange, activation_codes
+from milpq.rounding.activation import UINT8, activation_codes
 from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel, UnaryKernel, UnaryKind
 from milpq.rounding.requantization import Operator, Requantization
 
-_RANGES = {"INT8": INT8, "UINT8": UINT8}
 _UNARY: dict[str, UnaryKind] = {
     "QUANTIZE": "requantize",
     "RELU": "relu",
@@ -114,7 +114,7 @@ class _Walker:
                 self.layers.pop()
                 self.sizes.pop()
             output = before
-        tensor = _quantization(self.input)
+        tensor = quantization(self.input)
         scales = np.full(self.input.size, tensor.scale)
         return QuantizedModel(
             scales,
@@ -134,7 +134,7 @@ class _Walker:
         tensor = self.graph.tensors[index]
         if self.input is not None:
             raise UnsupportedModelError(f"{tensor.where}: is a second quantized input")
-        _quantization(tensor)
+        quantization(tensor)
         if not 0 < tensor.size <= MAX_VALUES:
             raise UnsupportedModelError(
                 f"{tensor.where}: has {tensor.size} values; milpq reads 1 to {MAX_VALUES}"
@@ -194,7 +194,7 @@ class _Walker:
             self.dropped[result] = operator.name, self.values[source]
         elif source in self.dropped:
             self.dropped[result] = self.dropped[source]
-        if operator.name == "RESHAPE" and made.kind in _RANGES and _quantization(made) != _quantization(read):
+        if operator.name == "RESHAPE" and made.kind in RANGES and quantization(made) != quantization(read):
             raise InvalidNetworkError(f"{where}: its input and output have different scales")
 
     def _linear(self, operator: TfliteOperator) -> None:
@@ -202,7 +202,7 @@ class _Walker:
         where = graph.where(operator)
         source, kind = self.values[operator.inputs[0]], _LINEAR[operator.name]
         tensors = [graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0])]
-        read, result = (_quantization(tensor) for tensor in tensors)
+        read, result = (quantization(tensor) for tensor in tensors)
         if not operator.plain_weights or len(operator.inputs) < 2 or operator.inputs[1] < 0:
             raise UnsupportedModelError(f"{where}: has no weights in the plain format")
         stored = graph.tensors[operator.inputs[1]]
@@ -325,8 +325,8 @@ class _Walker:
             raise UnsupportedModelError(
                 f"{graph.where(operator)}: adds a constant; fold it into the bias of a layer"
             )
-        operands = [_quantization(tensor) for tensor in tensors]
-        result = _quantization(graph.tensors[operator.outputs[0]])
+        operands = [quantization(tensor) for tensor in tensors]
+        result = quantization(graph.tensors[operator.outputs[0]])
         values: list[int] = []
         for index, tensor, operand, chosen in zip(operator.inputs, tensors, operands, both, strict=True):
             value = self.values[index]
@@ -351,7 +351,7 @@ class _Walker:
             if len(operator.inputs) < 3 or operator.inputs[2] < 0:
                 raise InvalidNetworkError(f"{self.graph.where(operator)}: its constant is missing")
             constant = self.graph.tensors[operator.inputs[2]]
-            self._check_same(operator, _quantization(constant), read)
+            self._check_same(operator, quantization(constant), read)
             level = int(constant.array(constant.kind).ravel()[0]) - read.zero_point
         fill = np.where(chosen == OUTSIDE, level, 0)
         layer = QuantizedSelection(self._name(operator), (source,), (chosen,), fill, read)
@@ -366,9 +366,9 @@ class _Walker:
             )
         if any(index not in self.values for index in operator.inputs):
             raise UnsupportedModelError(f"{where}: joins a constant, which milpq does not read")
-        result = _quantization(graph.tensors[operator.outputs[0]])
+        result = quantization(graph.tensors[operator.outputs[0]])
         for index in operator.inputs:
-            self._check_same(operator, _quantization(graph.tensors[index]), result)
+            self._check_same(operator, quantization(graph.tensors[index]), result)
         chosen = windows.concatenation(graph, operator)
         sources = tuple(self.values[index] for index in operator.inputs)
         zeros = np.zeros(len(chosen[0]), dtype=np.int64)
@@ -385,7 +385,7 @@ class _Walker:
     def _ends_of(self, operator: TfliteOperator) -> tuple[int, Quantization, Quantization]:
         """Return the value an operator reads, and the quantizations of its input and output."""
         read, made = (self.graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
-        return self.values[operator.inputs[0]], _quantization(read), _quantization(made)
+        return self.values[operator.inputs[0]], quantization(read), quantization(made)
 
     def _check_same(self, operator: TfliteOperator, first: Quantization, second: Quantization) -> None:
         if first != second:
@@ -412,18 +412,3 @@ class _Walker:
         if operator.name not in {*_LINEAR, "MEAN"}:
             pool = operator.name in {"AVERAGE_POOL_2D", "MAX_POOL_2D"}
             windows.note_images(self.images, self.graph, operator, self.values, pool=pool)
-
-
-def _quantization(tensor: TfliteTensor) -> Quantization:
-    """Return the quantization of an activation tensor; raise unless it is int8 or uint8, its zero point in range."""
-    if tensor.kind not in _RANGES:
-        raise UnsupportedModelError(
-            f"{tensor.where}: is {tensor.kind}; milpq reads int8 and uint8 activations"
-        )
-    limits: CodeRange = _RANGES[tensor.kind]
-    scale, zero_point = tensor.quantization()
-    if not limits.lower <= zero_point <= limits.upper:
-        raise InvalidNetworkError(
-            f"{tensor.where}: its zero point {zero_point} is no {tensor.kind.lower()} code"
-        )
-    return Quantization(scale, zero_point, limits)

@@ -11,6 +11,7 @@ from torch import nn
 from milpq._arrays import Float64Array
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._float_builder import SIGMOID_NOTE, FloatBuilder
+from milpq.formats.torch_exported import is_exported, read_exported_torch
 from milpq.formats.torch_quantized import is_quantized, read_quantized_torch
 from milpq.network.curves import SIGMOID, TANH
 from milpq.network.float_network import FloatNetwork
@@ -20,15 +21,19 @@ from milpq.network.quantized_model import QuantizedModel
 def read_torch(
     module: object, *, input_shape: tuple[int, ...] | None = None
 ) -> FloatNetwork | QuantizedModel:
-    """Return the network of a torch module: a quantized model where it computes with quantized activations.
+    """Return the network of a torch module or exported program: a quantized model where its activations are quantized.
 
     Raises
     ------
     UnsupportedModelError, InvalidNetworkError
-        As `read_torch_module` and `read_quantized_torch`.
+        As `read_torch_module`, `read_quantized_torch` and `read_exported_torch`.
     """
+    if isinstance(module, torch.export.ExportedProgram):
+        module = module.module()
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(f"<{type(module).__name__}>: is no torch.nn.Module")
+    if is_exported(module):
+        return read_exported_torch(module)
     if is_quantized(module):
         return read_quantized_torch(module, input_shape=input_shape)
     return read_torch_module(module)

@@ -19,6 +19,7 @@ from torch.ao.nn.intrinsic import quantized as nniq
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._quantized_builder import Grid, LinearPart, QuantizedBuilder
+from milpq.formats._torch_numbers import quantized_bias
 from milpq.network.geometry import Layout, Windows, convolution_matrix
 from milpq.network.images import Convolution, Image
 from milpq.network.quantized_model import QuantizedModel
@@ -344,7 +345,7 @@ def _layer(
         operator,
         source.value,
         matrix,
-        _bias(step, part.bias(), source.scale * scales)[channel],
+        quantized_bias(part.bias(), source.scale * scales, step.where)[channel],
         scales.astype(np.float32).astype(np.float64),
         channel,
         per_channel,
@@ -352,19 +353,6 @@ def _layer(
         convolution=convolution,
     )
     return _Codes(step.builder.linear(linear, grid), shape, wide)
-
-
-def _bias(step: _Step, bias: torch.Tensor | None, scales: Float64Array) -> Int64Array:
-    """Return the int32 bias that QNNPACK computes with, as torch quantizes it: times the float32 reciprocal."""
-    if bias is None:
-        return np.zeros(len(scales), dtype=np.int64)
-    stored = bias.detach().numpy()
-    if not np.isfinite(stored).all():
-        raise InvalidNetworkError(f"{step.where}: a bias is NaN or infinite")
-    codes = np.rint(stored * (np.float32(1) / scales.astype(np.float32)))
-    if (np.abs(codes) >= 2.0**31).any():
-        raise InvalidNetworkError(f"{step.where}: a bias exceeds int32 on input scale times weight scale")
-    return codes.astype(np.int64)
 
 
 def _relu(step: _Step, part: nn.Module | None = None) -> _Value:
