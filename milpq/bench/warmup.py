@@ -14,7 +14,7 @@ from milpq.search.bounding import fitting
 def warm_up() -> None:
     """Bound a small problem of every kind, so that the compiled bounds are on disk for the cases to come.
 
-    The first time after an installation this takes a minute of processor time, then hardly any.
+    The first time after an installation this takes some twenty seconds of processor time, then hardly any.
     """
     network, model = random_pair([2, 4, 2], 8, 0)
     integer = model.on_target(get_target("tflm"))
