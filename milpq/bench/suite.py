@@ -255,7 +255,7 @@ class Suite(_Strict):
 
 def suite_schema() -> dict[str, Any]:
     """Return the JSON Schema of a suite file."""
-    return Suite.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Suite.model_json_schema()
 
 
 def load_suite(path: Path) -> Suite:

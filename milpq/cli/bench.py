@@ -94,7 +94,7 @@ def bench(
     folder.mkdir(parents=True, exist_ok=True)
     interrupted = False
     with Journal(folder / "journal.jsonl", resume=resume) as journal, _progress(progress_mode, cases) as told:
-        pool = open_pool(executor, jobs or all_cores())
+        pool = open_pool(executor, all_cores() if jobs is None else jobs)
         campaign = Campaign(cases, suite_file.parent, journal, told)
         try:
             pool.warm_up()

@@ -62,7 +62,10 @@ def demo(
     progress_mode: ProgressMode = "auto",
 ) -> int:
     """Answer two questions on models that come with milpq, as TensorFlow Lite Micro computes them."""
+    from milpq.verify.options import Options
+
     check_mode(progress_mode)
+    Options(time_limit=time_limit)
     console = plain_console()
     console.print(
         "Two questions, each to a proven answer; the second takes about a minute of processor time. The first run on "

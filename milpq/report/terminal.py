@@ -55,7 +55,8 @@ def _parts(result: Result) -> Iterator[RenderableType]:
         short = "" if proved <= result.upper * (1 + 1e-8) else " only: time was short"
         facts.add_row("certificate", f"{result.certificate.path}, proves {upward(proved)}{short}")
     facts.add_row("float", asked.float_origin)
-    facts.add_row("quantized", asked.quantized_origin + (f" on {asked.target}" if asked.target else ""))
+    runtime = {None: "", "as stated": ", rounding as stated"}.get(asked.target, f" on {asked.target}")
+    facts.add_row("quantized", f"{asked.quantized_origin}{runtime}")
     facts.add_row("region", f"{asked.region_origin}, {len(asked.lower)} inputs, domain {asked.input_domain}")
     memory = result.memory
     facts.add_row(

@@ -1,22 +1,31 @@
-"""The quick suite that ships: its small grids run to their ends."""
+"""The quick suite that ships: all of it runs to its end."""
 
 import csv
 from pathlib import Path
 
-import pytest
 from running import Milpq
 
 SUITE = Path(__file__).parents[2] / "configs" / "quick.toml"
+SMALL = {"targets", "random"}
+"""Grids whose cases close long before their limits."""
 
 
-@pytest.mark.parametrize(("grid", "cases"), [("targets", 4), ("random", 2)])
-def test_a_grid_is_solved(grid: str, cases: int, milpq: Milpq, tmp_path: Path) -> None:
-    outcome = milpq("bench", SUITE, "--grid", grid, "-o", tmp_path, "--jobs", "2", "--progress", "none")
+def test_the_suite_runs_to_its_end(milpq: Milpq, tmp_path: Path) -> None:
+    outcome = milpq("bench", SUITE, "-o", tmp_path, "--jobs", "2", "--progress", "none")
     assert outcome.code == 0, outcome.err
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
-    assert [row["status"] for row in rows] == ["optimal"] * cases
+    assert len(rows) == 22
     for row in rows:
-        assert 0 < float(row["lower"]) <= float(row["upper"]) <= float(row["lower"]) * (1 + 1e-4)
-        assert row["trust"] == "checked"
+        assert row["status"] in ({"optimal"} if row["grid"] in SMALL else {"optimal", "bounded"}), row
+        assert 0 < float(row["witness"]) <= float(row["upper"])
+        if row["method"] == "auto":
+            assert row["trust"] == "checked"
+            assert 0 < float(row["lower"]) <= float(row["upper"])
+    grids = {row["grid"] for row in rows}
+    assert all(f"{grid}: " in outcome.out for grid in grids)
+    assert {path.name for path in tmp_path.glob("*.svg")} >= {
+        "cactus.svg",
+        "tightness.svg",
+        "bound-radius.svg",
+    }
     assert (tmp_path / "report.html").exists()
-    assert "optimal" in outcome.out
