@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milpq.errors import ModelFileError, UnsupportedModelError
-from milpq.formats._files import PathLike, read_bytes
+from milpq.formats._files import MAX_ARRAY_BYTES, PathLike, read_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -105,9 +105,7 @@ def tensor_to_array(tensor: onnx.TensorProto, path: PathLike) -> npt.NDArray[Any
             f"{where}: is of type {name}; milpq reads float32, float64, and integers of 4 to 64 bits"
         )
     dtype, listed = stored
-    shape = tuple(tensor.dims)
-    if any(extent < 0 for extent in shape):
-        raise ModelFileError(f"{where}: has the negative shape {shape}")
+    shape = _shape(tensor, where)
     found = len(tensor.raw_data) if tensor.HasField("raw_data") else len(listed) * dtype.itemsize
     if math.prod(shape) * dtype.itemsize != found:
         raise ModelFileError(
@@ -118,12 +116,20 @@ def tensor_to_array(tensor: onnx.TensorProto, path: PathLike) -> npt.NDArray[Any
     return np.array(listed).astype(dtype).reshape(shape)
 
 
+def _shape(tensor: onnx.TensorProto, where: str) -> tuple[int, ...]:
+    """Return the shape, of which an empty array may have huge extents too."""
+    shape = tuple(tensor.dims)
+    if any(extent < 0 for extent in shape) or math.prod(max(extent, 1) for extent in shape) > MAX_ARRAY_BYTES:
+        raise ModelFileError(f"{where}: has the impossible shape {shape}")
+    return shape
+
+
 def _unpack_nibbles(tensor: onnx.TensorProto, where: str, *, signed: bool) -> npt.NDArray[Any]:
     """Return 4-bit integers, stored two a byte with the first in the low half, one a byte."""
-    shape = tuple(tensor.dims)
+    shape = _shape(tensor, where)
     count = math.prod(shape)
     content = tensor.raw_data if tensor.HasField("raw_data") else bytes(b & 0xFF for b in tensor.int32_data)
-    if any(extent < 0 for extent in shape) or (count + 1) // 2 != len(content):
+    if (count + 1) // 2 != len(content):
         raise ModelFileError(
             f"{where}: shape {shape} does not match its {len(content)} bytes of data; the file is damaged"
         )

@@ -296,3 +296,19 @@ def test_open_dimensions(read: Read) -> None:
 def test_blow_up_by_repetition(read: Read, rows: int, inner: int, columns: int) -> None:
     with pytest.raises(UnsupportedModelError, match="'the_MatMul'"):
         read(node("MatMul", "x w", "y"), w=np.ones((inner, columns), "f4"), shape=(rows, inner))
+
+
+@pytest.mark.parametrize("shape", [(-1, 3), (0, 2**62, 2**62)])
+def test_impossible_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """An empty array agrees with no bytes of data, whatever its other extents."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape, raw_data=b"")
+    graph = helper.make_graph(
+        [node("MatMul", "x w", "y")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [tensor],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    with pytest.raises(ModelFileError, match="'w': has the impossible shape"):
+        load_float(tmp_path / "m.onnx")
