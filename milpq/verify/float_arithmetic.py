@@ -12,6 +12,7 @@ from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval
 from milpq.bounds.float32 import float32_error
 from milpq.errors import UnsupportedModelError, UsageError
+from milpq.formats._float_builder import FOLDING_NOTE
 from milpq.merge import Problem
 from milpq.verify.result import OutputBracket, Result, Status
 
@@ -72,6 +73,10 @@ def in_float32(result: Result, error: Float64Array, tolerance: float | None) -> 
         f"the float side in float32, in any order of sums: real arithmetic widened by at most {most:.3g}, "
         "witness and certificate in real arithmetic"
     )
+    if any(FOLDING_NOTE in told for told in result.problem.notes):
+        note += (
+            "; a runtime that computes batch normalizations apart from the layers before them is not covered"
+        )
     return replace(
         result,
         status=_status(result.status, lower, upper, tolerance),
