@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,9 @@ FIRST_STEP: Final = 0.012
 
 _STEPS = 100
 
+Spread: TypeAlias = Callable[[Callable[[slice], Float64Array], list[slice]], Iterable[Float64Array]]
+"""Has a function work on every item, perhaps in several threads; results in order, as of ``map``."""
+
 
 def optimized(
     problem: Problem,
@@ -27,6 +30,7 @@ def optimized(
     *,
     steps: int = _STEPS,
     stop: Callable[[], bool] = lambda: False,
+    spread: Spread = map,
 ) -> Bounds:
     """Tighten bounds on the whole domain by optimized slopes, from the input to the output.
 
@@ -41,6 +45,8 @@ def optimized(
         Gradient steps for each bound.
     stop : callable
         Asked between batches; once it says True, the bounds so far are returned.
+    spread : callable
+        Where batches run.
 
     *Soundness:* see `milpq.bounds.lagrangian`; bounds are only intersected.
     """
@@ -57,7 +63,9 @@ def optimized(
                 for layer, source in zip(relaxation.layers, relaxation.sources, strict=True):
                     # In front of the first activation interval bounds are exact.
                     if source == value and relaxation.before(value) and len(layer.neurons):
-                        found = tighten(relaxation, value, layer.neurons, steps=steps, stop=stop)
+                        found = tighten(
+                            relaxation, value, layer.neurons, steps=steps, stop=stop, spread=spread
+                        )
                         values[value] = closed(values[value].intersect(found, what), node.name)
         else:
             residue = ready.residues[index]
@@ -68,7 +76,8 @@ def optimized(
     if stop():
         return result
     relaxation = Lagrangian(problem, result)
-    upper = bound_objectives(relaxation, output_objectives(problem), steps=3 * steps, stop=stop)
+    outputs = output_objectives(problem)
+    upper = bound_objectives(relaxation, outputs, steps=3 * steps, stop=stop, spread=spread)
     chosen, known = problem.outputs, values[bounds.output]
     lower, higher = (end.copy() for end in (known.difference.lower, known.difference.upper))
     half = len(chosen)
@@ -80,7 +89,13 @@ def optimized(
 
 
 def tighten(
-    relaxation: Lagrangian, value: int, neurons: Int64Array, *, steps: int, stop: Callable[[], bool]
+    relaxation: Lagrangian,
+    value: int,
+    neurons: Int64Array,
+    *,
+    steps: int,
+    stop: Callable[[], bool],
+    spread: Spread = map,
 ) -> ValueBounds:
     """Return bounds on the three faces of some neurons of a value; the others keep what is known."""
     known = relaxation.bounds.values[value]
@@ -94,7 +109,7 @@ def tighten(
         count = len(neurons)
         sign = np.repeat([1.0, -1.0], count)
         objectives = Objectives(value, np.tile(neurons, 2), sign * on_float, sign * on_difference)
-        upper = bound_objectives(relaxation, objectives, steps=steps, stop=stop)
+        upper = bound_objectives(relaxation, objectives, steps=steps, stop=stop, spread=spread)
         side = (
             known.float_side
             if on_difference == 0
@@ -111,20 +126,27 @@ def tighten(
 
 
 def bound_objectives(
-    relaxation: Lagrangian, objectives: Objectives, *, steps: int, stop: Callable[[], bool]
+    relaxation: Lagrangian,
+    objectives: Objectives,
+    *,
+    steps: int,
+    stop: Callable[[], bool],
+    spread: Spread = map,
 ) -> Float64Array:
     """Return upper bounds on objectives over the whole domain, shape (rows,); infinite where time ran out."""
     points = relaxation.points(relaxation.ranges)
     width = relaxation.widths(objectives)
-    upper = np.full(len(objectives), np.inf)
-    for start in range(0, len(objectives), relaxation.rows):
-        if stop():
-            break
-        rows = slice(start, start + relaxation.rows)
+
+    def bound(rows: slice) -> Float64Array:
         part = objectives.select(rows)
+        if stop():
+            return np.full(len(part), np.inf)
         nothing = np.zeros((len(part), 2 * relaxation.open), dtype=np.float32)
         found = relaxation.ascend(
             part, nothing, points, relaxation.ranges, FIRST_STEP * width[rows], steps, stop
         )
-        upper[rows] = relaxation.certify(part, found.multipliers, points)
-    return upper
+        return relaxation.certify(part, found.multipliers, points)
+
+    batch = relaxation.rows
+    parts = [slice(start, start + batch) for start in range(0, len(objectives), batch)]
+    return np.concatenate([np.zeros(0), *spread(bound, parts)])

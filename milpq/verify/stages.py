@@ -211,8 +211,13 @@ def optimize(run: Run) -> None:
     assert run.bounds is not None
     limit = run.part(_OPTIMIZING_SHARE).time_limit_s
     budget = Budget(_OPTIMIZING_S if limit is None else limit)
-    with run.timed("bound") as watch:
-        run.bounds = optimized(run.problem, run.bounds, stop=lambda: budget.spent)
+    # Batches share the relaxation, so they are for threads of this process.
+    workers = open_executor("local", run.options.jobs)
+    try:
+        with run.timed("bound") as watch:
+            run.bounds = optimized(run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map)
+    finally:
+        workers.close()
     run.commit("optimized", objectives(run, run.bounds), watch.elapsed_s)
 
 

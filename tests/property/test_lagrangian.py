@@ -129,6 +129,9 @@ def test_optimized_slopes_pay_on_a_deep_pair():
     known = differential(problem, problem.domain.root).difference
     found = optimized(problem, differential(problem, problem.domain.root)).difference
     assert float((found.upper - found.lower).max()) < 0.9 * float((known.upper - known.lower).max())
+    with ThreadExecutor(2) as workers:
+        again = optimized(problem, differential(problem, problem.domain.root), spread=workers.map).difference
+    np.testing.assert_array_equal(found.upper, again.upper)
 
 
 def test_skips_are_followed():
