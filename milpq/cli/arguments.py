@@ -12,7 +12,7 @@ EFFORT: Final = "What it may take"
 RESULTS: Final = "Results"
 
 FloatFile: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite or .nnet.")
+    Path, typer.Argument(metavar="FLOAT", help="Float network: .onnx, .tflite, .keras, .h5 or .nnet.")
 ]
 QuantizedFile: TypeAlias = Annotated[
     Path,

@@ -9,7 +9,9 @@ import typer
 
 
 def simulate(
-    quantized_file: Annotated[Path, typer.Argument(metavar="QUANTIZED", help="int8 .tflite or .json.")],
+    quantized_file: Annotated[
+        Path, typer.Argument(metavar="QUANTIZED", help="Quantized network: .tflite, .onnx or .json.")
+    ],
     inputs: Annotated[
         Path, typer.Argument(metavar="INPUTS.npy", help="Input codes, shape (points, inputs).")
     ],
