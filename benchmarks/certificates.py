@@ -76,7 +76,7 @@ def digits(folder: Path) -> Case:
     models = MODELS / "digits.onnx", MODELS / "digits_int8.tflite"
     network, model = load_float(models[0]), load_quantized(models[1]).on_target(get_target("tflm"))
     centre = np.zeros(64)
-    centre[20:44] = 0.5
+    centre[20:44] = 128 / 255
     radius = np.where((np.arange(64) >= 20) & (np.arange(64) < 32), 1 / 255, 1e-4)
     box = milpq.Box(centre - radius, centre + radius)
     problem = Problem.create(network, model, box, "codes", [3])

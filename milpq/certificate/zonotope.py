@@ -40,6 +40,9 @@ from milpq.network.nodes import absolute
 _SYMBOLS = 4096
 """Noises of one leaf that are followed through the network; further ones only widen the errors."""
 
+_MOST_BYTES = 1 << 28
+"""Of one form; a handful of them are held at once."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
@@ -132,6 +135,11 @@ class Zonotope:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
+        if self._form_bytes() > _MOST_BYTES:
+            raise CertificateError(
+                f"an affine form of its largest layer takes {self._form_bytes() >> 20:,} MiB; certificates cover "
+                f"networks up to {_MOST_BYTES >> 20:,} MiB"
+            )
         self._stairs: list[Staircase | None] = []
         self._last_use = [0] * (len(problem.merged.nodes) + 1)
         for index, node in enumerate(problem.merged.nodes):
@@ -145,8 +153,12 @@ class Zonotope:
 
     def leaves_in(self, size: int) -> int:
         """Return how many leaves to bound at once, so that a form takes about so many bytes."""
+        return max(1, size // self._form_bytes())
+
+    def _form_bytes(self) -> int:
+        """Return how large a form of one leaf can become."""
         sizes = [self._problem.merged.input_size, *(node.size for node in self._problem.merged.nodes)]
-        return max(1, size // (8 * max(sizes) * min(sum(sizes), _SYMBOLS)))
+        return 8 * max(sizes) * min(sum(sizes), max(_SYMBOLS, 1 + sizes[0]))
 
     @property
     def whole(self) -> BoolArray:

@@ -48,6 +48,18 @@ def test_what_bound_writes_is_proved_by_check(
     assert f"PROVED: no input of the region differs by more than {proved!r}" in checked.out
 
 
+def test_a_convolutional_pair_is_proved(model_path: ModelPath, tmp_path: Path) -> None:
+    pair, proof = (
+        [model_path(f"digits_cnn_{kind}.tflite") for kind in ("float", "int8")],
+        tmp_path / "cnn.milpq",
+    )
+    region = model_path("digits_cnn.toml")
+    result = package.bound(*pair, region, target="tflm", input_domain="codes", jobs=1, certificate=proof)
+    verified = package.check(proof, *pair)
+    assert result.lower <= verified.upper == result.certificate.proved_upper <= result.upper * (1 + 1e-6)
+    assert verified.leaves["multipliers"] + verified.leaves["executed"] > 0
+
+
 def test_check_in_python(model_path: ModelPath, tmp_path: Path) -> None:
     pair = model_path("controller.onnx"), model_path("controller_int8.tflite")
     region, proof = package.Box([-0.05] * 3, [0.05] * 3), tmp_path / "proof.milpq"

@@ -71,3 +71,10 @@ def test_numbers_that_are_not_finite_are_no_bound():
     form = Form(np.full((1, 1, 2), np.nan), np.zeros((1, 1, 0)), np.zeros((1, 1)))
     with pytest.raises(CertificateError, match="overflow"):
         form.ends(form.spread())
+
+
+def test_networks_whose_forms_would_fill_the_memory_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("milpq.certificate.zonotope._MOST_BYTES", 100)
+    with pytest.raises(CertificateError, match="certificates cover networks up to 0 MiB") as caught:
+        Zonotope(problem_of("real"))
+    assert "\n" not in str(caught.value)
