@@ -55,8 +55,16 @@ def test_a_concatenation(tmp_path: Path, qdq: bool, unsigned: bool) -> None:
     rows = np.random.default_rng(4).uniform(-1, 1, (1, *SHAPE))
     quantize(tmp_path / "f.onnx", tmp_path / "q.onnx", rows, qdq=qdq, unsigned=unsigned)
     assert differences(tmp_path / "q.onnx", "ort", SHAPE) == 0
+
+
+def test_a_bracket_of_a_concatenation(tmp_path: Path) -> None:
+    joined(tmp_path / "f.onnx", 3)
+    rows = np.random.default_rng(4).uniform(-1, 1, (1, *SHAPE))
+    quantize(tmp_path / "f.onnx", tmp_path / "q.onnx", rows, unsigned=True)
     box = milpq.Box(np.full(60, -0.01), np.full(60, 0.01))
-    result = milpq.bound(tmp_path / "f.onnx", tmp_path / "q.onnx", box, target="ort", method="interval")
+    result = milpq.bound(
+        tmp_path / "f.onnx", tmp_path / "q.onnx", box, target="ort", method="interval", time_limit=1
+    )
     assert 0 < result.lower <= result.upper < np.inf
 
 
