@@ -68,8 +68,8 @@ def demo(
     Options(time_limit=time_limit)
     console = plain_console()
     console.print(
-        "Two questions, each to a proven answer; the second takes about a minute of processor time. The first run on "
-        "a machine takes up to a minute longer: the search's inner loop is compiled then, and kept."
+        "Two questions, each to a proven answer; the second takes one to two minutes of processor time. The first run "
+        "on a machine takes up to a minute longer: the search's inner loop is compiled then, and kept."
     )
     for question in QUESTIONS:
         console.print()
