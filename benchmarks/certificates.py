@@ -98,8 +98,9 @@ def mutate(case: Case, rng: np.random.Generator) -> tuple[str, dict[str, str], d
     metadata, tensors = dict(case.metadata), {name: array.copy() for name, array in case.tensors.items()}
     nodes, cuts, upper = tensors["tree.node"], tensors["tree.cut"], tensors["upper"]
     leaves, splits = np.flatnonzero(nodes < 0), np.flatnonzero(nodes >= 0)
-    kinds = ["leaf dropped", "bound nudged", "bound lowered", "threshold moved", "region shrunk", "cut moved"]
-    kinds += ["split dropped", "leaf made a split", "hash", "claims exchanged"]
+    kinds = ["leaf dropped", "bound nudged", "bound lowered", "threshold moved", "region shrunk"]
+    kinds += ["leaf made a split", "hash", "claims exchanged"]
+    kinds += ["cut moved", "split dropped"] if len(splits) else []
     if len(tensors["dual.weight"]):
         kinds += ["duals flipped", "duals random", "duals moved", "duals missing", "trees exchanged"]
     kind = str(rng.choice(kinds))
