@@ -108,18 +108,6 @@ def test_a_contribution_above_its_bound_is_an_alarm(
         package.explain(*files, target="tflm")
 
 
-def test_the_transcript_in_the_readme_is_what_it_prints(
-    milpq: Milpq, controller: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("$ milpq explain")[2].partition("```")[0].splitlines()[1:]
-    monkeypatch.setenv("COLUMNS", "100")
-    printed = [line.rstrip() for line in milpq("explain", *controller).out.splitlines()]
-    assert printed[0] == shown[0]
-    # Digits may differ where another linear algebra rounds differently.
-    assert [line.split()[:2] for line in printed[:-1]] == [line.split()[:2] for line in shown[:-1]]
-
-
 def test_networks_without_such_parts_are_refused_and_noted_in_pages(
     model_path: ModelPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
