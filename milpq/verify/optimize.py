@@ -25,10 +25,11 @@ _TIGHTENING_S: Final = 60.0
 
 _LEAST_GAP: Final = 1e-9
 
-_TRIAL_S: Final = 5.0
-"""Seconds of a trial where there is no time limit; a share of the time left where there is."""
+_TRIAL_S: Final = 8.0
+"""Seconds of a trial at most."""
 
 _TRIAL_SHARE: Final = 0.1
+"""Share of the time left that a trial may use."""
 
 
 _WORTHWHILE: Final = 1e-3
@@ -113,8 +114,8 @@ def search_phases_or_programs(run: Run) -> None:
 
 def _trial(run: Run) -> Budget:
     """Return the budget of a trial."""
-    budget = run.part(_TRIAL_SHARE)
-    return Budget(_TRIAL_S) if budget.time_limit_s is None else budget
+    limit = run.part(_TRIAL_SHARE).time_limit_s
+    return Budget(_TRIAL_S if limit is None else min(limit, _TRIAL_S))
 
 
 def _tree(run: Run) -> TreeSearch:
