@@ -67,7 +67,6 @@ class _Aligner:
         self._quantized = quantized
         self._nodes: list[MergedNode] = []
         self._known: dict[tuple[int, int], int] = {(0, 0): 0}
-        self._scales: dict[int, Float64Array] = {}
 
     def align(self) -> Merged:
         output = self._visit_all(self._float.output, self._quantized.output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,13 @@ from milpq.rounding.targets import get_target
 torch = pytest.importorskip("torch")
 
 # torch warns of parts of its own.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("qnnpack")]
 
 # Its operators are those of pt2e graphs.
 pytest.importorskip("torch.ao.quantization.fx._decomposed")
 
 SHAPE = (2, 7, 6)
 OUTPUTS = 100_000
-
-
-@pytest.fixture(autouse=True)
-def engine() -> Iterator[None]:
-    before = torch.backends.quantized.engine
-    if "qnnpack" not in torch.backends.quantized.supported_engines:
-        pytest.skip("torch is built without QNNPACK")
-    torch.backends.quantized.engine = "qnnpack"
-    yield
-    torch.backends.quantized.engine = before
 
 
 class Stated(torch.nn.Module):

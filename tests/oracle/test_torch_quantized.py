@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,18 +15,8 @@ from milpq.rounding.targets import get_target
 torch = pytest.importorskip("torch")
 
 # torch.ao.quantization is deprecated as a whole, and says so in many places.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("qnnpack")]
 OUTPUTS = 100_000
-
-
-@pytest.fixture(autouse=True)
-def engine() -> Iterator[None]:
-    before = torch.backends.quantized.engine
-    if "qnnpack" not in torch.backends.quantized.supported_engines:
-        pytest.skip("torch is built without QNNPACK")
-    torch.backends.quantized.engine = "qnnpack"
-    yield
-    torch.backends.quantized.engine = before
 
 
 def execute(module: Any, rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
