@@ -21,7 +21,7 @@ from milpq.verify.result import Environment, ExecutedWitness, Memory
 _EXACT_WEIGHTS = 2_000_000
 """Above this many weights the exact replay of a witness takes seconds; its float64 bound is kept then."""
 
-_PACKAGES = ("numpy", "scipy", "highspy", "onnx", "tflite", "torch", "gurobipy", "pulp")
+_PACKAGES = ("numpy", "scipy", "numba", "highspy", "onnx", "tflite", "torch", "gurobipy", "pulp")
 
 
 def execute_witness(problem: Problem, witness: Witness) -> tuple[Witness, ExecutedWitness]:
