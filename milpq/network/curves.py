@@ -36,12 +36,12 @@ amplitude is at most 1 and the centre's sum adds ``u``.  The slope is at most ``
 ``8u = 2^-50``.
 """
 
-_LARGEST = 40.0
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH = 0.6931471803691238
+FARTHEST = 40.0
+LOG2_E = 1.4426950408889634
+LN2_HIGH = 0.6931471803691238
 """The first 32 bits of ln 2 (those of fdlibm)."""
-_LN2_LOW = 1.9082149292705877e-10
-_TAYLOR = tuple(
+LN2_LOW = 1.9082149292705877e-10
+TAYLOR = tuple(
     1.0 / float(n)
     for n in (6227020800, 479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6, 2)
 )
@@ -85,7 +85,7 @@ class Curve:
 
     def odd(self, x: Float64Array) -> Float64Array:
         """Return ``f(x) − centre`` within `CURVE_ERROR`; exactly odd, and within the amplitude."""
-        t = _exponential(self.rate * np.minimum(np.abs(x), _LARGEST))
+        t = _exponential(self.rate * np.minimum(np.abs(x), FARTHEST))
         return np.copysign(self.amplitude * ((1.0 - t) / (1.0 + t)), x)
 
     def value(self, x: Float64Array) -> Float64Array:
@@ -94,7 +94,7 @@ class Curve:
 
     def slope(self, x: Float64Array) -> Float64Array:
         """Return ``f'(x)`` within `CURVE_ERROR`; exactly even."""
-        t = _exponential(self.rate * np.minimum(np.abs(x), _LARGEST))
+        t = _exponential(self.rate * np.minimum(np.abs(x), FARTHEST))
         return 2.0 * self.amplitude * self.rate * (t / ((1.0 + t) * (1.0 + t)))
 
     def slopes(self, lower: Float64Array, upper: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -134,11 +134,11 @@ CURVES = {curve.name: curve for curve in (SIGMOID, TANH)}
 
 def _exponential(y: Float64Array) -> Float64Array:
     """Return ``e^−y`` of ``y >= 0``; see `CURVE_ERROR`.  NaN stays NaN."""
-    x = -np.minimum(y, _LARGEST)
-    k = np.rint(x * _LOG2_E)
-    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-    total = np.full_like(r, _TAYLOR[0])
-    for coefficient in _TAYLOR[1:]:
+    x = -np.minimum(y, FARTHEST)
+    k = np.rint(x * LOG2_E)
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    total = np.full_like(r, TAYLOR[0])
+    for coefficient in TAYLOR[1:]:
         total *= r
         total += coefficient
     # Degrees 1 and 0.

@@ -9,18 +9,21 @@ import pytest
 from curve_pairs import smooth_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_pairs import all_codes
+from random_pairs import all_codes, box
 from test_bounds import assert_inside, sub_cubes
 
-from milpq.bounds import differential, interval, symbolic
+from milpq.bounds import differential, interval, symbolic, zonotope
 from milpq.bounds.curves import curve_difference, curve_pair_planes, curve_planes, image, peak
 from milpq.bounds.values import Interval
+from milpq.merge import Problem
 from milpq.network.curves import CURVE_ERROR, SIGMOID, TANH, Curve
-from milpq.search.bounding import Propagated
+from milpq.network.float_network import FloatNetwork
+from milpq.network.nodes import Affine, Smooth, Term
+from milpq.search.bounding import Propagated, Zonotope, fitting
 from milpq.search.pool import enclose_difference, refine_pool
 from milpq.search.split import SplitOptions, split_search
 
-METHODS = {"interval": interval, "symbolic": symbolic, "differential": differential}
+METHODS = {"interval": interval, "symbolic": symbolic, "differential": differential, "zonotope": zonotope}
 WIDTH = Fraction(1, 10**45)
 
 reals = st.one_of(
@@ -117,17 +120,63 @@ def test_every_value_lies_inside_every_bound(seed):
     cubes = sub_cubes(rng, problem, 3)
     found = {name: method(problem, cubes) for name, method in METHODS.items()}
     found["together"] = found["interval"].intersect(found["symbolic"]).intersect(found["differential"])
+    found["together"] = found["together"].intersect(found["zonotope"])
     assert_inside(problem, cubes, found, rng, 6)
     for tighter, looser in (("symbolic", "interval"), ("differential", "interval")):
         assert (found[tighter].difference.upper <= found[looser].difference.upper).all()
 
 
+def one_neuron(curve: Curve, weights: list[float], biases: list[float]) -> Problem:
+    """Return a pair of single curves with other weights and biases, over [−1, 1]."""
+    pair = [
+        FloatNetwork(1, (Affine("a", (Term(0, np.array([[w]])),), np.array([b])), Smooth("s", 1, curve)), 2)
+        for w, b in zip(weights, biases, strict=True)
+    ]
+    return Problem.create(*pair, box(-1, 1, 1))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    curves,
+    st.floats(-8, 8),
+    st.floats(-12, 12),
+    st.sampled_from([1e-12, 1e-6, 1e-2, 1.0]),
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+    st.sampled_from([1e-9, 1e-3, 0.1, 1.0]),
+)
+def test_forms_of_one_neuron_hold_in_exact_arithmetic(curve, weight, bias, change, shares_of, radius):
+    other, middle = [change * share for share in shares_of[:2]], (1 - radius) * shares_of[2]
+    problem = one_neuron(curve, [weight, weight + other[0]], [bias, bias + other[1]])
+    cubes = problem.domain.cubes_of_boxes(np.array([[middle - radius]]), np.array([[middle + radius]]))
+    # Both the objective alone and all bounds; the latter are intersected with intervals, the former is not.
+    alone = Zonotope()(problem, cubes, np.full(2, np.inf)).upper[0]
+    every = zonotope(problem, cubes).difference
+    for x in shares(float(cubes.lower[0, 0]), float(cubes.upper[0, 0])):
+        a = Fraction(weight) * x + Fraction(bias)
+        v = Fraction(weight + other[0]) * x + Fraction(bias + other[1])
+        r = truth(curve, v) - truth(curve, a)
+        assert -Fraction(alone[1]) - WIDTH <= r <= Fraction(alone[0]) + WIDTH
+        assert at(every.lower) - WIDTH <= r <= at(every.upper) + WIDTH
+
+
+def test_forms_of_a_small_cube_are_of_second_order():
+    problem = one_neuron(TANH, [1.0, 1.03], [0.4, 0.38])
+    widths = []
+    for radius in (0.1, 0.01):
+        cubes = problem.domain.cubes_of_boxes(np.array([[0.2 - radius]]), np.array([[0.2 + radius]]))
+        points = np.linspace(cubes.lower[0], cubes.upper[0], 1001)
+        upper = Zonotope()(problem, cubes, np.full(2, np.inf)).upper[0, 0]
+        widths.append(upper - problem.differences(points)[0].max())
+    assert widths[1] < 0.02 * widths[0]
+
+
+@pytest.mark.parametrize("bounding", [Propagated(differential), Zonotope()])
 @pytest.mark.parametrize("seed", range(4))
-def test_splitting_closes_on_brute_force(seed):
+def test_splitting_closes_on_brute_force(seed, bounding):
     problem = smooth_pair(seed, sizes=[1, 3, 1], domain="codes")
     exact = [[least for least, _ in enclose_difference(problem, x)] for x in all_codes(problem)]
     options = SplitOptions(gap=0.0, absolute_gap=1e-9, enumerate_codes=2, witness_evaluations=200)
-    split = split_search(problem, Propagated(differential), options)
+    split = split_search(problem, bounding, options)
     assert split.status == "closed"
     largest = max(abs(row[0]) for row in exact)
     assert Fraction(float(split.upper.max())) >= largest
@@ -139,6 +188,8 @@ def test_splitting_closes_on_brute_force(seed):
 def test_splitting_closes_the_gap(domain, gap):
     problem = smooth_pair(5, sizes=[1, 3, 1], domain=domain)
     options = SplitOptions(gap=gap, max_cubes=20_000, witness_evaluations=2_000)
-    split = split_search(problem, Propagated(differential), options)
+    bounding = fitting(problem)
+    assert isinstance(bounding, Zonotope)
+    split = split_search(problem, bounding, options)
     assert split.status == "closed"
     assert split.pool.largest > 0

@@ -170,7 +170,7 @@ def _weights(net: Packed, forms: Forms, o: int) -> tuple[Int64Array, Float64Arra
 def _decidable(net: Packed, forms: Forms, k: int) -> bool:
     """Tell whether a pair of activations has one kink in reach, without rounding steps."""
     node = net.nodes[net.neurons[k].node]
-    if node.has_step == 1 or forms.decided[k] != FREE:
+    if node.has_step == 1 or node.rate > 0.0 or forms.decided[k] != FREE:
         return False
     j = _source_of(net, k)
     return node.lower > -np.inf and forms.bounds[1, j] < node.upper and forms.bounds[3, j] < node.upper

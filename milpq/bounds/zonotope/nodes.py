@@ -34,7 +34,9 @@ from milpq.bounds.zonotope.forms import (
     unit,
 )
 from milpq.bounds.zonotope.pack import Packed
-from milpq.bounds.zonotope.phases import activate, clip, residue
+from milpq.bounds.zonotope.phases import activate, activate_curve, clip, residue
+from milpq.bounds.zonotope.smooth import value as curve_value
+from milpq.network.curves import CURVE_ERROR
 
 _U = 2.0**-53
 _TINY = 1e-300
@@ -156,6 +158,8 @@ def activation(net: Packed, forms: Forms, node: int) -> bool:
     lift = 1.0 + 16 * _U
     lower, upper = packed.lower, packed.upper
     stepped, band = packed.has_step == 1, (0.0, 0.0, 0.0, 0.0)
+    curve = packed.centre, packed.amplitude, packed.rate
+    smooth = packed.rate > 0.0
     steps, kinds, powers = packed.steps, packed.kinds, packed.powers
     cells = powers * kinds * (steps + 1)
     largest = net.largest[packed.extremes : packed.extremes + cells].reshape(powers, kinds, steps + 1)
@@ -170,18 +174,25 @@ def activation(net: Packed, forms: Forms, node: int) -> bool:
         if stepped:
             neuron = net.neurons[k]
             bottom, top = neuron.saturation_lower, neuron.saturation_upper
-            v_lower, v_upper = clip(lower, bottom, top), clip(upper, bottom, top)
+            if not smooth:
+                v_lower, v_upper = clip(lower, bottom, top), clip(upper, bottom, top)
             at, kind = packed.thresholds + neuron.row * steps, neuron.kind
             level = packed.levels + neuron.row * (steps + 1)
             band = residue(
                 net.thresholds[at : at + steps], net.levels[level : level + steps + 1],
                 largest[:, kind], smallest[:, kind], neuron.scale_in, neuron.scale_out,
-                lower, upper, bottom, top, bounds[2, j], bounds[3, j],
+                lower, upper, bottom, top, curve, bounds[2, j], bounds[3, j],
             )  # fmt: skip
-        s, m, r, p, q, w, dm, dr, image_low, image_high, pad = activate(
-            lower, upper, v_lower, v_upper, stepped, band,
-            bounds[0, j], bounds[1, j], bounds[2, j], bounds[3, j], bounds[4, j], bounds[5, j],
-        )  # fmt: skip
+        if smooth:
+            s, m, r, p, q, w, dm, dr, image_low, image_high, pad = activate_curve(
+                curve, stepped, band,
+                bounds[0, j], bounds[1, j], bounds[2, j], bounds[3, j], bounds[4, j], bounds[5, j],
+            )  # fmt: skip
+        else:
+            s, m, r, p, q, w, dm, dr, image_low, image_high, pad = activate(
+                lower, upper, v_lower, v_upper, stepped, band,
+                bounds[0, j], bounds[1, j], bounds[2, j], bounds[3, j], bounds[4, j], bounds[5, j],
+            )  # fmt: skip
         if phase != FREE:
             # Where the phases are as decided both ReLUs are affine.
             s, m, r, p, q, w, dm, dr = 0.0, lower, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -240,8 +251,13 @@ def activation(net: Packed, forms: Forms, node: int) -> bool:
     # The interval images are often tighter than the forms, which leave the range of a clamp.
     for o in range(size):
         j, k = start + o, first + o
-        bounds[0, k] = max(bounds[0, k], clip(bounds[0, j], lower, upper))
-        bounds[1, k] = min(bounds[1, k], clip(bounds[1, j], lower, upper))
+        low, high = bounds[0, j], bounds[1, j]
+        if smooth:
+            # A value and its sum with the centre err by twice `CURVE_ERROR`.
+            low, high = curve_value(curve, low) - 2 * CURVE_ERROR, curve_value(curve, high) + 2 * CURVE_ERROR
+        else:
+            low, high = clip(low, lower, upper), clip(high, lower, upper)
+        bounds[0, k], bounds[1, k] = max(bounds[0, k], low), min(bounds[1, k], high)
         bounds[2, k] = max(bounds[2, k], images[0, o])
         bounds[3, k] = min(bounds[3, k], images[1, o])
     return finite

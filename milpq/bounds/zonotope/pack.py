@@ -32,7 +32,7 @@ an activation reads it, or it is the output, so that its bounds are needed.
 """
 
 NODE: Final = np.dtype(
-    [("lower", np.float64), ("upper", np.float64)]
+    [(name, np.float64) for name in ("lower", "upper", "centre", "amplitude", "rate")]
     + [
         (name, np.int64)
         for name in (
@@ -44,7 +44,8 @@ NODE: Final = np.dtype(
 )  # fmt: skip
 """A merged node.
 
-``lower``, ``upper``: the clamp of an activation.  ``source``: the value it reads.  ``terms``: where the terms of an
+``lower``, ``upper``: the clamp of an activation.  ``centre``, ``amplitude``, ``rate``: its curve
+(`milpq.network.curves`); a rate of 0 for none.  ``source``: the value it reads.  ``terms``: where the terms of an
 affine node start.  ``step_rows``, ``steps``: rows of a step function, and thresholds of each.  ``powers``, ``kinds``:
 shape of its residue tables.  ``thresholds``, ``levels``, ``extremes``: where its thresholds, levels and tables start.
 """
@@ -84,7 +85,7 @@ class Packed(NamedTuple):
     largest, smallest : float64
         Residue tables, ``[power, kind, column]`` in C order, as many columns as levels.
     has_phases : int
-        1 where some activation has no rounding step, so that deciding its phases settles it.
+        1 where some clamp has no rounding step, so that deciding its phases settles it.
     output : int
     """
 
@@ -103,7 +104,7 @@ class Packed(NamedTuple):
 
 def supports(merged: Merged) -> bool:
     """Tell whether forward propagation of generators knows every operation, and the network is small enough."""
-    if not (merged.is_exact and merged.is_piecewise_linear):
+    if not merged.is_exact:
         return False
     sizes = _sizes(merged)
     rows = _rows(merged, sizes)
@@ -123,11 +124,11 @@ def pack(merged: Merged) -> Packed:
     Raises
     ------
     UnsupportedModelError
-        An operation of the quantized side is known only within a band, or is a curve.
+        An operation of the quantized side is known only within a band.
     """
-    if not (merged.is_exact and merged.is_piecewise_linear):
+    if not merged.is_exact:
         raise UnsupportedModelError(
-            "the zonotope takes piecewise linear networks whose operations are known exactly; use another method"
+            "the zonotope takes networks whose operations are known exactly; use another method"
         )
     count = len(merged.nodes)
     values, nodes = np.zeros(count + 2, dtype=VALUE), np.zeros(count + 1, dtype=NODE)
@@ -158,6 +159,9 @@ def pack(merged: Merged) -> Packed:
             here["difference_bias_error"] = node.difference_bias_error
             continue
         packed["source"], packed["lower"], packed["upper"] = node.source, node.lower, node.upper
+        if node.curve is not None:
+            packed["centre"], packed["amplitude"] = node.curve.centre, node.curve.amplitude
+            packed["rate"] = node.curve.rate
         values["ranged"][node.source] = 1
         residue = prepared(merged).residues[index]
         if residue is not None:
@@ -169,7 +173,7 @@ def pack(merged: Merged) -> Packed:
             here["row"], here["kind"] = residue.step.rows, residue.kind
     nodes["terms"][-1] = len(terms)
     thresholds, levels, largest, smallest = steps.tables
-    plain = (nodes["is_affine"][:-1] == 0) & (nodes["has_step"][:-1] == 0)
+    plain = (nodes["is_affine"][:-1] == 0) & (nodes["has_step"][:-1] == 0) & (nodes["rate"][:-1] == 0.0)
     return Packed(
         values,
         nodes,

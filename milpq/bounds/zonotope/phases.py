@@ -15,6 +15,8 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled
+from milpq.bounds.zonotope.smooth import Smooth, curve_difference, lines, value
+from milpq.network.curves import CURVE_ERROR
 
 _U = 2.0**-53
 _TINY = 1e-300
@@ -72,6 +74,7 @@ def residue(
     upper: float,
     bottom: float,
     top: float,
+    curve: Smooth,
     low: float,
     high: float,
 ) -> tuple[float, float, float, float]:
@@ -85,8 +88,8 @@ def residue(
         The neuron's row of the step function.
     largest, smallest : float64, shape (powers, steps + 1)
         The neuron's residue tables.
-    scale, out, lower, upper, bottom, top
-        Scales of accumulator and level, the clamp, and the saturation.
+    scale, out, lower, upper, bottom, top, curve
+        Scales of accumulator and level, the clamp and the saturation, or the curve.
     """
     slack = 2.0**-50
     start, stop = low / scale, high / scale
@@ -95,8 +98,11 @@ def residue(
     stop = max(start, stop)
     first, last = _plateau(thresholds, start), _plateau(thresholds, stop)
     at_low, at_high = out * levels[first], out * levels[last]
-    most = at_low - clip(clip(scale * start, lower, upper), bottom, top)
-    least = at_high - clip(clip(scale * stop, lower, upper), bottom, top)
+    if curve[2] > 0.0:
+        most, least = at_low - value(curve, scale * start), at_high - value(curve, scale * stop)
+    else:
+        most = at_low - clip(clip(scale * start, lower, upper), bottom, top)
+        least = at_high - clip(clip(scale * stop, lower, upper), bottom, top)
     inside = last - first
     if inside > 0:
         power, span = 0, 1
@@ -191,23 +197,74 @@ def activate(
                 p, q, w, dm, dr = slope, 0.0, 0.0, middle + 0.5 * (cut_low + cut_high), radius
     image_low, image_high = clip(v_low, v_lower, v_upper), clip(v_high, v_lower, v_upper)
     if stepped:
-        least, most, image_low, image_high = band
-        dm += 0.5 * (least + most)
-        dr += 0.5 * (most - least)
-        half = 0.5 * (image_high - image_low)
-        if half < dr:
-            # A step of few levels: its values less h.  Decided, it is a constant.
-            dm, dr = 0.5 * (image_low + image_high), half
-            if a_linear:
-                p, q, w = 0.0, -1.0, 0.0
-            elif a_constant:
-                p, q, w, dm = 0.0, 0.0, 0.0, dm - m
-            else:
-                p, q, w = 0.0, 0.0, -1.0
+        _, _, image_low, image_high = band
+        p, q, w, dm, dr = _rounded(band, (p, q, w, dm, dr), a_linear, a_constant, m)
     # Every number above is the result of fewer than 20 roundings, each of a quantity within these magnitudes.
     size = abs(a_low) + abs(a_high) + abs(v_low) + abs(v_high) + abs(d_low) + abs(d_high)
     size += abs(image_low) + abs(image_high) + abs(m) + abs(vm)
     if stepped:
         size += abs(v_lower) + abs(v_upper)
     pad = 32 * _U * size + _TINY
+    return s, m, r, p, q, w, dm, dr, image_low, image_high, pad
+
+
+@compiled
+def _rounded(
+    band: tuple[float, float, float, float],
+    smooth: tuple[float, float, float, float, float],
+    a_linear: bool,
+    a_constant: bool,
+    m: float,
+) -> tuple[float, float, float, float, float]:
+    """Return ``(p, q, w, dm, dr)`` of a step from those of what it rounds; `m` is ``h`` where that is constant."""
+    p, q, w, dm, dr = smooth
+    least, most, image_low, image_high = band
+    dm += 0.5 * (least + most)
+    dr += 0.5 * (most - least)
+    half = 0.5 * (image_high - image_low)
+    if half < dr:
+        # A step of few levels: its values less h.  Decided, it is a constant.
+        dm, dr = 0.5 * (image_low + image_high), half
+        if a_linear:
+            p, q, w = 0.0, -1.0, 0.0
+        elif a_constant:
+            p, q, w, dm = 0.0, 0.0, 0.0, dm - m
+        else:
+            p, q, w = 0.0, 0.0, -1.0
+    return p, q, w, dm, dr
+
+
+@compiled
+def activate_curve(
+    curve: Smooth,
+    stepped: bool,
+    band: tuple[float, float, float, float],
+    a_low: float,
+    a_high: float,
+    v_low: float,
+    v_high: float,
+    d_low: float,
+    d_high: float,
+) -> tuple[float, float, float, float, float, float, float, float, float, float, float]:
+    """Return the enclosure of one pair of curves; parameters and results as of `activate`.
+
+    *Soundness:* coefficients are free choices, at most 1 in magnitude; `milpq.bounds.zonotope.smooth` gives what they
+    leave open.  At most eight values of the curve enter an offset, each within `CURVE_ERROR`.
+    """
+    s, m, r = lines(curve, a_low, a_high)
+    p, q, dm, dr = curve_difference(curve, a_low, a_high, v_low, v_high, d_low, d_high)
+    w = 0.0
+    if dr > r:
+        # The two curves apart share the noise of h.
+        t, vm, vr = lines(curve, v_low, v_high)
+        if vr + r < dr:
+            p, q, w, dm, dr = t, t, -1.0, vm, vr
+    if stepped:
+        _, _, image_low, image_high = band
+        p, q, w, dm, dr = _rounded(band, (p, q, w, dm, dr), False, False, m)
+    else:
+        image_low, image_high = value(curve, v_low), value(curve, v_high)
+    size = abs(a_low) + abs(a_high) + abs(v_low) + abs(v_high) + abs(d_low) + abs(d_high)
+    size += abs(image_low) + abs(image_high) + abs(m) + 2.0
+    pad = 64 * _U * size + 8 * CURVE_ERROR + _TINY
     return s, m, r, p, q, w, dm, dr, image_low, image_high, pad
