@@ -1,23 +1,27 @@
 """Long adversarial runs: bit-exact executions against every bound of every problem at hand.
 
-    python benchmarks/adversarial.py [--executions 1e8] [--seconds S] [--problem NAME]
+    python benchmarks/adversarial.py [--executions 1e8] [--seconds S] [--problem NAME] [--state FILE]
 
-A third of the inputs are random, a third lie at the ends of code cells (where roundings tie), a third climb: each is a
-mutation of one of the best inputs so far, one coordinate at a time or along the gradient.  A difference above a bound,
-by more than the error of its execution, is reported and ends the run with exit code 4.  The bounds are those of each
-propagation, and the bracket of `milpq.bound`, whichever search it chose.  Problems from MILPQ_DATA (default
-../shared/data) are skipped where it is absent.
+A third of the inputs are random, a third lie at the ends of code cells (where roundings tie) or of the region, a third
+climb: each is a mutation of one of the best inputs so far, one coordinate at a time, along a random direction or along
+the gradient.  A difference above a bound, by more than the error of its execution, is reported and ends the run with
+exit code 4.  The bounds are those of each propagation, and the bracket of `milpq.bound`, whichever search it chose.
+With --state a run goes on from where the last one was stopped: executions are counted together, and the largest
+differences of all runs are held against the bounds of this version.  Problems from MILPQ_DATA (default ../shared/data)
+are skipped where it is absent.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +41,11 @@ from milpq.verify.models import load_box, load_pair
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("MILPQ_DATA", "../shared/data"))
 CHUNK = 1 << 15
+VALUES = 1 << 22
+"""Inputs times points that are made at once."""
+
 SEARCH_S = 20.0
+SAVE_S = 10.0
 
 
 def problems() -> dict[str, Callable[[], Problem]]:
@@ -141,64 +149,127 @@ class Attack:
     """Makes inputs, and remembers the best of them."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng([0, seed])
         self._problem, self._inputs = problem, FeedableInputs(problem)
-        self._best = self._inputs.random(self._rng, 64)
+        if self._inputs.on_codes:
+            root = problem.domain.root
+            self._lower, self._upper = root.level_lower[0].astype(float), root.level_upper[0].astype(float)
+        else:
+            self._lower, self._upper = self._inputs.lower, self._inputs.upper
+        self._size = int(np.clip(VALUES // self._inputs.size, 64, CHUNK))
+        self._best = self._uniform(64)
         self._value = np.full(64, -np.inf)
 
-    def points(self) -> np.ndarray:
-        """Return the next inputs, shape (CHUNK, inputs)."""
-        part = CHUNK // 3
-        random = self._inputs.random(self._rng, part)
-        ties = self._inputs.random(self._rng, part)
-        if self._problem.domain.integer is not None:
-            lower, upper = self._inputs.cell_ends(self._inputs.levels(ties))
-            ties = np.where(self._rng.random(ties.shape) < 0.5, lower, upper)
-        start = self._best[self._rng.integers(0, len(self._best), CHUNK - 2 * part)]
-        width = self._inputs.upper - self._inputs.lower
-        step = (
-            width * self._rng.normal(size=start.shape) * 10.0 ** self._rng.uniform(-4, -0.5, (len(start), 1))
-        )
-        one = self._rng.integers(0, start.shape[1], len(start))
-        single = np.zeros_like(step)
-        row = np.arange(len(start))
-        single[row, one] = step[row, one]
-        moved = start + np.where(self._rng.random((len(start), 1)) < 0.5, single, step)
-        objective = self._rng.integers(0, 2 * len(self._problem.outputs), 256)
-        climbing = start[:256]
-        gradient = sum(difference_gradient(self._problem, climbing, objective), np.zeros_like(climbing))
-        moved[:256] = climbing + np.sign(gradient) * width * 10.0 ** self._rng.uniform(-3, 0, (256, 1))
-        return np.concatenate([random, ties, self._inputs.snap(moved)])
+    def inputs(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the next inputs, shape (points, inputs), and their levels where only codes are fed."""
+        part = self._size // 3
+        made = np.concatenate([self._uniform(part), self._ends(part), self._climbing(self._size - 2 * part)])
+        if not self._inputs.on_codes:
+            return made, None
+        assert self._problem.domain.integer is not None
+        levels = made.astype(np.int64)
+        return self._problem.domain.integer.float_value(levels), levels
+
+    def _uniform(self, count: int) -> np.ndarray:
+        """Return uniform levels where only codes are fed, otherwise points."""
+        share = self._rng.random((count, len(self._lower)), dtype=np.float32)
+        if self._inputs.on_codes:
+            return np.minimum(self._lower + np.floor(share * (self._upper - self._lower + 1)), self._upper)
+        return self._inputs.snap(self._lower + share * (self._upper - self._lower))
+
+    def _ends(self, count: int) -> np.ndarray:
+        """Return ends: of cells, where roundings tie, or of the region where there are no cells."""
+        points = self._uniform(count)
+        if self._inputs.on_codes or self._problem.domain.integer is None:
+            side = self._rng.integers(0, 3, points.shape, dtype=np.int8)
+            return np.where(side == 0, points, np.where(side == 1, self._lower, self._upper))
+        lower, upper = self._inputs.cell_ends(self._inputs.levels(points))
+        return np.where(self._rng.integers(0, 2, points.shape, dtype=np.int8) == 1, lower, upper)
+
+    def _climbing(self, count: int) -> np.ndarray:
+        """Return mutations of the best inputs so far: single inputs, random directions, and signs of gradients."""
+        rng, width = self._rng, self._upper - self._lower
+        points = self._best[rng.integers(0, len(self._best), count)]
+        some, row = count // 2, np.arange(count // 2)
+        one = rng.integers(0, len(width), some)
+        points[row, one] += width[one] * rng.normal(size=some) * 10.0 ** rng.uniform(-4, 0, some)
+        directions = width * rng.normal(size=(64, len(width)))
+        length = 10.0 ** rng.uniform(-4, -0.5, (count - some, 1))
+        points[some:] += directions[rng.integers(0, 64, count - some)] * length
+        steep = max(count // 128, 1)
+        start = self._best[rng.integers(0, len(self._best), steep)]
+        integer = self._problem.domain.integer
+        if self._inputs.on_codes and integer is not None:
+            read = integer.float_value(start.astype(np.int64))
+        else:
+            read = start
+        objective = rng.integers(0, 2 * len(self._problem.outputs), steep)
+        gradient = np.sign(sum(difference_gradient(self._problem, read, objective), np.zeros_like(read)))
+        points[:steep] = start + gradient * width * 10.0 ** rng.uniform(-3, 0, (steep, 1))
+        if self._inputs.on_codes:
+            return np.clip(np.rint(points), self._lower, self._upper)
+        return self._inputs.snap(points)
 
     def learn(self, points: np.ndarray, values: np.ndarray) -> None:
-        """Keep the inputs with the largest objectives."""
+        """Keep the inputs with the largest objectives; of codes, their levels."""
         largest = values.max(axis=1)
-        top = np.argpartition(-largest, 64)[:64]
+        top = np.argpartition(-largest, 63)[:64]
         points = np.concatenate([self._best, points[top]])
         value = np.concatenate([self._value, largest[top]])
         keep = np.argsort(-value, kind="stable")[:64]
         self._best, self._value = points[keep], value[keep]
 
 
-def attack(name: str, problem: Problem, executions: int, seconds: float) -> bool:
-    """Attack one problem; tell whether every bound held."""
-    bounds = bounds_of(problem)
-    execution, rival = Execution(problem), Attack(problem, 0)
-    error = np.tile(execution.error, 2)
+class Record:
+    """How far the attacks of each problem have come, in a file that later runs go on from."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known = {} if path is None or not path.exists() else json.loads(path.read_text())
+
+    def of(self, problem: Problem) -> dict[str, Any]:
+        """Return runs, executions, processor seconds and the largest objectives of a problem so far."""
+        empty = {"runs": 0, "executions": 0, "cpu_s": 0.0, "largest": None}
+        return self._known.setdefault(problem.hash(), empty)
+
+    def save(self) -> None:
+        """Write the file in one step."""
+        if self._path is not None:
+            beside = self._path.with_suffix(".part")
+            beside.write_text(json.dumps(self._known))
+            beside.replace(self._path)
+
+
+def attack(name: str, problem: Problem, record: Record, executions: int, seconds: float) -> bool:
+    """Attack one problem until so many executions are on record; tell whether every bound held."""
+    so_far = record.of(problem)
+    execution, rival = Execution(problem), Attack(problem, so_far["runs"])
+    so_far["runs"] += 1
     largest = np.full(2 * len(problem.outputs), -np.inf)
-    start, done = time.process_time(), 0
-    while done < executions and time.process_time() - start < seconds:
-        points = rival.points()
-        values = signed(execution.run(points))
-        rival.learn(points, values)
+    if so_far["largest"] is not None:
+        largest = np.array(so_far["largest"])
+    before = so_far["cpu_s"]
+    start = saved = time.process_time()
+    while so_far["executions"] < executions and time.process_time() - start < seconds:
+        points, levels = rival.inputs()
+        values = signed(execution.run(points, levels))
+        rival.learn(points if levels is None else levels.astype(np.float64), values)
         largest = np.maximum(largest, values.max(axis=0))
-        done += len(points)
+        so_far["executions"] += len(points)
+        so_far["largest"] = largest.tolist()
+        so_far["cpu_s"] = before + time.process_time() - start
+        if time.process_time() - saved > SAVE_S:
+            record.save()
+            saved = time.process_time()
+    record.save()
+    bounds = bounds_of(problem)
+    error = np.tile(execution.error, 2)
     broken = [method for method, upper in bounds.items() if (largest - error > upper).any()]
     tightest = min(float(upper.max()) for upper in bounds.values())
     verdict = f"VIOLATED: {', '.join(broken)}" if broken else "held"
     print(
-        f"| {name} | {done:,} | {float(largest.max()):.6g} | {tightest:.6g} | {', '.join(bounds)} | {verdict} | "
-        f"{time.process_time() - start:.0f} |",
+        f"| {name} | {so_far['executions']:,} | {float(largest.max()):.6g} | {tightest:.6g} | "
+        f"{', '.join(bounds)} | {verdict} | {so_far['cpu_s']:.0f} |",
         flush=True,
     )
     return not broken
@@ -210,13 +281,15 @@ def main() -> int:
     parser.add_argument("--executions", type=float, default=1e8, help="for each problem")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="processor time for each problem")
     parser.add_argument("--problem", help="only problems whose name contains this")
+    parser.add_argument("--state", type=Path, help="file to go on from, and to keep what was reached in")
     options = parser.parse_args()
+    record = Record(options.state)
     print(
         "| Problem | Executions | Largest difference | Tightest bound | Bounds | | CPU s |\n"
         "|---|---|---|---|---|---|---|"
     )
     held = [
-        attack(name, make(), int(options.executions), options.seconds)
+        attack(name, make(), record, int(options.executions), options.seconds)
         for name, make in problems().items()
         if options.problem is None or options.problem in name
     ]
