@@ -21,6 +21,7 @@ from milpq.bench.runner import Order, Pool
 from milpq.bench.suite import MethodName
 from milpq.errors import SoundnessError, UsageError
 from milpq.merge import Problem
+from milpq.verify import SourceFile
 from milpq.verify.numbers import downward, upward
 
 SCHEMA: Final = "milpq-compare/1"
@@ -51,11 +52,14 @@ class Comparison:
     outcomes : tuple of (method, Outcome)
     witness : float
         The largest difference that any of them has executed, real units.
+    files : tuple of SourceFile
+        The files the problem was read from.
     """
 
     problem: Problem
     outcomes: tuple[tuple[str, Outcome], ...]
     witness: float
+    files: tuple[SourceFile, ...] = ()
 
     @property
     def sampled(self) -> Outcome | None:
@@ -171,6 +175,7 @@ def comparison_json(found: Comparison) -> bytes:
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "problem": found.problem.hash(),
+        "files": [file.report() for file in found.files],
         "witness": found.witness,
         "sampled": None
         if sampled is None

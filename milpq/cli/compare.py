@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
@@ -75,6 +76,7 @@ def compare(
     from milpq.report.files import check_report_path
     from milpq.verify.models import load_box, load_pair
     from milpq.verify.options import Options, checked_domain, checked_twin
+    from milpq.verify.provenance import source_files
 
     check_mode(progress_mode)
     for path in report or ():
@@ -83,7 +85,9 @@ def compare(
             check_plots()
     Options(solver=solver, gap=gap, time_limit=time_limit, jobs=jobs, seed=seed)
     box, _ = load_box(region)
-    pair = load_pair(float_file, quantized_file, target, checked_twin(float_twin))
+    twin = checked_twin(float_twin)
+    pair = load_pair(float_file, quantized_file, target, twin)
+    files = source_files(float_file, quantized_file, region, twin)
     problem = Problem.create(
         pair.float_network, pair.quantized, box, checked_domain(input_domain), output or None
     )
@@ -93,7 +97,7 @@ def compare(
     try:
         with narrated(progress_mode, "interval", _words, _line) as told:
             pool.warm_up()
-            found = run_methods(problem, effort, chosen, pool, told)
+            found = replace(run_methods(problem, effort, chosen, pool, told), files=files)
     finally:
         pool.close()
     for path in report or ():

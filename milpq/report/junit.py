@@ -37,6 +37,7 @@ def junit_text(result: Result) -> str:
         "tolerance": "" if asked.tolerance is None else repr(asked.tolerance),
         "hash": asked.hash,
         "milpq": result.environment.milpq,
+        **{f"{file.role}_sha256": file.sha256 for file in asked.files},
     }
     for name, value in facts.items():
         ET.SubElement(properties, "property", name=name, value=_text(value))

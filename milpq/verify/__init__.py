@@ -5,6 +5,7 @@ from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.conductor import bound
 from milpq.verify.explanation import Explanation, Share
 from milpq.verify.layers import explain
+from milpq.verify.provenance import SourceFile
 from milpq.verify.result import (
     EXIT_CODES,
     SCHEMA,
@@ -35,6 +36,7 @@ __all__ = [
     "Result",
     "Sampled",
     "Share",
+    "SourceFile",
     "Status",
     "Times",
     "Trust",

@@ -27,6 +27,7 @@ from milpq.verify.layers import add_explanation
 from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
 from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver, search_phases_or_programs
 from milpq.verify.options import Options, all_cores, checked_domain, checked_method, checked_twin
+from milpq.verify.provenance import source_files
 from milpq.verify.result import CertificateNote, OutputBracket, Question, Result, Status, Times
 from milpq.verify.run import Run, Stopwatch
 
@@ -149,6 +150,7 @@ def bound(
     loading = Stopwatch()
     box, region_origin = load_box(region)
     pair = load_pair(float_network, quantized, target, twin)
+    files = source_files(float_network, quantized, region, twin)
     problem = Problem.create(
         pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
     )
@@ -182,6 +184,7 @@ def bound(
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")
     result = _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
+    result = replace(result, problem=replace(result.problem, files=files))
     if widening is not None:
         result = in_float32(result, widening, tolerance)
     if not explain or interrupted:

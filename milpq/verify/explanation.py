@@ -10,6 +10,7 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.bounds.attribution import Kind
 from milpq.verify.numbers import downward, upward
+from milpq.verify.provenance import SourceFile
 
 EXPLANATION_SCHEMA: Final = "milpq-explanation/1"
 
@@ -64,6 +65,8 @@ class Explanation:
         Real value of one output code.
     parts, points : int
         Parts of the region that were bounded, random inputs that were executed.
+    files : tuple of SourceFile
+        The files the networks and the region were read from.
     """
 
     shares: tuple[Share, ...]
@@ -82,6 +85,7 @@ class Explanation:
     seed: int
     notes: tuple[str, ...]
     time_s: float
+    files: tuple[SourceFile, ...] = ()
 
     @property
     def worst(self) -> int:
@@ -145,6 +149,7 @@ class Explanation:
                 "region": self.region_origin,
                 "input_domain": self.input_domain,
                 "notes": list(self.notes),
+                "files": [file.report() for file in self.files],
             },
             "parts": self.parts,
             "points": self.points,

@@ -24,6 +24,7 @@ from milpq.search.inputs import FeedableInputs
 from milpq.verify.explanation import Explanation, Share
 from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
 from milpq.verify.options import checked_domain, checked_twin
+from milpq.verify.provenance import source_files
 from milpq.verify.result import Result
 from milpq.verify.spread import execute_sources
 
@@ -98,9 +99,10 @@ def explain(
     )
     if time_limit is not None and not 0.0 < time_limit < math.inf:
         raise UsageError(f"the time limit must be a positive number of seconds, not {time_limit}")
-    return explain_problem(
+    found = explain_problem(
         problem, region_origin, parts=parts, seed=seed, notes=pair.notes, budget=Budget(time_limit)
     )
+    return replace(found, files=source_files(float_network, quantized, region, twin))
 
 
 def explain_problem(

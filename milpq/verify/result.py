@@ -12,6 +12,7 @@ from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.card import html_card
 from milpq.verify.explanation import Explanation
 from milpq.verify.numbers import downward, upward
+from milpq.verify.provenance import SourceFile
 from milpq.verify.sampling import Sampled
 
 Status: TypeAlias = Literal["optimal", "certified", "violated", "bounded", "undecided", "interrupted"]
@@ -141,6 +142,8 @@ class Question:
         The region.
     notes : tuple of str
         What a reader of the answer must know.
+    files : tuple of SourceFile
+        The files it was read from; what was handed over in memory has none.
     """
 
     hash: str
@@ -157,6 +160,7 @@ class Question:
     gap: float
     time_limit: float | None
     notes: tuple[str, ...] = ()
+    files: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +321,7 @@ class Result:
                 "gap": asked.gap,
                 "time_limit": asked.time_limit,
                 "notes": list(asked.notes),
+                "files": [file.report() for file in asked.files],
             },
             "time_s": {
                 "load": self.time_s.load,

@@ -1,6 +1,7 @@
 """``milpq bound`` on the bundled pairs: brackets, reports, statuses and exit codes."""
 
 import csv
+import hashlib
 import json
 import signal
 import subprocess
@@ -78,6 +79,19 @@ def _check_report(report: dict) -> None:
     assert set(report["environment"]) == {"milpq", "python", "solver", "versions", "cpu", "threads", "seed"}
 
 
+def _check_files(report: dict, *names: str) -> None:
+    """Compare the hashes with those of the files, made here."""
+    assert report["problem"]["files"] == [
+        {
+            "role": role,
+            "path": name,
+            "bytes": Path(name).stat().st_size,
+            "sha256": hashlib.sha256(Path(name).read_bytes()).hexdigest(),
+        }
+        for role, name in zip(("float", "quantized", "region"), names, strict=True)
+    ]
+
+
 def _check_witness(report: dict, float_file: str, quantized_file: str, target: str) -> None:
     """Replay the witness in exact arithmetic: it attains the lower end."""
     witness = report["witness"]
@@ -110,6 +124,7 @@ def test_an_explicit_method_runs_the_stages_up_to_itself(
     report = json.loads(path.read_text())
     _check_report(report)
     _check_witness(report, controller[0], controller[1], "tflm")
+    _check_files(report, controller[0], controller[1], controller[3])
     stages = ["interval", "symbolic", "differential"]
     assert list(report["methods"]) == stages[: stages.index(method) + 1]
     assert report["status"] == "bounded"

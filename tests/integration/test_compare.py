@@ -59,6 +59,7 @@ def test_methods_side_by_side(milpq: Milpq, model_path: ModelPath, tmp_path: Pat
     assert bounds["separate-milp"] > 2 * bounds["auto"], "subtracting loses what both networks share"
     assert min(bounds.values()) >= content["witness"] > 0
     assert content["sampled"]["max"] <= content["witness"]
+    assert [file["role"] for file in content["files"]] == ["float", "quantized", "region"]
     rows = list(csv.DictReader(reports[1].read_text().splitlines()))
     assert [row["method"] for row in rows] == list(bounds)
     assert [float(row["upper"]) for row in rows] == list(bounds.values())

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -134,3 +135,11 @@ def test_the_card_shows_the_bracket(answer: Answer) -> None:
     assert f"[{downward(result.lower)}, {upward(result.upper)}]" in card
     assert result.status.upper() in card
     assert result.status in repr(result)
+
+
+def test_the_page_ties_the_answer_to_its_files(answer: Answer, model_path: Callable[[str], Path]) -> None:
+    text = "".join(_Page(html_text(answer())).texts)
+    for name in ("controller.onnx", "controller_int8.tflite", "controller_small.toml"):
+        content = model_path(name).read_bytes()
+        assert sha256(content).hexdigest() in text
+        assert f"{name}, {len(content):,} bytes" in text

@@ -39,6 +39,9 @@ def test_a_case_passes_or_says_why_not(answer: Answer, tolerance: float | None, 
     properties = {item.get("name"): item.get("value") for item in suite.iter("property")}
     assert float(properties["upper"] or "") == result.upper
     assert properties["status"] == result.status
+    assert [properties[f"{file.role}_sha256"] for file in result.problem.files] == [
+        file.sha256 for file in result.problem.files
+    ]
 
 
 def test_each_output_is_judged_by_its_own_bracket(answer: Answer) -> None:

@@ -1,0 +1,75 @@
+"""Which files a question was read from: name, size and SHA-256, so that an answer can be tied to them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from milpq.errors import UsageError
+
+if TYPE_CHECKING:
+    from milpq.verify.models import FloatSource, QuantizedSource, RegionSource
+    from milpq.verify.options import FloatTwin
+
+Role: TypeAlias = "Literal['float', 'quantized', 'region']"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a question.
+
+    What such a file refers to (tensors of an ONNX model in a file beside it) is covered by the hash of the problem,
+    which is made from the numbers themselves.
+
+    Parameters
+    ----------
+    role : "float", "quantized" or "region"
+    path : str
+        As it was given.
+    size : int
+        Bytes.
+    sha256 : str
+        Of its bytes, hexadecimal.
+    """
+
+    role: Role
+    path: str
+    size: int
+    sha256: str
+
+    def report(self) -> dict[str, object]:
+        """Return it as JSON-ready values."""
+        return {"role": self.role, "path": self.path, "bytes": self.size, "sha256": self.sha256}
+
+
+def source_files(
+    float_source: FloatSource,
+    quantized_source: QuantizedSource,
+    region: RegionSource,
+    twin: FloatTwin = "file",
+) -> tuple[SourceFile, ...]:
+    """Return the files among the parts of a question; what is handed over in memory has none.
+
+    Raises
+    ------
+    UsageError
+        A file that was read a moment ago is gone.
+    """
+    given: tuple[tuple[Role, object], ...] = (
+        ("float", None if twin == "dequantized" else float_source),
+        ("quantized", quantized_source),
+        ("region", region),
+    )
+    return tuple(_read(role, source) for role, source in given if isinstance(source, str | os.PathLike))
+
+
+def _read(role: Role, source: str | os.PathLike[str]) -> SourceFile:
+    try:
+        with Path(source).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return SourceFile(role, str(source), stream.tell(), digest)
+    except OSError as error:
+        raise UsageError(f"{source}: was read, and now cannot be ({error})") from error
