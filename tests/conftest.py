@@ -1,9 +1,13 @@
-"""What every test shares: one linear algebra thread, and the bundled models."""
+"""What every test shares: one linear algebra thread, Ctrl-C that is heard, and the bundled models."""
 
 import os
+import signal
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# A shell has what it starts in the background ignore Ctrl-C, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable
 from pathlib import Path

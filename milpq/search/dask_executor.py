@@ -6,7 +6,6 @@ where those that held it have died, Dask makes it again from its bytes.  The bat
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import pickle
 from collections import deque
@@ -100,11 +99,11 @@ class DaskExecutor:
                 while len(waiting) > self._room():
                     if not self._wait(waiting[0], budget):
                         return
-                    yield waiting.popleft().future.result()
+                    yield waiting.popleft().result
             while waiting:
                 if not self._wait(waiting[0], budget):
                     return
-                yield waiting.popleft().future.result()
+                yield waiting.popleft().result
         finally:
             for sent in waiting:
                 sent.future.cancel()
@@ -129,43 +128,45 @@ class DaskExecutor:
         return self._client.submit(_run, self._sent, job, pure=False)
 
     def _wait(self, sent: _Sent, budget: Budget | None) -> bool:
-        """Wait for one result; return False where the budget ends first."""
+        """Wait for one result and fetch it; return False where the budget ends first."""
+        module: Any = distributed
         for _ in range(_LOSSES + 1):
-            while not sent.future.done():
+            while sent.future.status not in {"lost", "cancelled"}:
                 if budget is not None and budget.spent:
                     return False
-                if self._client.status != "running":
-                    raise WorkersLostError("the Dask scheduler is gone")
-                self._pause(sent.future)
-            if sent.future.status not in {"lost", "cancelled"}:
-                self._check(sent.future)
+                self._check_alive()
+                try:
+                    # Never longer: a worker may die between the end of its job and the fetching of the result.
+                    sent.result = sent.future.result(timeout=_POLL_S)
+                except TimeoutError:
+                    if sent.future.status == "error":
+                        raise  # by the job itself
+                    continue
+                except CancelledError:
+                    break
+                except module.KilledWorker as error:
+                    raise WorkersLostError(
+                        "every Dask worker that was given a certain batch died, perhaps for want of memory; "
+                        "give them more, or use a smaller region"
+                    ) from error
                 return True
             sent.future = self._submit(sent.job)
         raise WorkersLostError(f"the Dask scheduler has dropped a batch {_LOSSES + 1} times")
 
-    @staticmethod
-    def _check(future: Any) -> None:  # noqa: ANN401
-        """Raise for a batch that Dask has given up because every worker it was given to died."""
-        module: Any = distributed
-        if future.status == "error" and isinstance(future.exception(), module.KilledWorker):
-            raise WorkersLostError(
-                "every Dask worker that was given a certain batch died, perhaps for want of memory; "
-                "give them more, or use a smaller region"
-            )
-
-    @staticmethod
-    def _pause(future: Any) -> None:  # noqa: ANN401
-        # Until something is known, which the caller looks at.
-        with contextlib.suppress(TimeoutError, CancelledError):
-            future.exception(timeout=_POLL_S)
+    def _check_alive(self) -> None:
+        if self._client.status != "running":
+            raise WorkersLostError("the Dask scheduler is gone")
+        if not self._client.loop.asyncio_loop.is_running():
+            raise WorkersLostError("the connection to the Dask scheduler has ended")
 
 
 @dataclass(slots=True)
 class _Sent:
-    """A job, and where its result will be."""
+    """A job, where its result will be, and the result once it is fetched."""
 
     job: Any
     future: Any
+    result: Any = None
 
 
 def _unpack(content: bytes) -> Callable[[Any], Any]:

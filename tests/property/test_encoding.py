@@ -95,7 +95,8 @@ def test_the_optimum_on_codes_is_the_enumerated_one(seed):
         truth = float((result.sign * differences[:, result.position]).max())
         assert result.outcome == "optimal"
         assert result.attained == pytest.approx(truth, rel=1e-9, abs=1e-9)
-        assert truth <= result.upper <= truth + 2e-6
+        # How far above a solver's claim may lie hangs on its tolerance of integrality, 1e-6, times big-Ms.
+        assert truth <= result.upper <= truth + 1e-5
 
 
 @settings(max_examples=8, deadline=None)
