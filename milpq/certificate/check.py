@@ -19,15 +19,17 @@ from milpq.errors import CertificateError, MilpqError, UnprovenError
 from milpq.formats import TorchModule, load_float, load_quantized
 from milpq.formats._files import PathLike
 from milpq.merge import DomainKind, MergedActivation, Problem, QuantizedNetwork
+from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
+from milpq.network.integer_network import IntegerNetwork
 from milpq.network.layout import match_layouts
-from milpq.network.pairing import dequantized_twin
+from milpq.network.pairing import check_ends, dequantized_twin
 from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
 from milpq.rounding.targets import get_target
 
 FloatSource: TypeAlias = "FloatNetwork | PathLike | TorchModule"
-QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | PathLike | TorchModule"
+QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | DynamicNetwork | PathLike | TorchModule"
 
 _BATCH_BYTES = 1 << 24
 _EXECUTED_AT_ONCE = 1024
@@ -190,11 +192,12 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
         network = load_float(float_source) if stored else float_source
         if isinstance(model, QuantizedModel | FloatNetwork):
             network = match_layouts(network, model)
-    if isinstance(model, QuantizedModel):
+    if isinstance(model, QuantizedModel | DynamicNetwork):
         model = model.on_target(get_target(stated["target"]) if stated["target"] else None)
+    check_ends(network, model)
     try:
         box = Box(file.array("region.lower"), file.array("region.upper"))
-        kind = None if isinstance(model, FloatNetwork) else cast("DomainKind", stated["domain"])
+        kind = cast("DomainKind", stated["domain"]) if isinstance(model, IntegerNetwork) else None
         problem = Problem.create(network, model, box, kind, outputs)
     except MilpqError as reason:
         raise file.error(f"asks a question that these networks do not answer: {reason}") from None

@@ -133,15 +133,16 @@ class Execution:
             return most
         quantized, chosen = self.problem.quantized, self.problem.outputs
         assert isinstance(quantized, IntegerNetwork)
-        known: dict[int, list[Fraction]] = {}
+        known: dict[int, tuple[list[Fraction], list[Fraction]]] = {}
         for row, objective in unclear.tolist():
             if row not in known:
                 point = quantized.input.float_value(levels[row])
-                known[row] = self.problem.float_network.evaluate_exact(point)
+                known[row] = self.problem.float_network.enclose(point)
             output = int(chosen[objective % len(chosen)])
             scale = Fraction(float(quantized.output_scale[output]))
-            difference = scale * int(executed[row, output]) - known[row][output]
-            most[row, objective] = _rounded_up(difference if objective < len(chosen) else -difference)
+            q, (lower, upper) = scale * int(executed[row, output]), known[row]
+            difference = q - lower[output] if objective < len(chosen) else upper[output] - q
+            most[row, objective] = _rounded_up(difference)
         return most
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
 from milpq.certificate.forms import ROUNDED, TINY, Ends
+from milpq.certificate.stairs import Pieces, around
 from milpq.certificate.zonotope import Layer, Trace, largest
 from milpq.merge import MergedAffine, Problem
 
@@ -132,12 +133,12 @@ def corners(
     a_ends, v_ends, d_ends = (np.stack(ends) for ends in (layer.a, layer.v, layer.d))
     reach_a, reach_v, reach_z = largest(layer.a), largest(layer.v), largest(layer.z)
     near = 2 * ROUNDED * (reach_a + reach_v + largest(layer.d)) + TINY
-    kinks = [np.clip(kink, *a_ends) for kink in (layer.lower, layer.upper) if np.isfinite(kink)]
-    a_lines = np.stack([*a_ends, *kinks])
+    a_lines, gap = layer.phi.lines(layer.a)
     v_lines, z_low, z_high, valid = _pieces(layer)
 
     def most(a: Float64Array, v: Float64Array, z: Ends, inside: BoolArray) -> Float64Array:
-        value = p * np.clip(a, layer.lower, layer.upper) - y * a - w * v + np.maximum(r * z[0], r * z[1])
+        h = layer.phi.image((a, a))
+        value = np.maximum(p * h[0], p * h[1]) - y * a - w * v + np.maximum(r * z[0], r * z[1])
         return np.where(inside, value, -np.inf).max(axis=(0, 1))
 
     def within(x: Float64Array, ends: Float64Array) -> BoolArray:
@@ -149,27 +150,26 @@ def corners(
     best = np.maximum(best, most(crossing, v, z, valid & within(crossing, a_ends)))
     crossing = a + d_ends[None]
     best = np.maximum(best, most(a, crossing, _values(layer, crossing, near), within(crossing, v_ends)))
-    reach_h = np.abs(np.clip(a_ends, layer.lower, layer.upper)).max(axis=0)
+    # A chord is off by the gap at most, and at a crossing the curve is taken for it.
+    best = best + 2 * np.abs(p) * gap
+    reach_h = largest(layer.phi.image(layer.a))
     size = np.abs(p) * reach_h + np.abs(r) * reach_z + np.abs(y) * reach_a + np.abs(w) * reach_v
     return np.where(best > -np.inf, best, size), size
 
 
-def _pieces(layer: Layer) -> tuple[Float64Array, Float64Array, Float64Array, BoolArray]:
-    """Return lines ``v = const`` that cut ``φ_q`` into linear pieces, the ends of ``z`` there, and which count."""
+def _pieces(layer: Layer) -> Pieces:
     if layer.stairs is not None:
-        return layer.stairs.pieces(layer.v, layer.z)
-    kinks = [np.clip(kink, *layer.v) for kink in (layer.lower, layer.upper) if np.isfinite(kink)]
-    lines = np.stack([*layer.v, *kinks])
-    z = np.clip(lines, layer.lower, layer.upper)
-    return lines, z, z, np.ones(lines.shape, dtype=np.bool_)
+        return layer.stairs.pieces(layer.v, layer.z, layer.cut)
+    lines, low, high = around(layer.phi, layer.v, layer.cut)
+    return lines, low, high, np.ones(lines.shape, dtype=np.bool_)
 
 
 def _values(layer: Layer, v: Float64Array, near: Float64Array) -> Ends:
     """Return the ends of ``z`` at points ``v``."""
     if layer.stairs is not None:
-        return layer.stairs.at(v, near, layer.v, layer.z)
-    z = np.clip(v, layer.lower, layer.upper)
-    return z, z
+        return layer.stairs.at(v, near, layer.v, layer.z, layer.cut)
+    low, high = around(layer.phi, layer.v, layer.cut, v)[1:]
+    return low, high
 
 
 def _add(on: dict[int, _Pair], value: int, more: _Pair) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
+from milpq.certificate.activations import Activation
 from milpq.certificate.forms import ROUNDED, TINY, Ends, clamp_band, middle
 from milpq.merge import MergedActivation
+from milpq.network.curves import CURVE_ERROR
 from milpq.rounding.step import NEVER, StepFunction
 
 EXACT: Final = 3
@@ -19,11 +21,13 @@ EXACT: Final = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Staircase:
-    """A step function against the clamp ``ψ`` that it rounds: ``ψ(v) + low <= φ_q(v) <= ψ(v) + high`` everywhere.
+    """A step function against what it rounds: ``ψ(v) + low <= φ_q(v) <= ψ(v) + high`` everywhere.
 
-    ``ψ`` is the float activation cut to the values of the extreme codes, again a clamp; all shapes (neurons, 1).
+    ``ψ`` is the float activation ``φ`` cut to the values of the extreme codes: of a clamp again a clamp, between
+    `bottom` and `top`.  All shapes (neurons, 1).
     """
 
+    phi: Activation
     step: StepFunction
     unit: Float64Array
     scale: Float64Array
@@ -42,6 +46,7 @@ class Staircase:
         step, unit, scale = node.step, node.scale_in, node.scale_out
         if step is None or unit is None or scale is None:
             return None
+        phi = Activation.of(node)
         rows = np.arange(len(step.values), dtype=np.int64)
         column = np.arange(step.values.shape[1], dtype=np.int64)
         # Plateaus before a threshold at −∞ and after one at +∞ are never taken.
@@ -49,20 +54,37 @@ class Staircase:
         last = step.values.shape[1] - 1 - (step.thresholds == NEVER).sum(axis=1)
         unit, scale = unit[:, None], scale[:, None]
         ends = scale * np.stack([step.values[rows, first], step.values[rows, last]], axis=1)[step.rows]
-        bottom = np.clip(node.lower, ends[:, :1], ends[:, 1:])
-        top = np.clip(node.upper, ends[:, :1], ends[:, 1:])
+        least, most = phi.image((np.full_like(unit, -np.inf), np.full_like(unit, np.inf)))
+        bottom, top = np.clip(least, ends[:, :1], ends[:, 1:]), np.clip(most, ends[:, :1], ends[:, 1:])
         low, high = np.empty_like(unit), np.empty_like(unit)
         for neuron, row in enumerate(step.rows.tolist()):
             taken = (column >= first[row]) & (column <= last[row])
             level = scale[neuron] * step.values[row]
             threshold = step.thresholds[row].astype(np.float64)
             threshold = np.where(np.abs(threshold) < NEVER, threshold, np.copysign(np.inf, threshold))
-            left = np.clip(unit[neuron] * np.append(-np.inf, threshold), bottom[neuron], top[neuron])
-            right = np.clip(unit[neuron] * np.append(threshold - 1, np.inf), bottom[neuron], top[neuron])
+            left, right = (
+                np.clip(psi, bottom[neuron], top[neuron])
+                for psi in phi.image(
+                    (
+                        unit[neuron] * np.append(-np.inf, threshold),
+                        unit[neuron] * np.append(threshold - 1, np.inf),
+                    )
+                )
+            )
             slack = ROUNDED * (np.abs(ends[neuron]).max() + max(abs(bottom[neuron, 0]), abs(top[neuron, 0])))
+            slack += 0.0 if phi.curve is None else 2 * CURVE_ERROR
             high[neuron] = (level - left)[taken].max() + slack + TINY
             low[neuron] = (level - right)[taken].min() - slack - TINY
-        return cls(step, unit, scale, bottom, top, low, high)
+        return cls(phi, step, unit, scale, bottom, top, low, high)
+
+    def band(self, value: Ends) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Return slope, centre and radius with ``|ψ(v) − slope·v − centre| <= radius`` over intervals."""
+        if self.phi.curve is None:
+            return clamp_band(value, self.bottom, self.top)
+        slope, centre, radius = self.phi.band(value)
+        low, high = self.phi.image(value)
+        missed = np.maximum(np.maximum(high - self.top, self.bottom - low), 0.0)
+        return slope, centre, (radius + missed) * (1 + ROUNDED)
 
     def image(self, value: Ends) -> Ends:
         """Return the least and largest output over intervals of real values, shape (…, neurons, leaves)."""
@@ -71,11 +93,11 @@ class Staircase:
         slack = ROUNDED * np.maximum(*(np.abs(self.scale * level) for level in levels))
         return self.scale * levels[0] - slack, self.scale * levels[1] + slack
 
-    def pieces(self, v: Ends, z: Ends) -> tuple[Float64Array, Float64Array, Float64Array, BoolArray]:
-        """Return lines ``v = const``, the ends of the output on each, and which count; shape (lines, neurons, leaves).
+    def pieces(self, v: Ends, z: Ends, cut: Ends) -> Pieces:
+        """Return `Pieces`: on a few plateaus each plateau, on more of them what rounds ``ψ``.
 
-        Between the lines the ends of the output are linear: on a few plateaus they are those of each plateau, on more
-        of them ``max(ψ + low, z_l)`` and ``min(ψ + high, z_u)``.
+        That is between ``max(ψ + low, z_l)`` and ``min(ψ + high, z_u)``; of a curve between ``φ + cut_l`` and
+        ``φ + cut_u``.
         """
         first, last = self._accumulators(v)
         start, inside, few = self._plateaus(first, last)
@@ -89,20 +111,24 @@ class Staircase:
             level = self.scale * self.step.values[rows, plateau]
             there = few & (k <= inside) & (left <= right)
             lines += [(self.unit * end, level, level, there) for end in (left, right)]
-        found = [np.stack(part) for part in zip(*lines, strict=True)]
-        if not few.all():
+        found = [np.stack(part).astype(np.float64) for part in zip(*lines, strict=True)]
+        if self.phi.curve is not None:
+            points, low, high = around(self.phi, v, cut)
+            more = points, low, high, np.broadcast_to(~few, points.shape).astype(np.float64)
+            found = [np.concatenate(parts) for parts in zip(found, more, strict=True)]
+        elif not few.all():
             cuts = (*v, self.bottom, self.top, z[0] - self.low, z[1] - self.high)
-            for line, cut in zip(range(len(lines)), (*cuts, *v), strict=True):
-                at = np.clip(cut, *v)
+            for line, bend in zip(range(len(lines)), (*cuts, *v), strict=True):
+                at = np.clip(bend, *v)
                 for part, entry in zip(found, (at, *self._band(at, z), True), strict=True):
                     part[line] = np.where(few, part[line], entry)
         return found[0], found[1], found[2], found[3].astype(np.bool_)
 
-    def at(self, value: Float64Array, near: Float64Array, v: Ends, z: Ends) -> Ends:
+    def at(self, value: Float64Array, near: Float64Array, v: Ends, z: Ends, cut: Ends) -> Ends:
         """Return the ends of the output at some values, as `pieces` has them; on plateaus of all that are `near`."""
         few = self._plateaus(*self._accumulators(v))[2]
         low, high = self.image((value - near, value + near))
-        band = self._band(value, z)
+        band = self._band(value, z) if self.phi.curve is None else around(self.phi, v, cut, value)[1:]
         return np.where(few, low, band[0]), np.where(few, high, band[1])
 
     def _band(self, value: Float64Array, z: Ends) -> Ends:
@@ -131,6 +157,27 @@ class Staircase:
         return np.swapaxes(function(np.swapaxes(accumulators, -1, -2)), -1, -2)
 
 
+Pieces: TypeAlias = tuple[Float64Array, Float64Array, Float64Array, BoolArray]
+"""Lines ``v = const`` between which the ends of the output are linear, these ends on each, and which count; of shape
+(lines, neurons, leaves)."""
+
+
+def around(phi: Activation, v: Ends, cut: Ends, at: Float64Array | None = None) -> tuple[Float64Array, ...]:
+    """Return points of ``v``, and lower and upper ends of ``φ + cut`` there, which no chord between misses.
+
+    Parameters
+    ----------
+    at : float64, shape (..., neurons, leaves), optional
+        Points in place of those between which ``φ`` is nearly linear.
+    """
+    points, gap = phi.lines(v)
+    points = points if at is None else at
+    low, high = phi.image((points, points))
+    # Chords may run by the gap on the other side of the curve than they are to be.
+    slack = 2 * gap + ROUNDED * (np.abs(low) + np.abs(high) + np.abs(cut[0]) + np.abs(cut[1]))
+    return points, low + cut[0] - slack, high + cut[1] + slack
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
     """What the quantized side of an activation does on an interval of ``v``, all of shape (neurons, leaves).
@@ -156,12 +203,16 @@ class Quantized:
     @classmethod
     def of(cls, node: MergedActivation, stairs: Staircase | None, value: Ends) -> Quantized:
         """Describe an activation on an interval."""
-        phi = [np.clip(end, node.lower, node.upper) for end in value]
+        activation = Activation.of(node)
+        phi = activation.image(value)
+        if node.inexact is not None:
+            band = node.inexact.band(value[0].T, value[1].T)
+            low, high = band.residue_lower.T, band.residue_upper.T
+            return cls(np.ones_like(low), *middle(low, high), band.lower.T, band.upper.T, low, high)
         if stairs is None:
             nothing = np.zeros_like(phi[0])
-            slope, centre, noise = clamp_band(value, node.lower, node.upper)
-            return cls(slope, centre, noise, phi[0], phi[1], nothing, nothing)
-        slope, centre, noise = clamp_band(value, stairs.bottom, stairs.top)
+            return cls(*activation.band(value), *phi, nothing, nothing)
+        slope, centre, noise = stairs.band(value)
         rounding_centre, rounding = middle(stairs.low, stairs.high)
         noise = noise + rounding + ROUNDED * (np.abs(centre) + np.abs(rounding_centre))
         image = stairs.image(value)
@@ -171,7 +222,7 @@ class Quantized:
         slope = np.where(flat, 0.0, slope)
         centre = np.where(flat, plateau_centre, centre + rounding_centre)
         # ψ − φ falls: the code range cuts most at the upper end.
-        cut = [np.clip(end, stairs.bottom, stairs.top) - inner for end, inner in zip(value, phi, strict=True)]
+        cut = [np.clip(end, stairs.bottom, stairs.top) - end for end in phi]
         slack = ROUNDED * (np.abs(cut[0]) + np.abs(cut[1]) + np.abs(phi[0]) + np.abs(phi[1]))
         cut_lower, cut_upper = cut[1] + stairs.low - slack, cut[0] + stairs.high + slack
         return cls(slope, centre, np.where(flat, plateau, noise), image[0], image[1], cut_lower, cut_upper)

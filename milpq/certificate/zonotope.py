@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Matrix, gamma
+from milpq.certificate.activations import Activation
 from milpq.certificate.forms import (
     ROUNDED,
     TINY,
@@ -26,7 +27,6 @@ from milpq.certificate.forms import (
     Form,
     Symbols,
     affine,
-    clamp_band,
     clamped,
     diagonal,
     middle,
@@ -62,21 +62,23 @@ class Layer:
 
     Parameters
     ----------
-    lower, upper : float
-        ``h = min(max(a, lower), upper)``.
+    phi : Activation
+        ``h = φ(a)``.
     stairs : Staircase or None
-        None where ``z`` is the same of ``v``.
+        What ``z`` is of ``v``; None where it is known by `cut` alone.
     a, v, d, z : Ends
         Of shape (neurons, leaves), ``d = v − a``.
+    cut : Ends
+        Of ``z − φ(v)``.
     """
 
-    lower: float
-    upper: float
+    phi: Activation
     stairs: Staircase | None
     a: Ends
     v: Ends
     d: Ends
     z: Ends
+    cut: Ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,8 +145,11 @@ class Zonotope:
         self._stairs: list[Staircase | None] = []
         self._last_use = [0] * (len(problem.merged.nodes) + 1)
         for index, node in enumerate(problem.merged.nodes):
-            beyond = isinstance(node, MergedActivation) and (node.inexact, node.curve) != (None, None)
-            if beyond or type(node) not in {MergedAffine, MergedActivation}:
+            known = type(node) is MergedAffine or type(node) is MergedActivation
+            if isinstance(node, MergedActivation) and node.inexact is not None:
+                # What is known of an inexact operation is how far it is from its source.
+                known = Activation.of(node) == Activation(-np.inf, np.inf)
+            if not known:
                 raise CertificateError(f"layer {node.name!r}: certificates do not cover this kind of layer")
             self._stairs.append(Staircase.of(node) if isinstance(node, MergedActivation) else None)
             for source in node.sources:
@@ -273,8 +278,8 @@ def _activation(
     apart
         ``φ_q(v) = λ_q·v + c_q ± m_q``, with ``v = a + d``, less the form of ``h``, whose noise is the *same* symbol;
     together
-        ``φ(v) − φ(a)`` lies between 0 and ``d``, as ``φ`` is nondecreasing and 1-Lipschitz, so within ``|d|/2`` of
-        ``d/2``; rounding and saturation ``φ_q(v) − φ(v)`` are added as an interval;
+        ``φ(v) − φ(a)`` lies between ``m·d`` and ``M·d`` by the slopes of ``φ``, 0 and 1 where it is a clamp, so within
+        ``(M − m)·|d|/2`` of ``(m + M)·d/2``; rounding and saturation ``φ_q(v) − φ(v)`` are added as an interval;
     interval
         a constant: the image of ``φ_q`` less that of ``φ``.
     """
@@ -285,18 +290,21 @@ def _activation(
     v = Form(a.shared + d.shared, d.own, a.error + d.error + 2 * UNIT_ROUNDOFF * (size_a + size_d))
     ends = _closed(stairs, limits, a.ends(spread_a), v.ends(v.spread()), d.ends(spread_d), source.sides)
     ends_a, ends_v, ends_d, empty = ends
-    slope, centre, noise = clamp_band(ends_a, node.lower, node.upper)
-    h_lower, h_upper = (np.clip(end, node.lower, node.upper) for end in ends_a)
+    phi = Activation.of(node)
+    slope, centre, noise = phi.band(ends_a)
+    h_lower, h_upper = phi.image(ends_a)
     q = Quantized.of(node, stairs, ends_v)
 
     cut, cut_noise = middle(q.cut_lower, q.cut_upper)
-    reach = 0.5 * np.maximum(np.abs(ends_d[0]), np.abs(ends_d[1])) * (1 + ROUNDED)
+    least, most = phi.slopes(ends_a, ends_v)
+    mean = 0.5 * (least + most)
+    reach = (0.5 * (most - least) + ROUNDED * mean) * largest(ends_d) * (1 + ROUNDED)
     constant, constant_noise = middle(q.lower - h_upper, q.upper - h_lower)
     constant_noise += ROUNDED * (np.abs(q.lower) + np.abs(q.upper) + np.abs(h_lower) + np.abs(h_upper))
     best = np.argmin(np.stack([q.noise + noise, reach + cut_noise, constant_noise]), axis=0)
     apart, together = best == 0, best == 1
     along_a = np.where(apart, q.slope - slope, 0.0)
-    along_d = np.where(apart, q.slope, np.where(together, 0.5, 0.0))
+    along_d = np.where(apart, q.slope, np.where(together, mean, 0.0))
     offset = np.where(apart, q.centre - centre, np.where(together, cut, constant))
     own_noise = np.where(apart, q.noise, np.where(together, reach + cut_noise, constant_noise))
 
@@ -316,7 +324,7 @@ def _activation(
         error * (1 + ROUNDED) + TINY,
     )
     z = q.lower, q.upper
-    layer = Layer(node.lower, node.upper, stairs, ends_a, ends_v, ends_d, z)
+    layer = Layer(phi, stairs, ends_a, ends_v, ends_d, z, (q.cut_lower, q.cut_upper))
     return layer, Value(h, delta, ((h_lower, h_upper), z), (largest((h_lower, h_upper)), largest(z))), empty
 
 
@@ -385,5 +393,6 @@ def _input(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Layer, Value
             error = ROUNDED * (reach + largest(x))
             start = np.where(single, scale * first - centre, between)
             d = Form(diagonal(start, np.where(single, -radius, 0.0)), columns, error + lost)
-    layer = Layer(-np.inf, np.inf, None, x, z, (gap_low, gap_high), z)
+    zero_ends = zero, zero
+    layer = Layer(Activation(-np.inf, np.inf), None, x, z, (gap_low, gap_high), z, zero_ends)
     return layer, Value(a, d, (x, z), (largest(x), largest(z)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -28,10 +30,42 @@ from milpq.rounding.kernels import ACTIVATION_OF
 
 _CURVES = {"logistic": SIGMOID, "tanh": TANH}
 
+
+class Answered(Protocol):
+    """A network whose reader may have left out its end."""
+
+    @property
+    def origin(self) -> str:
+        """Where it came from."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What a reader must know."""
+        ...
+
+
 TOLERANCE = 2.0**-22
 """Slack relative to the weight: converters compute scale and quotient in float32, in any of several ways."""
 
 _REMEDY = "to bound the integer model against its own dequantized weights, use --float-twin dequantized"
+
+
+def check_ends(f: Answered, q: Answered) -> None:
+    """Raise unless both networks are answered at the same place: in front of a final sigmoid or softmax, or behind all.
+
+    Raises
+    ------
+    NotAPairError
+        One of them has such an end.
+    """
+    for end in ("sigmoid", "softmax"):
+        with_end = [side for side in (f, q) if f"final {end}" in side.note]
+        if len(with_end) == 1:
+            other = q if with_end[0] is f else f
+            raise NotAPairError(
+                f"{with_end[0].origin} ends in a {end} and {other.origin} does not; remove it from that file"
+            )
 
 
 def check_pair(f: FloatNetwork, q: QuantizedModel | FloatNetwork) -> None:

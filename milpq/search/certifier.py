@@ -123,7 +123,7 @@ class Certifier:
         few = self._problem.merged.input_size <= FEW_INPUTS
         few |= bool((self._zonotope.upper(self._problem.domain.root) <= goal).all())
         goal *= 1.0 if self._problem.domain.kind == "codes" and few else 1.0 + _LOOSE
-        if few or backend is None:
+        if few or backend is None or not self._problem.merged.is_exact:
             tree = self._split(goal, budget, on_progress)
             return Certification(tree.upper, (tree,), bool(tree.upper.max() <= goal))
         root = self._problem.domain.root

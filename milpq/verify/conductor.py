@@ -154,7 +154,7 @@ def bound(
     problem = Problem.create(
         pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
     )
-    _check_inexact(problem, options.method, certified=certificate is not None)
+    _check_inexact(problem, options.method)
     certifier = None if certificate is None else Certifier(problem)
     widening = region_error(problem) if arithmetic == "float32" else None
     if widening is not None and tolerance is not None:
@@ -193,24 +193,12 @@ def bound(
     return add_explanation(result, problem, seed, rest, run.bounds)
 
 
-def _check_inexact(problem: Problem, method: str, *, certified: bool) -> None:
-    """Refuse what needs exact, piecewise linear operations, for networks that have others."""
-    if certified and not problem.merged.is_piecewise_linear:
-        raise UsageError(
-            f"{problem.float_network.origin}: holds a sigmoid or tanh, of which milpq makes no certificate; "
-            "leave that option out"
-        )
-    if problem.merged.is_exact:
-        return
-    if method in {"lp", "milp"}:
+def _check_inexact(problem: Problem, method: str) -> None:
+    """Refuse what needs exact operations, for networks that have others."""
+    if not problem.merged.is_exact and method in {"lp", "milp"}:
         raise UsageError(
             f"{problem.quantized.origin}: quantizes its activations dynamically, which no linear program here encodes; "
             "use --method auto or differential"
-        )
-    if certified:
-        raise UsageError(
-            f"{problem.quantized.origin}: quantizes its activations dynamically, of which milpq makes no "
-            "certificate; leave that option out"
         )
 
 

@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from milpq.errors import NotAPairError, TargetError, UsageError
+from milpq.errors import TargetError, UsageError
 from milpq.formats import TorchModule, load_float, load_quantized, load_region
 from milpq.merge import QuantizedNetwork
 from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.layout import match_layouts
-from milpq.network.pairing import check_pair, dequantized_twin
+from milpq.network.pairing import check_ends, check_pair, dequantized_twin
 from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
 from milpq.rounding.targets import get_target
@@ -71,14 +71,8 @@ def load_pair(
         if isinstance(quantized_model, QuantizedModel):
             check_pair(float_network, quantized_model)
     quantized = on_target(quantized_model, target)
-    sides = (float_network, quantized)
-    for end in ("sigmoid", "softmax"):
-        if len({f"final {end}" in side.note for side in sides}) > 1:
-            ends, other = sides if f"final {end}" in sides[0].note else sides[::-1]
-            raise NotAPairError(
-                f"{ends.origin} ends in a {end} and {other.origin} does not; remove it from that file"
-            )
-    notes += [f"{side.origin}: {side.note}" for side in sides if side.note]
+    check_ends(float_network, quantized)
+    notes += [f"{side.origin}: {side.note}" for side in (float_network, quantized) if side.note]
     return Pair(float_network, quantized, tuple(notes))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from running import Milpq
 from torch import nn
 
 import milpq
@@ -78,17 +79,33 @@ def test_continuous_inputs_close_and_programs_stay_in_order(tmp_path: Path) -> N
     assert ends["milp"] <= ends["lp"] <= ends["differential"] <= ends["interval"]
 
 
+def test_a_certificate_of_a_pair_with_curves_is_checked_from_its_files(milpq: Milpq, tmp_path: Path) -> None:
+    float_file, int8_file, _ = write_pair(tmp_path, "LOGISTIC")
+    proof, region = tmp_path / "proof.milpq", tmp_path / "region.toml"
+    region.write_text("center = [0.0, 0.1]\nradius = 0.06\n")
+    outcome = milpq(
+        "bound",
+        float_file,
+        int8_file,
+        "--region",
+        region,
+        "--target",
+        "tflm",
+        "--gap",
+        "0.01",
+        "--certificate",
+        proof,
+    )
+    assert outcome.code == 0, outcome.err
+    checked = milpq("check", proof, "--float", float_file, "--quantized", int8_file)
+    assert checked.code == 0, checked.err
+    assert "PROVED" in checked.out
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     float_file, int8_file, _ = write_pair(tmp_path, "LOGISTIC")
     box = milpq.Box([-0.1, -0.1], [0.1, 0.1])
-    for options, message in (
-        (
-            {"certificate": tmp_path / "proof.milpq"},
-            "holds a sigmoid or tanh, of which milpq makes no certificate",
-        ),
-        ({"float_arithmetic": "float32"}, "float32 runtimes compute a sigmoid"),
-    ):
-        with pytest.raises(MilpqError, match=message):
-            milpq.bound(float_file, int8_file, box, target="tflm", **options)
+    with pytest.raises(MilpqError, match="float32 runtimes compute a sigmoid"):
+        milpq.bound(float_file, int8_file, box, target="tflm", float_arithmetic="float32")
     with pytest.raises(MilpqError, match="explains piecewise linear"):
         milpq.explain(float_file, int8_file, box, target="tflm")

@@ -11,7 +11,7 @@ from onnx import helper
 
 import milpq
 from milpq.bounds import differential, interval, symbolic
-from milpq.errors import TargetError, UnsupportedModelError, UsageError
+from milpq.errors import CertificateError, TargetError, UnsupportedModelError, UsageError
 from milpq.merge import Cubes, Problem
 from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
@@ -126,8 +126,11 @@ def test_what_is_not_answered_says_so(tmp_path: Path) -> None:
     for method in ("lp", "milp"):
         with pytest.raises(UsageError, match="--method"):
             milpq.bound(*files, region, target="ort", method=method)
-    with pytest.raises(UsageError, match="certificate"):
-        milpq.bound(*files, region, target="ort", certificate=tmp_path / "c.npz")
+    proof = tmp_path / "c.milpq"
+    milpq.bound(*files, region, target="ort", certificate=proof, method="differential", time_limit=2)
+    with pytest.raises(CertificateError, match="is about another problem"):
+        milpq.check(proof, files[0], files[0])
+    assert milpq.check(proof, *files).target == "ort"
     with pytest.raises(UnsupportedModelError, match="float network is needed"):
         milpq.bound(files[1], files[1], region, target="ort")
     model = onnx.load(files[1])

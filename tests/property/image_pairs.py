@@ -17,18 +17,24 @@ from milpq.network.quantized_model import QuantizedModel
 from milpq.region.box import Box
 from milpq.rounding.targets import get_target
 
-KINDS = ("plain", "residual", "max-pool", "average-pool", "mean", "concatenate", "clamps")
+KINDS = (
+    *("plain", "residual", "max-pool", "average-pool", "mean", "concatenate", "clamps"),
+    *("depthwise", "relu6", "relu-n1-to-1"),
+)
+CURVES = ("logistic", "tanh")
 TARGETS = ("tflm", "litert-xnnpack", "litert-ref", "cmsis-single")
 
 
-def image_pair(seed: int, folder: Path, kind: str, *, radius: int = 6, domain: str | None = None) -> Problem:
-    """Return a pair whose float side has slightly other weights than the integer side, around a random image."""
+def image_pair(
+    seed: int, folder: Path, kind: str, *, radius: int = 6, domain: str | None = None, moved: float = 3e-3
+) -> Problem:
+    """Return a pair around a random image whose float side has weights that are moved by relatively about so much."""
     rng = np.random.default_rng(seed)
     path = folder / f"{kind}{seed}.tflite"
     path.write_bytes(_model(rng, kind))
     model = load_quantized(path)
     assert isinstance(model, QuantizedModel)
-    float_network = _perturbed(rng, dequantized_twin(model))
+    float_network = _perturbed(rng, dequantized_twin(model), moved)
     scale = float(model.input_scale[0])
     centre = rng.integers(-60, 60, len(model.input_scale)) - model.input_zero_point
     box = Box((centre - radius - 0.3) * scale, (centre + radius + 0.3) * scale)
@@ -39,7 +45,8 @@ def image_pair(seed: int, folder: Path, kind: str, *, radius: int = 6, domain: s
 
 def _model(rng: np.random.Generator, kind: str) -> bytes:
     graph = GraphWriter((1, 3, 3, 1), Codes(1 / 32, int(rng.integers(-20, 20))))
-    value = _convolution(rng, graph, graph.input, 2, (2, 2), "relu")
+    activation = {"relu6": "relu6", "relu-n1-to-1": "relu_n1_to_1"}.get(kind, "relu")
+    value = _convolution(rng, graph, graph.input, 2, (2, 2), activation)
     if kind == "residual":
         other = _convolution(rng, graph, value, 2, (1, 1), "none")
         scale = 1.3 * max(value.codes.scale, other.codes.scale)
@@ -54,6 +61,11 @@ def _model(rng: np.random.Generator, kind: str) -> bytes:
         )
     elif kind == "concatenate":
         value = graph.concatenate([graph.pad(value, [(0, 0), (0, 1), (0, 0), (0, 0)])] * 2, 3)
+    elif kind == "depthwise":
+        value = _convolution(rng, graph, value, 2, (2, 1), "none", depthwise=True)
+    elif kind in CURVES:
+        result = {"logistic": Codes(1 / 256, -128), "tanh": Codes(1 / 128, 0)}[kind]
+        value = graph.unary(kind.upper(), _convolution(rng, graph, value, 2, (1, 1), "none"), result)
     elif kind == "clamps":
         codes = Codes(float(np.float32(value.codes.scale * 0.7)), 10)
         value = graph.unary("RELU", graph.unary("QUANTIZE", value, codes, 1), Codes(codes.scale, -128))
@@ -75,22 +87,27 @@ def _convolution(
     channels: int,
     kernel: tuple[int, int],
     activation: str,
+    *,
+    depthwise: bool = False,
 ) -> Value:
-    weights = rng.integers(-127, 128, (channels, *kernel, source.shape[3])).astype(np.int8)
+    shape = (1, *kernel, channels) if depthwise else (channels, *kernel, source.shape[3])
+    weights = rng.integers(-127, 128, shape).astype(np.int8)
     scales = rng.uniform(0.005, 0.01, channels).astype(np.float32)
     unit = source.codes.scale * 0.01
     result = Codes(
-        float(np.float32(unit * 70 * 0.7 * np.sqrt(weights[0].size))), int(rng.integers(-128, -90))
+        float(np.float32(unit * 70 * 0.7 * np.sqrt(weights.size / channels))), int(rng.integers(-128, -90))
     )
     bias = rng.integers(-3000, 3000, channels)
-    return graph.convolution(source, weights, bias, result, weight_scales=scales, activation=activation)
+    return graph.convolution(
+        source, weights, bias, result, weight_scales=scales, depthwise=depthwise, activation=activation
+    )
 
 
-def _perturbed(rng: np.random.Generator, network: FloatNetwork) -> FloatNetwork:
+def _perturbed(rng: np.random.Generator, network: FloatNetwork, by: float) -> FloatNetwork:
     def moved(term: Term) -> Term:
         matrix = term.matrix.copy()
         data = matrix if isinstance(matrix, np.ndarray) else matrix.data
-        data *= 1 + 3e-3 * rng.normal(size=data.shape)
+        data *= 1 + by * rng.normal(size=data.shape)
         return Term(term.source, matrix)
 
     nodes = tuple(
