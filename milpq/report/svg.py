@@ -19,6 +19,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 78, 14, 14, 40
 _NAME: Final = 100
 """Width kept for the name of a stage; nearer to the right edge it is written to its left."""
 
+_NAMES: Final = 14
+"""Height kept for the names of stages, above the lines."""
+
 _LOG_RATIO: Final = 30.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 
@@ -90,7 +93,7 @@ def bracket_plot(history: Sequence[Progress], tolerance: float | None) -> str:
         values.append(tolerance)
     last = known[-1].time_s
     x = _Axis.of([0.0, last if last > 0 else 1.0], _LEFT, _WIDTH - _RIGHT)
-    y = _Axis.of(values, _HEIGHT - _BOTTOM, _TOP)
+    y = _Axis.of(values, _HEIGHT - _BOTTOM, _TOP + _NAMES)
     upper = _stairs([(x.at(m.time_s), y.at(m.upper)) for m in known])
     lower = _stairs([(x.at(m.time_s), y.at(m.lower)) for m in known])
     area = " ".join(f"{px:.1f},{py:.1f}" for px, py in [*upper, *reversed(lower)])
@@ -111,7 +114,7 @@ def bracket_plot(history: Sequence[Progress], tolerance: float | None) -> str:
             )
             parts.append(
                 f'<line x1="{here:.1f}" y1="{_TOP}" x2="{here:.1f}" y2="{_HEIGHT - _BOTTOM}" class="stage"/>'
-                f'<text {beside} y="{_TOP + 10}" class="stage-name">{name}</text>'
+                f'<text {beside} y="{_TOP + 9}" class="stage-name">{name}</text>'
             )
     if tolerance is not None:
         level = y.at(tolerance)
@@ -119,8 +122,10 @@ def bracket_plot(history: Sequence[Progress], tolerance: float | None) -> str:
             f'<line x1="{_LEFT}" y1="{level:.1f}" x2="{_WIDTH - _RIGHT}" y2="{level:.1f}" class="tolerance"/>'
             f'<text x="{_WIDTH - _RIGHT}" y="{level - 5:.1f}" text-anchor="end">tolerance {tolerance:g}</text>'
         )
+    middle = (_TOP + _NAMES + _HEIGHT - _BOTTOM) / 2
     parts.append(
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">seconds</text>'
+        f'<text transform="translate(12 {middle:g}) rotate(-90)" text-anchor="middle">real units</text>'
     )
     return _svg(_HEIGHT, "Both ends of the bracket over time", parts)
 
