@@ -16,6 +16,15 @@ from milpq.errors import UsageError
 SOLVED: Final = frozenset({"optimal", "certified", "violated"})
 _MOST_TRACES: Final = 12
 _LEAST_SHOWN: Final = 0.1  # of the witness
+_MOST_TICKS: Final = 8
+_UNITS: Final[dict[str, str]] = {
+    "radius": "radius, real units",
+    "radius_codes": "radius, input codes",
+    "width": "neurons in a layer",
+    "depth": "hidden layers",
+    "weights": "weights of one network",
+}
+"""What the numbers of an axis are; others say it by their name."""
 
 
 def can_plot() -> bool:
@@ -192,34 +201,43 @@ def _time(row: Row) -> float:
 
 def _over(rows: Sequence[Row], axis: str, what: str, value: Callable[[Row], float]) -> Any:  # noqa: ANN401
     """Return the median over an axis, one line for each grid in which it varies and each method."""
+    grids: dict[str, list[Row]] = {}
+    for row in rows:
+        if axis in _coordinates(row):
+            grids.setdefault(row.case.grid, []).append(row)
+    grids = {name: inside for name, inside in grids.items() if len(_places(inside, axis)) > 1}
+    if not grids:
+        return None
     figure, axes = _figure(height=4.0)
-    drawn = False
-    for grid in dict.fromkeys(row.case.grid for row in rows):
-        inside = [row for row in rows if row.case.grid == grid and axis in _coordinates(row)]
-        if len({_coordinates(row)[axis] for row in inside}) < 2:
-            continue
+    for grid, inside in grids.items():
+        prefix = f"{grid}: " if len(grids) > 1 else ""
         for method in _methods(inside):
             points: dict[float, list[float]] = {}
             for row in inside:
                 if row.case.method == method:
                     points.setdefault(_coordinates(row)[axis], []).append(value(row))
-            _line(axes, points, marker="o", markersize=4, label=f"{grid}: {method}")
-            drawn = True
+            _line(axes, points, marker="o", markersize=4, label=f"{prefix}{method}")
         if what == "bound":
             executed: dict[float, list[float]] = {}
             for row in inside:
                 if row.witness > 0:
                     executed.setdefault(_coordinates(row)[axis], []).append(row.witness)
-            _line(axes, executed, color="gray", linestyle=":", label=f"{grid}: witness")
-    if not drawn:
-        return None
+            _line(axes, executed, color="gray", linestyle=":", label=f"{prefix}witness")
     axes.set_yscale("log")
     if axis not in {"bits", "depth"}:
         axes.set_xscale("log")
-    axes.set_xlabel(axis.replace("_", " "))
+    places = sorted({place for inside in grids.values() for place in _places(inside, axis)})
+    if len(places) <= _MOST_TICKS and axis != "weights":
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
+    axes.set_xlabel(_UNITS.get(axis, axis.replace("_", " ")))
     axes.set_ylabel({"bound": "upper bound, real units", "time": "seconds"}[what])
     _legend(figure, axes)
     return figure
+
+
+def _places(rows: Sequence[Row], axis: str) -> set[float]:
+    return {_coordinates(row)[axis] for row in rows}
 
 
 def _line(axes: Any, points: dict[float, list[float]], **style: Any) -> None:  # noqa: ANN401

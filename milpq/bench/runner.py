@@ -91,12 +91,12 @@ class _Processes:
             file = Path(folder) / "task.pickle"
             file.write_bytes(order.content)
             process = subprocess.Popen(
-                [sys.executable, "-m", "milpq.bench.case_process", str(file)],
+                [sys.executable, "-P", "-m", "milpq.bench.case_process", str(file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=os.environ | {"PYTHONPATH": _search_path()},
                 start_new_session=True,
             )
             self._running.add(process)
@@ -113,6 +113,14 @@ class _Processes:
         total_s = time.monotonic() - started
         late = order.hard_time_s is not None and total_s >= order.hard_time_s
         return _outcome(words, process.returncode, total_s, late=late)
+
+
+def _search_path() -> str:
+    """Return where this process looks for modules, so that a case runs this very milpq.
+
+    Without -P the current folder came first: in a clone of milpq its sources, in place of what is installed.
+    """
+    return os.pathsep.join(str(Path(place).absolute()) for place in sys.path)
 
 
 def _listen(process: subprocess.Popen[str]) -> list[dict[str, Any]]:

@@ -60,6 +60,15 @@ def test_a_process_without_memory_is_a_row() -> None:
     assert found.status == "memory" or "memory" in found.note
 
 
+def test_a_case_runs_this_milpq_whatever_lies_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "milpq").mkdir()
+    (tmp_path / "milpq" / "__init__.py").write_text("raise RuntimeError", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert run_order(_order(0, Effort("interval"))).status == "bounded"
+
+
 def test_an_error_is_a_row() -> None:
     found = run_order(_order(0, Effort("lp", solver="nothing")))
     assert found.status == "failed"
