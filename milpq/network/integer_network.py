@@ -151,8 +151,35 @@ class IntegerNetwork:
                 f"input codes must lie in [{self.input.level_lower + self.input.zero_point}, "
                 f"{self.input.level_upper + self.input.zero_point}]"
             )
-        values: list[Float64Array | None] = [points]
-        for index, node in enumerate(self.nodes):
+        return self._run([points])
+
+    def execute_after(self, value: int, levels: Float64Array) -> Float64Array:
+        """Run the nodes after a value that is all they read of what comes before them.
+
+        Parameters
+        ----------
+        value : int
+            See `is_cut`.
+        levels : float64, shape (points, neurons)
+            Levels that execution can give the value.
+
+        Returns
+        -------
+        float64, shape (points, outputs)
+            Output levels; every number is an exact integer.
+        """
+        return self._run([*[None] * value, levels])
+
+    def is_cut(self, value: int) -> bool:
+        """Tell whether the nodes after a value read nothing before it."""
+        return value <= self.output and all(
+            source >= value for node in self.nodes[value:] for source in node.sources
+        )
+
+    def _run(self, values: list[Float64Array | None]) -> Float64Array:
+        """Run the nodes that make values not given; `values` is used up."""
+        for index in range(len(values) - 1, len(self.nodes)):
+            node = self.nodes[index]
             if isinstance(node, IntegerAffine):
                 result = self._accumulate(node, values, in_float32=self._exact_in_float32[index])
             else:

@@ -10,8 +10,9 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.bounds._ascent_kernel import compile_ascent
+from milpq.bounds.classes import CodeClasses, has_classes
 from milpq.bounds.symbolic import Arrays, check_placeable, differential, differential_on
-from milpq.bounds.values import Bounds
+from milpq.bounds.values import Bounds, Interval
 from milpq.bounds.zonotope import FEW_INPUTS, supports, zonotope_objectives
 from milpq.errors import UsageError
 from milpq.merge import Cubes, Problem
@@ -30,6 +31,8 @@ class CubeBounds:
     ----------
     upper : float64, shape (cubes, objectives)
         Upper bounds on the objectives.
+    float_side : Interval, shape (cubes, chosen)
+        Bounds on the chosen outputs of `f`.
     score : float64, shape (cubes, inputs)
         How much a split along each input promises.
     towards : float64, shape (cubes, inputs)
@@ -39,6 +42,7 @@ class CubeBounds:
     """
 
     upper: Float64Array
+    float_side: Interval
     score: Float64Array
     towards: Float64Array
     values: Bounds | None
@@ -76,7 +80,9 @@ class Propagated:
         middle = 0.5 * cubes.lower + 0.5 * cubes.upper
         objective = np.argmax(upper - np.where(np.isfinite(threshold), threshold, 0.0), axis=1)
         gradient = sum(difference_gradient(problem, middle, objective), np.zeros_like(middle))
-        return CubeBounds(upper, score, np.where(gradient > 0, cubes.upper, cubes.lower), values)
+        side = values.values[problem.merged.output].float_side
+        float_side = Interval(side.lower[:, outputs], side.upper[:, outputs])
+        return CubeBounds(upper, float_side, score, np.where(gradient > 0, cubes.upper, cubes.lower), values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class Zonotope:
         # Cells of the continuous domain are bounded by the slopes that bounds on every value give.
         every = problem.domain.kind == "continuous"
         found = zonotope_objectives(problem, cubes, threshold, every=every)
-        return CubeBounds(found.upper, found.score, found.towards, found.values)
+        return CubeBounds(found.upper, found.float_side, found.score, found.towards, found.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,9 @@ def compile_ahead(problem: Problem, device: str) -> None:
     bounding = fitting(problem, device)
     if isinstance(bounding, Zonotope):
         bounding(problem, problem.domain.root, np.full(2 * len(problem.outputs), np.inf))
+        if has_classes(problem.quantized):
+            lowest = problem.domain.root.level_lower
+            CodeClasses(problem.quantized).image(problem.domain.cubes_of_levels(lowest, lowest))
     elif problem.merged.is_exact:
         compile_ascent()
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
+from milpq.bounds.classes import CodeClasses, has_classes
+from milpq.bounds.outward import up
 from milpq.bounds.values import Bounds
 from milpq.errors import SoundnessError
 from milpq.merge import Cubes, Problem
 from milpq.search.alarm import check_pool, check_values, describe
-from milpq.search.bounding import Bounding
+from milpq.search.bounding import Bounding, CubeBounds
 from milpq.search.cells import Cells, bound_cells
 from milpq.search.codes import count_codes
 from milpq.search.enumerate import enumerate_cubes
@@ -26,6 +28,10 @@ from milpq.search.slopes import float_slopes
 
 _ELEMENTS = 4_000_000
 """Numbers that the slopes of the cells of one group of cubes may hold."""
+
+
+_CLASS_CODES = 1 << 16
+"""Codes of a cube whose classes are looked for: finding them takes a few nanoseconds a code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,10 +128,13 @@ class Branching:
     keep_closed: bool = False
     _execution: Execution = field(init=False, repr=False)
     _inputs: FeedableInputs = field(init=False, repr=False)
+    _classes: CodeClasses | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_execution", Execution(self.problem))
         object.__setattr__(self, "_inputs", FeedableInputs(self.problem))
+        quantized = self.problem.quantized
+        object.__setattr__(self, "_classes", CodeClasses(quantized) if has_classes(quantized) else None)
 
     def __call__(self, batch: Batch) -> Worked:
         """Work on a batch.
@@ -141,6 +150,7 @@ class Branching:
             upper = np.concatenate([upper, upper])
         found = self.bounding(self.problem, cubes, batch.threshold)
         upper = np.where(found.upper < upper, found.upper, upper)
+        upper = self._classify(cubes, upper, found, batch.threshold)
         check_pool(cubes, upper, batch.pool)
         pool, seen = self._sample(cubes, upper, found.towards, batch.pool)
         upper = self._settle_points(cubes, upper)
@@ -169,6 +179,25 @@ class Branching:
         check_values(cubes, upper, values, points, self._execution)
         pool = pool.update(points[feedable], levels[feedable], result[feedable], self._execution.error)
         return pool, values
+
+    def _classify(
+        self, cubes: Cubes, upper: Float64Array, found: CubeBounds, threshold: Float64Array
+    ) -> Float64Array:
+        """Bound open cubes of few codes by the image of their classes, less the range of the float side."""
+        if self._classes is None:
+            return upper
+        side = found.float_side
+        width = np.tile(side.upper - side.lower, 2)
+        # What a constant integer side would leave open must be little of what is open now.
+        wanted = ((upper > threshold) & (2 * width < upper - np.maximum(threshold, 0.0))).any(axis=1)
+        rows = np.flatnonzero(wanted & (count_codes(cubes) <= _CLASS_CODES))
+        if not len(rows):
+            return upper
+        image, outputs = self._classes.image(cubes.select(rows)), self.problem.outputs
+        most = image.upper[:, outputs] - side.lower[rows]
+        least = image.lower[:, outputs] - side.upper[rows]
+        upper[rows] = np.minimum(upper[rows], up(np.concatenate([most, -least], axis=1)))
+        return upper
 
     def _settle_points(self, cubes: Cubes, upper: Float64Array) -> Float64Array:
         """Bound cubes that are a single real point, between two real networks, by executing it."""

@@ -35,6 +35,7 @@ def sweep(
     outputs: Int64Array,
     threshold: Float64Array,
     objectives: Float64Array,
+    float_side: Float64Array,
     score: Float64Array,
     towards: Float64Array,
     every: Float64Array,
@@ -51,6 +52,8 @@ def sweep(
         Bounds above these are improved where that looks cheap.
     objectives : float64, shape (cubes, 2·chosen)
         Set to upper bounds on ``f_q − f``, then on ``f − f_q``.
+    float_side : float64, shape (cubes, 2·chosen)
+        Set to lower bounds on ``f``, then to upper ones.
     score : float64, shape (cubes, inputs) or (cubes, 0)
         Set to how much of the looseness of the objective farthest above its threshold each input causes.
     towards : float64, shape (cubes, inputs)
@@ -74,6 +77,8 @@ def sweep(
             for c in range(chosen):
                 objectives[cube, c] = forms.bounds[5, first + outputs[c]]
                 objectives[cube, chosen + c] = -forms.bounds[4, first + outputs[c]]
+                float_side[cube, c] = forms.bounds[0, first + outputs[c]]
+                float_side[cube, chosen + c] = forms.bounds[1, first + outputs[c]]
             _advise(
                 net,
                 forms,
@@ -88,6 +93,7 @@ def sweep(
         else:
             for c in range(2 * chosen):
                 objectives[cube, c] = np.inf
+                float_side[cube, c] = -np.inf if c < chosen else np.inf
             for i in range(score.shape[1]):
                 score[cube, i] = 0.0
             for i in range(lower.shape[1]):

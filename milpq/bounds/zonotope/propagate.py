@@ -28,6 +28,8 @@ class ZonotopeBounds:
     ----------
     upper : float64, shape (cubes, 2·chosen)
         Upper bounds on ``f_q − f`` of the chosen outputs, then on ``f − f_q``; infinite after an overflow.
+    float_side : Interval, shape (cubes, chosen)
+        Bounds on the chosen outputs of ``f``.
     score : float64, shape (cubes, inputs)
         How much of the looseness of the objective farthest above its threshold each input causes; zero
         with more than `FEW_INPUTS` inputs.
@@ -38,6 +40,7 @@ class ZonotopeBounds:
     """
 
     upper: Float64Array
+    float_side: Interval
     score: Float64Array
     towards: Float64Array
     values: Bounds | None
@@ -71,7 +74,8 @@ def zonotope_objectives(
     net = pack(problem.merged)
     count, inputs = cubes.lower.shape
     slope, rest_lower, rest_upper = _input_difference(problem, cubes)
-    objectives = np.empty((count, 2 * len(problem.outputs)))
+    chosen = len(problem.outputs)
+    objectives, float_side = np.empty((2, count, 2 * chosen))
     score = np.zeros((count, inputs if inputs <= FEW_INPUTS else 0))
     towards = np.empty((count, inputs))
     neurons = len(net.neurons)
@@ -87,6 +91,7 @@ def zonotope_objectives(
         np.array(problem.outputs),
         np.array(threshold),
         objectives,
+        float_side,
         score,
         towards,
         everything,
@@ -94,7 +99,8 @@ def zonotope_objectives(
     if not score.size:
         score = np.zeros((count, inputs))
     values = _bounds(problem, cubes, net, everything) if every else None
-    return ZonotopeBounds(objectives, score, towards, values)
+    of_float = Interval(float_side[:, :chosen], float_side[:, chosen:])
+    return ZonotopeBounds(objectives, of_float, score, towards, values)
 
 
 def _input_difference(problem: Problem, cubes: Cubes) -> tuple[Float64Array, Float64Array, Float64Array]:

@@ -1,0 +1,188 @@
+"""The distinct hidden codes that the codes of a cube lead to, found by walking over the cube: compiled.
+
+All of it is integer arithmetic on numbers below 2^53, and exact.
+"""
+
+# Elements of numpy arrays are arrays to the type checker; what is compiled sees the scalars they are.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+
+from milpq._arrays import BoolArray, Float64Array, Int64Array
+from milpq.bounds.zonotope._compiled import compiled, entry
+
+_FAR = np.int64(2**62)
+
+
+@entry
+def collect(
+    weights: Int64Array,
+    bias: Int64Array,
+    thresholds: Int64Array,
+    values: Int64Array,
+    rows: Int64Array,
+    lower: Int64Array,
+    upper: Int64Array,
+    start: int,
+    most: int,
+    levels: Float64Array,
+    owner: Int64Array,
+    complete: BoolArray,
+) -> tuple[int, int]:
+    """Find the distinct levels of a first layer over the codes of some cubes, as far as there is room.
+
+    Parameters
+    ----------
+    weights, bias : int64, shape (neurons, inputs), (neurons,)
+    thresholds, values, rows : int64
+        Of the layer's step function, as in `StepFunction`.
+    lower, upper : int64, shape (cubes, inputs)
+        Levels of the inputs, both ends included.
+    start : int
+        The first cube to work on.
+    most : int
+        Cubes of more distinct vectors are given up.
+    levels : float64, shape (room, neurons)
+        Set to the distinct level vectors of one cube after the other; at least `most` rows.
+    owner : int64, shape (room,)
+        Set to the cube of each.
+    complete : bool, shape (cubes,)
+        Set to whether a cube's vectors are all there.
+
+    Returns
+    -------
+    The first cube that was not worked on, and the number of rows set.
+    """
+    neurons = len(bias)
+    slots = 4
+    while slots < 4 * most:
+        slots *= 2
+    table = np.empty(slots, np.int64)
+    hashes = np.empty(most, np.int64)
+    seen = np.empty((most, neurons), np.int64)
+    constant = np.empty(neurons, np.int64)
+    undecided = np.empty(neurons, np.int64)
+    used = 0
+    for cube in range(start, len(lower)):
+        if used + most > len(levels):
+            return cube, used
+        count = np.int64(0)
+        for j in range(neurons):
+            least = most_ = bias[j]
+            for i in range(weights.shape[1]):
+                w = weights[j, i]
+                least += w * (lower[cube, i] if w > 0 else upper[cube, i])
+                most_ += w * (upper[cube, i] if w > 0 else lower[cube, i])
+            row = rows[j]
+            first, last = _plateau(thresholds[row], least), _plateau(thresholds[row], most_)
+            constant[j] = values[row, first]
+            if values[row, first] != values[row, last]:
+                undecided[count] = j
+                count += 1
+        found = _walk(
+            weights, bias, thresholds, rows, undecided[:count], lower[cube], upper[cube], table, hashes, seen
+        )
+        complete[cube] = found >= 0
+        for c in range(found):
+            owner[used] = cube
+            for j in range(neurons):
+                levels[used, j] = constant[j]
+            for u in range(count):
+                j = undecided[u]
+                levels[used, j] = values[rows[j], seen[c, u]]
+            used += 1
+    return len(lower), used
+
+
+@compiled
+def _plateau(thresholds: Int64Array, accumulator: int) -> int:
+    """Return how many thresholds an accumulator has reached."""
+    low, high = 0, len(thresholds)
+    while low < high:
+        middle = (low + high) // 2
+        if thresholds[middle] <= accumulator:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def _walk(
+    weights: Int64Array,
+    bias: Int64Array,
+    thresholds: Int64Array,
+    rows: Int64Array,
+    undecided: Int64Array,
+    lower: Int64Array,
+    upper: Int64Array,
+    table: Int64Array,
+    hashes: Int64Array,
+    seen: Int64Array,
+) -> int:
+    """Visit every code of a cube, and note each new vector of plateaus of the undecided neurons.
+
+    Sets rows of `seen`; returns their number, or −1 where there is no room for all.
+    """
+    inputs, count, steps = len(lower), len(undecided), thresholds.shape[1]
+    inner = inputs - 1
+    code = lower.copy()
+    accumulator, plateau = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    # The plateau that each neuron is on holds accumulators from `floor` up to, but not including, `ceiling`.
+    floor, ceiling = np.full(count, _FAR), np.full(count, -_FAR)
+    slope, mixer = np.empty(count, np.int64), np.empty(count, np.int64)
+    for u in range(count):
+        slope[u] = weights[undecided[u], inner]
+        mixer[u] = (u * 2 + 1) * np.int64(0x1E3779B97F4A7C15) + u * u * np.int64(0x3F58476D1CE4E5B9)
+    table[:] = -1
+    mask, found = np.int64(len(table) - 1), 0
+    hashed = np.int64(0)
+    while True:
+        for u in range(count):
+            j = undecided[u]
+            total = bias[j]
+            for i in range(inputs):
+                total += weights[j, i] * code[i]
+            accumulator[u] = total
+        for at in range(lower[inner], upper[inner] + 1):
+            moved = at == lower[inner]
+            for u in range(count):
+                moved |= (accumulator[u] >= ceiling[u]) | (accumulator[u] < floor[u])
+            if moved:
+                for u in range(count):
+                    if accumulator[u] >= ceiling[u] or accumulator[u] < floor[u]:
+                        mine = thresholds[rows[undecided[u]]]
+                        here = _plateau(mine, accumulator[u])
+                        hashed += (here - plateau[u]) * mixer[u]
+                        plateau[u] = here
+                        floor[u] = mine[here - 1] if here > 0 else -_FAR
+                        ceiling[u] = mine[here] if here < steps else _FAR
+                slot = ((hashed * np.int64(0x14F6CDD1D2B4C3A7)) >> 33) & mask
+                while True:
+                    known = table[slot]
+                    if known < 0:
+                        if found == len(hashes):
+                            return -1
+                        table[slot], hashes[found] = found, hashed
+                        for u in range(count):
+                            seen[found, u] = plateau[u]
+                        found += 1
+                        break
+                    if hashes[known] == hashed:
+                        same = True
+                        for u in range(count):
+                            same &= seen[known, u] == plateau[u]
+                        if same:
+                            break
+                    slot = (slot + 1) & mask
+            for u in range(count):
+                accumulator[u] += slope[u]
+        i = inner - 1
+        while i >= 0 and code[i] == upper[i]:
+            code[i] = lower[i]
+            i -= 1
+        if i < 0:
+            return found
+        code[i] += 1
