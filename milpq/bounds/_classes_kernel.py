@@ -8,21 +8,22 @@ All of it is integer arithmetic on numbers below 2^53, and exact.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled, entry
+
+Layer: TypeAlias = tuple[Int64Array, Int64Array, Int64Array, Int64Array, Int64Array]
+"""A first layer: weights (neurons, inputs), biases, and thresholds, values and rows of its step function."""
 
 _FAR = np.int64(2**62)
 
 
 @entry
 def collect(
-    weights: Int64Array,
-    bias: Int64Array,
-    thresholds: Int64Array,
-    values: Int64Array,
-    rows: Int64Array,
+    layer: Layer,
     lower: Int64Array,
     upper: Int64Array,
     start: int,
@@ -35,9 +36,7 @@ def collect(
 
     Parameters
     ----------
-    weights, bias : int64, shape (neurons, inputs), (neurons,)
-    thresholds, values, rows : int64
-        Of the layer's step function, as in `StepFunction`.
+    layer : Layer
     lower, upper : int64, shape (cubes, inputs)
         Levels of the inputs, both ends included.
     start : int
@@ -55,6 +54,7 @@ def collect(
     -------
     The first cube that was not worked on, and the number of rows set.
     """
+    weights, bias, thresholds, values, rows = layer
     neurons = len(bias)
     slots = 4
     while slots < 4 * most:

@@ -8,12 +8,12 @@ under `f_q` is known exactly, though no step of the layers may be decided.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeGuard
 
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
-from milpq.bounds._classes_kernel import collect
+from milpq.bounds._classes_kernel import Layer, collect
 from milpq.bounds.outward import down, up
 from milpq.bounds.values import Interval
 from milpq.merge import Cubes
@@ -23,7 +23,7 @@ from milpq.network.nodes import IntegerAffine, Step
 _HIDDEN: Final = 2
 """The value whose levels make a class: the output of the first step, behind the first affine layer."""
 
-_ROOM: Final = 1 << 21
+_ROOM: Final = 1 << 18
 """Numbers that the classes collected at once may hold."""
 
 
@@ -41,7 +41,7 @@ class CodeClasses:
 
     network: IntegerNetwork
     most: int = 1024
-    _first: tuple[Int64Array, ...] = field(init=False, repr=False)
+    _layer: Layer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         affine, step = self.network.nodes[:_HIDDEN]
@@ -49,9 +49,9 @@ class CodeClasses:
         matrix = affine.terms[0].matrix
         assert isinstance(matrix, np.ndarray)
         function = step.function
-        arrays = (matrix, affine.bias, function.thresholds, function.values, function.rows)
+        layer = (matrix, affine.bias, function.thresholds, function.values, function.rows)
         # Copies, as read-only arrays would be another signature and compiled again.
-        object.__setattr__(self, "_first", tuple(np.array(a, dtype=np.int64, order="C") for a in arrays))
+        object.__setattr__(self, "_layer", tuple(np.array(a, dtype=np.int64, order="C") for a in layer))
 
     def image(self, cubes: Cubes) -> Interval:
         """Return bounds on the real outputs over the codes of each cube, shape (cubes, outputs).
@@ -64,14 +64,14 @@ class CodeClasses:
         network = self.network
         count, outputs = len(cubes), network.output_size
         lower, upper = np.full((count, outputs), np.inf), np.full((count, outputs), -np.inf)
-        neurons = len(self._first[1])
+        neurons = len(self._layer[1])
         rows = max(self.most, _ROOM // neurons)
         levels, owner = np.empty((rows, neurons)), np.empty(rows, dtype=np.int64)
         complete: BoolArray = np.zeros(count, dtype=np.bool_)
         ends = np.array(cubes.level_lower), np.array(cubes.level_upper)
         start = 0
         while start < count:
-            start, used = collect(*self._first, *ends, start, self.most, levels, owner, complete)
+            start, used = collect(self._layer, *ends, start, self.most, levels, owner, complete)
             _enter(lower, upper, owner[:used], network.execute_after(_HIDDEN, levels[:used]))
         scale = network.output_scale
         lower[complete], upper[complete] = down(lower[complete] * scale), up(upper[complete] * scale)
@@ -89,7 +89,7 @@ def _enter(lower: Float64Array, upper: Float64Array, owner: Int64Array, levels: 
     upper[here] = np.maximum(upper[here], np.maximum.reduceat(levels, first, axis=0))
 
 
-def has_classes(network: object) -> bool:
+def has_classes(network: object) -> TypeGuard[IntegerNetwork]:
     """Tell whether a network's codes have classes: a dense first layer and a step, and nothing past them reads more."""
     if not isinstance(network, IntegerNetwork) or len(network.nodes) < _HIDDEN:
         return False
