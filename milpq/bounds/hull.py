@@ -7,7 +7,7 @@ direction meet, so the points below are all that a Lagrangian bound needs to kno
 neuron (a phase, a rounding step, a part of a range) is choosing other ranges.
 
 A step with more than `EXACT_STEPS` thresholds in range is taken as its clamp plus a residue of either
-extreme, which holds all of its plateaus.
+extreme, which holds all of its plateaus.  Curves have a hull of their own, `milpq.bounds.curve_hull`.
 
 *Soundness:* points are within eight roundings of their coordinates' sizes of the true vertices; a point is
 kept unless it lies further than that outside the ranges.
@@ -22,6 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Int64Array
+from milpq.bounds.curve_hull import curve_points
 from milpq.bounds.outward import TINY, down, up
 from milpq.bounds.residue import Residue
 from milpq.bounds.values import Interval, ValueBounds
@@ -137,12 +138,12 @@ class OpenActivation:
 
     @property
     def kinks(self) -> list[float]:
-        """The finite ends of ``φ``."""
+        """The finite ends of ``φ``; a curve has none."""
         return [kink for kink in (self.node.lower, self.node.upper) if np.isfinite(kink)]
 
     def phi(self, value: Float64Array) -> Float64Array:
         """Return the float activation."""
-        return np.clip(value, self.node.lower, self.node.upper)
+        return self.node.phi(value)
 
     def image(self, a: Float64Array, v: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Return ``(h, z)`` at points, shape (nodes, neurons) each; not rounded outwards, for estimates."""
@@ -160,6 +161,9 @@ class OpenActivation:
 
     def points(self, ranges: Ranges) -> Points:
         """Return points whose hull holds the graph over the ranges of each node."""
+        if self.node.curve is not None:
+            sides = (Interval(*ends) for ends in (ranges.a, ranges.v, ranges.d))
+            return Points(*curve_points(self.node.curve, self.residue, *sides))
         found = _Crossings(self, ranges)
         if self.residue is None:
             kinks = [np.full(ranges.a[0].shape, kink) for kink in self.kinks]

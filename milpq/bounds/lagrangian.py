@@ -119,15 +119,13 @@ class Lagrangian:
     Raises
     ------
     UsageError
-        An operation of the quantized side is known only within a band, or is a curve.
+        An operation of the quantized side is known only within a band.
     """
 
     def __init__(self, problem: Problem, bounds: Bounds) -> None:
         merged, ready = problem.merged, prepared(problem.merged)
-        if not (merged.is_exact and merged.is_piecewise_linear):
-            raise UsageError(
-                "Lagrangian bounds need every operation piecewise linear and exact; use differential"
-            )
+        if not merged.is_exact:
+            raise UsageError("Lagrangian bounds need every operation exact; use differential")
         self.problem, self.bounds = problem, bounds
         self._settled: dict[int, Settled] = {}
         self.layers: list[OpenActivation] = []
@@ -324,7 +322,13 @@ class Lagrangian:
         reach = Ranges(self.ranges.array[:, :, span]).largest()
         ends = [abs(kink) for kink in layer.kinks]
         residue = layer.residue
-        if residue is not None:
+        if layer.node.curve is not None:
+            # A curve is at most 1, and points lie no further from it than the size of what they are points of.
+            reach = reach + 4.0
+            if residue is not None:
+                levels = residue.scale_out[:, None] * residue.step.values[residue.step.rows]
+                reach = reach + np.abs(levels).max(axis=1)
+        elif residue is not None:
             image = largest(residue.saturation_lower, residue.saturation_upper)
             reach = reach + np.minimum(image, 1e300)
         return 2 * reach + sum(ends)

@@ -177,6 +177,8 @@ def _kink_cut(
 ) -> tuple[Float64Array, Float64Array]:
     """Return where to cut the float side: at a kink, moved by an end of ``d`` to where that helps the most.
 
+    A curve, which has no kink, is cut in the middle of its range.
+
     Between ``kink − du`` and ``kink − dl`` the two phases differ.  On the side that the objective does not
     reward, ``δ`` of that strip can be bounded with the rest; so the cut goes to the other end of the strip.
     """

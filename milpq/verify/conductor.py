@@ -224,9 +224,9 @@ def _answer(run: Run) -> None:
 
 
 def _cuts_phases(run: Run) -> bool:
-    """Tell whether there are too many inputs to split, and the networks are known exactly and piecewise linear."""
+    """Tell whether there are too many inputs to split, and the networks are known exactly."""
     merged = run.problem.merged
-    return merged.is_exact and merged.is_piecewise_linear and merged.input_size > stages.FEW_INPUTS
+    return merged.is_exact and merged.input_size > stages.FEW_INPUTS
 
 
 def _choose_search(run: Run) -> None:

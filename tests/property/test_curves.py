@@ -13,6 +13,7 @@ from random_pairs import all_codes, box
 from test_bounds import assert_inside, sub_cubes
 
 from milpq.bounds import differential, interval, symbolic, zonotope
+from milpq.bounds.curve_hull import curve_points
 from milpq.bounds.curves import curve_difference, curve_pair_planes, curve_planes, image, peak
 from milpq.bounds.values import Interval
 from milpq.merge import Problem
@@ -124,6 +125,38 @@ def test_every_value_lies_inside_every_bound(seed):
     assert_inside(problem, cubes, found, rng, 6)
     for tighter, looser in (("symbolic", "interval"), ("differential", "interval")):
         assert (found[tighter].difference.upper <= found[looser].difference.upper).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    curves,
+    st.floats(-6, 6),
+    st.sampled_from([1e-6, 1e-2, 1.0, 6.0]),
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+    st.sampled_from([1e-9, 1e-3, 1.0]),
+)
+def test_points_hold_the_graph(curve, a, width, shares_of, size):
+    """No functional is larger anywhere on the graph than at some point; those tangent to the graph come closest."""
+    d1, d2 = sorted(size * share for share in shares_of[:2])
+    ranges = [
+        one(a, a + width),
+        one(np.nextafter(a + d1, -np.inf), np.nextafter(a + width + d2, np.inf)),
+        one(d1, d2),
+    ]
+    found = np.stack([part[0, 0] for part in curve_points(curve, None, *ranges)])
+    exact = [[Fraction(x) for x in part] for part in found.tolist()]
+    on_h, on_delta = Fraction(shares_of[2]), Fraction(shares_of[3])
+    for x in shares(a, a + width):
+        for y in shares(d1, d2):
+            h, z = truth(curve, x), truth(curve, x + y)
+            at_x, at_both = (Fraction(float(curve.slope(np.array([float(t)]))[0])) for t in (x, x + y))
+            eta = on_delta * at_both
+            gamma = on_h * at_x + on_delta * (at_both - at_x)
+            here = on_h * h + on_delta * (z - h) - gamma * x - eta * y
+            best = max(
+                on_h * p[2] + on_delta * p[3] - gamma * p[0] - eta * p[1] for p in zip(*exact, strict=True)
+            )
+            assert here <= best + WIDTH
 
 
 def one_neuron(curve: Curve, weights: list[float], biases: list[float]) -> Problem:

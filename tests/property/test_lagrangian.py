@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from curve_pairs import changed, smooth_network, smooth_pair
 from exact import Exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from milpq.bounds import differential, interval, optimized
 from milpq.bounds.hull import Ranges
 from milpq.bounds.lagrangian import Lagrangian, Objectives, never, output_objectives
 from milpq.merge import Problem
+from milpq.network.curves import TANH
 from milpq.search.budget import Budget
 from milpq.search.phase_branching import Experience, Trial
 from milpq.search.phase_nodes import Offers, offer_cuts
@@ -26,6 +28,7 @@ from milpq.search.phases import PhaseOptions, PhaseSearch, phase_search
 from milpq.search.threads import ThreadExecutor
 
 SEEDS = st.integers(0, 100_000)
+MAKERS = st.sampled_from([some_pair, smooth_pair])
 
 
 def faces(relaxation: Lagrangian, values: list) -> np.ndarray:
@@ -53,11 +56,11 @@ def around(rng: np.random.Generator, relaxation: Lagrangian, exact: np.ndarray) 
     return Ranges(array).closed()[0]
 
 
-@settings(max_examples=40, deadline=None)
-@given(SEEDS)
-def test_nodes_bound_the_executions_they_hold(seed):
+@settings(max_examples=80, deadline=None)
+@given(MAKERS, SEEDS)
+def test_nodes_bound_the_executions_they_hold(maker, seed):
     rng = np.random.default_rng(seed)
-    problem = some_pair(seed)
+    problem = maker(seed)
     exact = Exact(problem)
     relaxation = Lagrangian(problem, interval(problem, problem.domain.root))
     objectives = output_objectives(problem)
@@ -74,11 +77,11 @@ def test_nodes_bound_the_executions_they_hold(seed):
         assert all(Fraction(float(end)) >= t for end, t in zip(upper, truth, strict=True))
 
 
-@settings(max_examples=20, deadline=None)
-@given(SEEDS)
-def test_cuts_lose_no_execution(seed):
+@settings(max_examples=40, deadline=None)
+@given(MAKERS, SEEDS)
+def test_cuts_lose_no_execution(maker, seed):
     rng = np.random.default_rng(seed)
-    problem = some_pair(seed)
+    problem = maker(seed)
     step = PhaseStep(problem, differential(problem, problem.domain.root), 5)
     relaxation = step.relaxation
     count = 2 * len(problem.outputs)
@@ -101,10 +104,11 @@ def test_cuts_lose_no_execution(seed):
             assert inside[origin == node].any()
 
 
+@pytest.mark.parametrize("maker", [some_pair, smooth_pair])
 @pytest.mark.parametrize("block", range(4))
-def test_optimized_bounds_hold_and_tighten(block):
+def test_optimized_bounds_hold_and_tighten(block, maker):
     for seed in range(5 * block, 5 * block + 5):
-        problem = some_pair(seed)
+        problem = maker(seed)
         rng = np.random.default_rng(seed)
         known = differential(problem, problem.domain.root)
         found = optimized(problem, known, steps=20)
@@ -132,6 +136,19 @@ def test_optimized_slopes_pay_on_a_deep_pair():
     with ThreadExecutor(2) as workers:
         again = optimized(problem, differential(problem, problem.domain.root), spread=workers.map).difference
     np.testing.assert_array_equal(found.upper, again.upper)
+
+
+def test_cutting_the_ranges_of_curves_closes_most_of_the_gap():
+    rng = np.random.default_rng(6)
+    network = smooth_network(rng, [9, 6, 1], TANH)
+    problem = Problem.create(network, changed(rng, network, 1e-3), cube(-0.3, 0.3, 9))
+    known = differential(problem, problem.domain.root)
+    tight = optimized(problem, known)
+    root = max(tight.difference.upper[0, 0], -tight.difference.lower[0, 0])
+    assert root < max(known.difference.upper[0, 0], -known.difference.lower[0, 0])
+    found = phase_search(problem, tight, PhaseOptions(max_nodes=1500, batch=32))
+    assert found.nodes > 100
+    assert found.upper.max() - found.pool.largest < 0.6 * (root - found.pool.largest)
 
 
 def test_skips_are_followed():
