@@ -129,6 +129,8 @@ def _cactus(rows: Sequence[Row]) -> Any:  # noqa: ANN401
     axes.set_xscale("log")
     axes.set_xlabel("seconds")
     axes.set_ylabel("cases solved")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     _legend(figure, axes)
     return figure
 

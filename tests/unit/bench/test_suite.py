@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,10 @@ def test_the_schema_is_that_of_the_models() -> None:
     assert set(schema["properties"]) == {
         "schema" if name == "schema_version" else name for name in Suite.model_fields
     }
+
+
+def test_the_published_schema_is_current_and_every_suite_names_it() -> None:
+    published = json.loads((CONFIGS / "suite.schema.json").read_text(encoding="utf-8"))
+    assert published == suite_schema(), "run: milpq bench --schema > configs/suite.schema.json"
+    for path in CONFIGS.glob("*.toml"):
+        assert path.read_text(encoding="utf-8").startswith("#:schema suite.schema.json\n"), path.name
