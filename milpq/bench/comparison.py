@@ -133,9 +133,11 @@ def comparison_table(found: Comparison) -> RenderableType:
     """Return what a terminal shows."""
     table = Table(title="max |f_q − f|, real units", title_justify="left", title_style="bold")
     table.add_column("method", no_wrap=True)
-    for heading in ("upper bound", "LSB", "to the witness", "own time", "with all before"):
+    for heading in ("upper bound", "LSB", "to the\nwitness", "own time", "with all\nbefore"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("what it is, and rests on")
+    meanings = Table.grid(padding=(0, 2))
+    meanings.add_column(style="dim", no_wrap=True)
+    meanings.add_column(style="dim", overflow="fold")
     for method, outcome in found.outcomes:
         known = math.isfinite(outcome.upper)
         ratio = found.ratio(outcome)
@@ -148,9 +150,13 @@ def comparison_table(found: Comparison) -> RenderableType:
             "–" if ratio is None else f"{ratio:.4g}×",
             f"{outcome.method_s:.3f} s",
             f"{outcome.total_s:.3f} s",
-            Text(WHAT[method] + trust + note),
         )
-    lines: list[RenderableType] = [table, Text(f"witness, executed bit-exactly: {downward(found.witness)}")]
+        meanings.add_row(method, Text(WHAT[method] + trust + note))
+    lines: list[RenderableType] = [
+        table,
+        meanings,
+        Text(f"witness, executed bit-exactly: {downward(found.witness)}"),
+    ]
     sampled = found.sampled
     if sampled is not None and sampled.sampled_max is not None:
         quality = "" if sampled.sqnr_db is None else f", SQNR {sampled.sqnr_db:.1f} dB"

@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from milpq.bench.rows import Row
 from milpq.verify.numbers import downward, upward
@@ -25,8 +28,9 @@ STYLES: Final = {
     "bounded": "cyan",
     "undecided": "yellow",
     "alarm": "bold red",
-    "skipped": "dim",
 }
+
+_WRONG: Final = frozenset({"failed", "memory", "crashed", "alarm", "contradicted"})
 
 
 def row_values(row: Row) -> dict[str, object]:
@@ -99,30 +103,56 @@ def json_text(title: str, rows: Sequence[Row], ran: Environment) -> str:
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def grid_table(grid: str, rows: Sequence[Row]) -> Table:
-    """Return the table of the rows of one grid; what all of them share stands in its title."""
+def grid_tables(grid: str, rows: Sequence[Row]) -> RenderableType:
+    """Return the table of the rows of one grid, and below it how many were skipped for want of what.
+
+    What all rows share stands in the title.
+    """
     common = [word for word in rows[0].case.words if all(word in row.case.words for row in rows)]
     title = f"{grid}: {' '.join(common)}" if common else grid
+    asked = [row for row in rows if row.outcome.status != "skipped"]
+    missing = Counter(row.outcome.note for row in rows if row.outcome.status == "skipped")
+    parts: list[RenderableType] = [_table(title, asked, common) if asked else Text(title, style="bold")]
+    for note, count in missing.items():
+        parts.append(Text(f"{count} {'case' if count == 1 else 'cases'} skipped: {note}", style="dim"))
+    return Group(*parts)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return how many cases there were, and how they ended."""
+    ends = Counter(row.outcome.status for row in rows)
+    cases = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
+    return f"{cases}: {', '.join(f'{count} {status}' for status, count in ends.most_common())}"
+
+
+def _table(title: str, rows: Sequence[Row], common: Sequence[str]) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("question", overflow="fold")
+    questions = [escape(" ".join(word for word in row.case.words if word not in common)) for row in rows]
+    named = any(questions)
+    if named:
+        table.add_column("question", overflow="fold")
     table.add_column("method", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for heading in ("witness", "upper bound", "ratio", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
+    for question, row in zip(questions, rows, strict=True):
         outcome = row.outcome
-        table.add_row(
-            escape(" ".join(word for word in row.case.words if word not in common)),
+        cells = [
             row.case.method,
             f"[{STYLES.get(outcome.status, 'magenta')}]{outcome.status}[/]",
             downward(row.witness) if row.witness > 0 else "–",
             upward(outcome.upper) if math.isfinite(outcome.upper) else "–",
             "–" if row.ratio is None else f"{row.ratio:.4g}×",
             f"{outcome.total_s:.2f} s" if outcome.total_s else "–",
-        )
-        if outcome.status in {"skipped", "failed", "memory", "crashed", "alarm", "contradicted"}:
-            table.add_row(f"[dim]{escape(outcome.note)}[/]")
+        ]
+        table.add_row(*([question] if named else []), *cells)
     return table
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Return what went wrong, a line for each case that says so."""
+    wrong = [row for row in rows if row.outcome.status in _WRONG]
+    return [f"{row.outcome.status}: {row.case.label}: {row.outcome.note}" for row in wrong]
 
 
 def _finite(value: float) -> float | None:

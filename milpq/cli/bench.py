@@ -161,14 +161,17 @@ def _show(suite: Suite, rows: list[Row], folder: Path) -> None:
     from rich.console import Console
 
     from milpq.bench.plots import can_plot
-    from milpq.bench.tables import grid_table
+    from milpq.bench.tables import grid_tables, notes, summary
 
     # A file or a pipe has no width of its own; questions need some.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH
     console = Console(emoji=False, highlight=False, width=width)
     console.print(suite.title, style="bold")
     for grid in dict.fromkeys(row.case.grid for row in rows):
-        console.print(grid_table(grid, [row for row in rows if row.case.grid == grid]))
+        console.print(grid_tables(grid, [row for row in rows if row.case.grid == grid]))
+    for note in notes(rows):
+        console.print(note, style="red", markup=False)
+    console.print(summary(rows))
     files = "results.csv, results.json, report.html" + (" and plots" if can_plot() else "")
     plain_console().print(f"{files} in {folder}", style="dim", soft_wrap=True)
     if not can_plot():

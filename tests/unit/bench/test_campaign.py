@@ -243,7 +243,8 @@ def test_the_program_shows_grids(
     out = tmp_path / "shown"
     assert milpq(["bench", str(suite_file), "-o", str(out), "--grid", "missing", "--progress", "json"]) == 0
     captured = capsys.readouterr()
-    assert "skipped" in captured.out
+    assert "1 case skipped: needs" in captured.out
+    assert "1 case: 1 skipped" in captured.out
     assert json.loads(captured.err)["status"] == "skipped"
     assert {path.name for path in out.iterdir()} >= {
         "journal.jsonl",
@@ -251,6 +252,16 @@ def test_the_program_shows_grids(
         "results.json",
         "report.html",
     }
+
+
+def test_what_went_wrong_is_said_below_the_tables(
+    suite_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shown"
+    assert milpq(["bench", str(suite_file), "-o", str(out), "--grid", "wrong", "--progress", "none"]) == 0
+    shown = capsys.readouterr().out
+    assert "failed: wrong: " in shown
+    assert "1 failed" in shown
 
 
 def test_a_local_pool_stops_when_interrupted(small_file: Path, tmp_path: Path) -> None:
