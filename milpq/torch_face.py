@@ -117,6 +117,13 @@ def compute_guaranteed_error(
     ----------
     merged : MergedNetwork
     region : pair of tensors or array-likes (lower, upper), shape (inputs,), real units
+    input_domain : "continuous" or "codes", optional
+        As for `milpq.bound`.
+
+    Returns
+    -------
+    float
+        Real units, rounded upwards.
 
     Raises
     ------

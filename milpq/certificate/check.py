@@ -73,6 +73,11 @@ def check(certificate: PathLike, float_network: FloatSource, quantized: Quantize
         Not read where the certificate compares with the integer model's own dequantized weights.
     quantized : QuantizedModel, IntegerNetwork, FloatNetwork, path or torch module
 
+    Returns
+    -------
+    Verified
+        What was proved: the bound, and the question it is about.
+
     Raises
     ------
     UnprovenError

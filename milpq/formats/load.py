@@ -102,6 +102,12 @@ def load_quantized(
 ) -> FloatNetwork | QuantizedModel | DynamicNetwork:
     """Return the second network of a comparison: a quantized model, or another float network.
 
+    Parameters
+    ----------
+    path : path or torch.nn.Module
+    keep_final_activation : bool
+        As for `load`.
+
     Raises
     ------
     MilpqError

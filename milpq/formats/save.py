@@ -32,6 +32,12 @@ def save(model: QuantizedModel, path: PathLike) -> None:
     ``.json`` is the open integer-network file, which can state every model.  ``.tflite`` (int8 input and
     output) and ``.onnx`` (QOperator, float32 input and output) take int8 layers only.
 
+    Parameters
+    ----------
+    model : QuantizedModel
+    path : path
+        Ends in ``.json``, ``.tflite`` or ``.onnx``; an existing file is replaced.
+
     Raises
     ------
     UnsupportedModelError

@@ -35,8 +35,8 @@ def assert_quantization_error(
         Real units.
     time_limit : float or None
         Seconds; a question that is not decided by then fails.
-    float_network, quantized, region, and all others
-        As for `milpq.bound`.
+    float_network, quantized, region, target, input_domain, outputs, method, solver, gap, jobs, seed, float_twin
+        As for `milpq.bound`; `jobs` is 1 by default, as tests may run side by side.
 
     Returns
     -------

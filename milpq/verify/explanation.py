@@ -63,8 +63,21 @@ class Explanation:
         The largest ``|f_q − f|`` seen.
     lsb : float64, shape (chosen,), or None
         Real value of one output code.
+    hash : str
+        Of the problem.
+    float_origin, quantized_origin, region_origin : str
+        Where each came from.
+    target : str or None
+        None for a real quantized side.
+    input_domain : str
     parts, points : int
         Parts of the region that were bounded, random inputs that were executed.
+    seed : int
+        Of the random inputs.
+    notes : tuple of str
+        What a reader of the answer must know.
+    time_s : float
+        Seconds of wall time.
     files : tuple of SourceFile
         The files the networks and the region were read from.
     """

@@ -192,12 +192,30 @@ class Result:
 
     Parameters
     ----------
+    status : str
+        One of `Status`.
     lower : float
         Attained by `witness` on bit-exact execution, rounded downwards.
     upper : float
         Certified, rounded upwards; infinite only if interrupted before the first bound.
     witness : ExecutedWitness or None
         None only if interrupted before the first execution.
+    outputs : tuple of OutputBracket
+        Of each output asked about, its signed extremes.
+    methods : tuple of MethodRecord
+        The stages that ran: what each has proven by itself, and how long it took.
+    sampled : Sampled or None
+        What random inputs show; None only if interrupted before them.
+    memory : Memory
+        Bytes of both networks' parameters.
+    certificate : CertificateNote
+        What the upper end rests on, and the certificate file, if one was written.
+    problem : Question
+        What was asked, with its hash and its files.
+    time_s : Times
+        Seconds of wall time.
+    environment : Environment
+        Versions, processor, threads and seed.
     history : tuple of Progress
         How the bracket moved during the run.
     explanation : Explanation or None
