@@ -4,6 +4,7 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from milpq.errors import UsageError
@@ -143,3 +144,13 @@ def test_the_page_ties_the_answer_to_its_files(answer: Answer, model_path: Calla
         content = model_path(name).read_bytes()
         assert sha256(content).hexdigest() in text
         assert f"{name}, {len(content):,} bytes" in text
+
+
+def test_long_lists_are_folded(answer: Answer) -> None:
+    result = answer()
+    assert result.witness is not None
+    wide = replace(result.witness, input=np.arange(41.0))
+    page = html_text(replace(result, witness=wide))
+    assert "<summary>41 numbers</summary>" in page
+    assert str(list(np.arange(41.0).tolist())) in page
+    assert "numbers</summary>" not in html_text(result)
