@@ -173,8 +173,8 @@ def quantize(
     if tolerance is None or region is None:
         if report:
             raise UsageError("--report writes the front of a search; give --tolerance T and --region REGION")
-        calibrated = calibrate_network(network, calibration, scheme)
         chosen = None if target is None else get_target(target)
+        calibrated = calibrate_network(network, calibration, scheme, chosen)
         model = quantize_calibrated(network, calibrated, scheme, chosen)
         save(model, output)
         _show(model, output)
@@ -249,8 +249,9 @@ def _check_output(
     from milpq.rounding.targets import get_target
 
     try:
-        calibrated = calibrate_network(network, calibration, scheme)
-        model = quantize_calibrated(network, calibrated, scheme, get_target(target))
+        chosen = get_target(target)
+        calibrated = calibrate_network(network, calibration, scheme, chosen)
+        model = quantize_calibrated(network, calibrated, scheme, chosen)
     except AccumulatorOverflowError:
         return  # Of the widest choice only; the search passes over those.
     check_saveable(model, output)
@@ -279,7 +280,9 @@ def _show(model: QuantizedModel, output: Path) -> None:
 
     typer.echo(f"{output}: {len(model.layers)} layers, {len(model.input_scale)} inputs")
     for layer in model.layers:
-        assert isinstance(layer, QuantizedLinear)
+        if not isinstance(layer, QuantizedLinear):
+            typer.echo(f"  {layer.name}: {_OPERATORS[type(layer).__name__]}")
+            continue
         end = layer.requantization
         codes = (
             "accumulators"
@@ -288,6 +291,16 @@ def _show(model: QuantizedModel, output: Path) -> None:
         )
         neurons, inputs = layer.weights.shape
         typer.echo(f"  {layer.name}: {neurons}×{inputs} weights, {codes}")
+
+
+_OPERATORS = {
+    "QuantizedAverage": "average",
+    "QuantizedLookup": "clip or table of codes",
+    "QuantizedMaximum": "maximum",
+    "QuantizedSelection": "pad or concatenation",
+    "QuantizedSum": "sum",
+    "QuantizedUnary": "function of codes",
+}
 
 
 def _words(event: SearchProgress) -> dict[str, object]:

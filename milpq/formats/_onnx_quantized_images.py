@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -13,7 +14,7 @@ from milpq.formats._onnx_quantized_operands import LAYOUT, dequantized, operand
 from milpq.formats._onnx_quantized_values import Codes, Dequantized, Pending, QuantizedStep, QValue, Stored
 from milpq.formats._onnx_windows import image_extents, sliding_windows, whole_image
 from milpq.formats._quantized_builder import CODE_RANGE, Grid
-from milpq.network.geometry import OUTSIDE, Windows, concatenated_indices
+from milpq.network.geometry import OUTSIDE, Windows, concatenated_indices, padded_indices
 from milpq.network.images import Image
 
 
@@ -152,6 +153,35 @@ def _offset(step: QuantizedStep, source: Codes, constant: Stored, grid: Grid) ->
     )
 
 
+def _pad(step: QuantizedStep) -> QValue:
+    """Append a pad of codes with a code, which quantizers take from the zero point."""
+    source = step.value(0)
+    if not isinstance(source, Codes):
+        raise step.unsupported(
+            "pads what is not codes, which ONNX Runtime may compute in float32; pad by a convolution"
+        )
+    source, rank = replace(step.layer_input(source), by_quantize=False), len(source.shape)
+    grid = step.builder.grid(source.value)
+    flat = step.integers(1, "pads")
+    mode = step.options.get("mode", b"constant")
+    if grid is None or step.has(3) or mode not in {b"constant", "constant"}:
+        raise step.unsupported("is not a constant pad of all axes of quantized codes")
+    if len(flat) != 2 * rank or min(flat) < 0 or max(flat) > 2**20:
+        raise step.damaged(f"its pads {flat} do not fit the shape {source.shape}")
+    padding = tuple(zip(flat[:rank], flat[rank:], strict=True))
+    shape = tuple(extent + sum(pair) for extent, pair in zip(source.shape, padding, strict=True))
+    step.builder.check_size(math.prod(shape), step.where)
+    code = int(step.constant(2, "constant").ravel()[0]) if step.has(2) else 0
+    if not grid.lower <= code <= grid.upper:
+        raise step.damaged(f"pads with {code}, which is no code")
+    chosen = padded_indices(source.shape, padding).ravel()
+    value = step.builder.pad(step.name, step.where, source.value, chosen, code - grid.zero_point)
+    if rank > 2 and not any((*padding[0], *padding[1])):
+        read, made = Image(shape[1], source.shape[2:], LAYOUT), Image(shape[1], shape[2:], LAYOUT)
+        step.builder.images.alike(source.value, read, value, made)
+    return replace(source, value=value, shape=shape)
+
+
 def _concat(step: QuantizedStep) -> QValue:
     """Append a concatenation between DequantizeLinear and QuantizeLinear; it moves codes, fused or not."""
     parts = [dequantized(step, position) for position in range(step.inputs)]
@@ -201,6 +231,7 @@ IMAGE_HANDLERS: Final[dict[tuple[str, str], Callable[[QuantizedStep], QValue]]] 
     ("", "Concat"): _concat,
     ("", "GlobalAveragePool"): _pool(whole=True),
     ("", "MaxPool"): _max_pool,
+    ("", "Pad"): _pad,
     ("com.microsoft", "QLinearAdd"): _qlinear_add,
     ("com.microsoft", "QLinearAveragePool"): _qlinear_pool(whole=False),
     ("com.microsoft", "QLinearConcat"): _qlinear_concat,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -121,7 +122,8 @@ def operand(step: QuantizedStep, position: int) -> Codes:
     grid, kind = step.grid(position + 1, position + 2, source.kind)
     if kind != source.kind:
         raise step.damaged(f"has a {kind} zero point for {source.kind} codes")
-    return step.read_on(step.layer_input(source), grid)
+    # Such operators compute with the codes as they are, whatever made them.
+    return replace(step.read_on(step.layer_input(source), grid), by_quantize=False)
 
 
 def integer_bias(step: QuantizedStep, position: int) -> Int64Array | None:

@@ -13,7 +13,7 @@ from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import InvalidNetworkError, ModelFileError, TargetError, UnsupportedModelError
 from milpq.formats._files import to_float64
 from milpq.formats._quantized_builder import Grid, Kind, QuantizedBuilder
-from milpq.rounding.ort_kernels import ort_curve
+from milpq.rounding.ort_kernels import ort_curve, ort_quantized
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,7 @@ QValue: TypeAlias = "RealInput | Codes | Dequantized | Stored | Pending | npt.ND
 
 def requantize_real(real: npt.NDArray[np.float32], grid: Grid) -> Int64Array:
     """Return the codes that QuantizeLinear gives float32 numbers."""
-    levels = np.clip(
-        real / np.float32(grid.scale),
-        np.float32(grid.lower - grid.zero_point),
-        np.float32(grid.upper - grid.zero_point),
-    )
-    return np.rint(levels).astype(np.int64) + grid.zero_point
+    return ort_quantized(real, grid.quantization)
 
 
 class QuantizedStep:

@@ -13,6 +13,7 @@ from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS
 from milpq.formats._image_book import ImageBook
+from milpq.network.geometry import OUTSIDE
 from milpq.network.images import Convolution
 from milpq.network.nodes import entries
 from milpq.network.quantized_model import (
@@ -272,6 +273,13 @@ class QuantizedBuilder:
         self._layers.append(layer)
         return self._made(len(zeros), grid, where)
 
+    def pad(self, name: str, where: str, source: int, chosen: Int64Array, level: int) -> int:
+        """Append a pad with a level (code − zero point); `chosen` as in `QuantizedSelection`."""
+        grid = self._known(source)
+        fill = np.where(chosen == OUTSIDE, level, 0).astype(np.int64)
+        self._layers.append(QuantizedSelection(name, (source,), (chosen,), fill, grid.quantization))
+        return self._made(len(fill), grid, where)
+
     def _like(self, source: int, grid: Grid | None, where: str) -> int:
         """Note the layer just appended, whose result has size and order of what it reads."""
         value = self._made(self._sizes[source], grid, where)
@@ -303,9 +311,13 @@ class QuantizedBuilder:
             self.images.images(len(self._sizes)),
         )
 
-    def _made(self, size: int, grid: Grid | None, where: str) -> int:
+    def check_size(self, size: int, where: str) -> None:
+        """Raise UnsupportedModelError if a value of so many neurons is more than milpq handles."""
         if not 0 < size <= MAX_VALUES:
             raise UnsupportedModelError(f"{where}: has {size} values; milpq reads 1 to {MAX_VALUES}")
+
+    def _made(self, size: int, grid: Grid | None, where: str) -> int:
+        self.check_size(size, where)
         self._sizes.append(size)
         self._grids.append(grid)
         return len(self._layers)

@@ -42,13 +42,22 @@ def padded_for_convolutions(graph: TfliteGraph, operator: TfliteOperator) -> Pad
 
     Their padding is of zeros, too, so it can be theirs.
     """
+    readers = {"CONV_2D", "DEPTHWISE_CONV_2D"}
+    return _padded_for(graph, operator, readers) if operator.name == "PAD" else None
+
+
+def padded_for_maxima(graph: TfliteGraph, operator: TfliteOperator) -> Padded | None:
+    """Return what a PADV2 pads, if it pads height and width and only max pools read the result.
+
+    Where it pads with the lowest code, that is padding which does not count.
+    """
+    return _padded_for(graph, operator, {"MAX_POOL_2D"}) if operator.name == "PADV2" else None
+
+
+def _padded_for(graph: TfliteGraph, operator: TfliteOperator, names: set[str]) -> Padded | None:
     result = operator.outputs[0]
     readers = [other for other in graph.operators if result in other.inputs]
-    if operator.name != "PAD" or result == graph.output:
-        return None
-    if any(
-        other.name not in {"CONV_2D", "DEPTHWISE_CONV_2D"} or other.inputs[0] != result for other in readers
-    ):
+    if result == graph.output or any(o.name not in names or o.inputs[0] != result for o in readers):
         return None
     source, flat = graph.tensors[operator.inputs[0]], _integers(graph, operator, 1)
     if image_of(source) is None or len(flat) != 8 or any(flat[:2]) or any(flat[6:]):
@@ -121,6 +130,7 @@ def note_images(
     values: dict[int, int],
     *,
     pool: bool = False,
+    padded: Padded | None = None,
 ) -> None:
     """Note that what an operator reads and gives are images if one is; a pool says that they are.
 
@@ -128,25 +138,32 @@ def note_images(
     ----------
     values : dict of int to int
         Value of each tensor, that of the result among them.
+    padded : Padded or None
+        What a PAD before a pool pads; the pool reads that.
     """
     result = operator.outputs[0]
     made = image_of(graph.tensors[result])
     for index in operator.inputs[:1] if pool else operator.inputs:
         if index not in values:
             continue
-        read = image_of(graph.tensors[index])
+        read = image_of(graph.tensors[index] if padded is None else padded.tensor)
         if read is not None and made is not None:
             book.alike(values[index], read, values[result], made)
             if pool:
                 book.settle(values[index], read)
 
 
-def pool(graph: TfliteGraph, operator: TfliteOperator) -> Int64Array:
-    """Return the candidates of each neuron of a pool; errors as of `convolution`."""
+def pool(graph: TfliteGraph, operator: TfliteOperator, padded: Padded | None = None) -> Int64Array:
+    """Return the candidates of each neuron of a pool; parameters and errors as of `convolution`."""
     where = graph.where(operator)
     shape = image(graph.tensors[operator.inputs[0]], where)
+    before = ((0, 0), (0, 0))
+    if padded is not None:
+        shape, before = image(padded.tensor, where), padded.padding
     kernel = tuple(_option(where, operator, name) for name in ("FilterHeight", "FilterWidth"))
-    windows = _windows(where, operator, shape, kernel)
+    windows = _windows(where, operator, shape, kernel, before)
+    if not windows.counts.all():
+        raise InvalidNetworkError(f"{where}: a window lies in the padding altogether")
     _check_size(where, len(windows.positions) * shape[2], windows.positions.size * shape[2])
     candidates = windows.candidates(shape[2], LAYOUT)
     _check_result(where, graph.tensors[operator.outputs[0]], len(candidates))

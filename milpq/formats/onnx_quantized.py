@@ -89,6 +89,7 @@ class _Reader:
         self._keep_final_activation = keep_final_activation
         self._uses = Counter(name for node in nodes for name in node.input)
         self._uses[self._output] += 1
+        self._dequantized = {node.input[0] for node in nodes if node.op_type == "DequantizeLinear"}
         kind = _KINDS.get(given.type.tensor_type.elem_type)
         shape = input_shape(given, path, integers=kind is not None)
         size = 1
@@ -120,7 +121,8 @@ class _Reader:
                     "computes it in float32; quantize it once and use the codes"
                 )
             codes = source.codes if isinstance(source, Dequantized) else source
-            if isinstance(codes, Codes) and codes.as_unsigned and self._uses[name] > 1:
+            shared = self._uses[name] > 1 and (name in self._dequantized or isinstance(source, Dequantized))
+            if isinstance(codes, Codes) and codes.as_unsigned and shared:
                 raise UnsupportedModelError(
                     f"{where}: reads int8 codes {name!r} that are used {self._uses[name]} times, which ONNX Runtime "
                     "does not convert to uint8 with the rest, so that it computes around them in float32; quantize "

@@ -313,7 +313,7 @@ class _Walker:
     def _maximum(self, operator: TfliteOperator) -> None:
         source, read, result = self._ends_of(operator)
         self._check_same(operator, read, result)
-        candidates = windows.pool(self.graph, operator)
+        candidates = windows.pool(self.graph, operator, self.padded.get(operator.inputs[0]))
         layer = QuantizedMaximum(self._name(operator), source, candidates, read, operator.activation)
         self._made(operator, layer, len(candidates))
 
@@ -353,6 +353,11 @@ class _Walker:
             constant = self.graph.tensors[operator.inputs[2]]
             self._check_same(operator, quantization(constant), read)
             level = int(constant.array(constant.kind).ravel()[0]) - read.zero_point
+            padded = windows.padded_for_maxima(self.graph, operator)
+            if padded is not None and level == read.range.lower - read.zero_point:
+                self.padded[operator.outputs[0]] = padded
+                self.values[operator.outputs[0]] = source
+                return
         fill = np.where(chosen == OUTSIDE, level, 0)
         layer = QuantizedSelection(self._name(operator), (source,), (chosen,), fill, read)
         self._made(operator, layer, len(chosen))
@@ -411,4 +416,5 @@ class _Walker:
         self.values[operator.outputs[0]] = self._append(layer, size)
         if operator.name not in {*_LINEAR, "MEAN"}:
             pool = operator.name in {"AVERAGE_POOL_2D", "MAX_POOL_2D"}
-            windows.note_images(self.images, self.graph, operator, self.values, pool=pool)
+            padded = self.padded.get(operator.inputs[0])
+            windows.note_images(self.images, self.graph, operator, self.values, pool=pool, padded=padded)

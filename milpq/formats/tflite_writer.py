@@ -1,4 +1,4 @@
-"""Write a quantized model of fully connected layers and convolutions as an int8 `.tflite`."""
+"""Write a quantized model as an int8 `.tflite`."""
 
 # The `tflite` package is generated and untyped, and so is the builder it works on.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -6,55 +6,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import flatbuffers
 import numpy as np
-import numpy.typing as npt
 import tflite
 
 from milpq.errors import UnsupportedModelError
-from milpq.formats._export import Export, ExportLayer, ends_in_sigmoid, export_model
+from milpq.formats._export import (
+    Export,
+    ExportClip,
+    ExportOperator,
+    ExportSum,
+    ExportUnary,
+    ends_in_sigmoid,
+    export_model,
+)
+from milpq.formats._export_images import ExportJoin, ExportMean, ExportPad, ExportPool
+from milpq.formats._export_layers import ExportLayer
+from milpq.formats._tflite_tables import TableWriter
 from milpq.formats._tflite_windows import LAYOUT
-from milpq.network.geometry import same_padding
-from milpq.network.images import Convolution, Image
+from milpq.network.geometry import Windows, same_padding
+from milpq.network.images import Image
 from milpq.network.quantized_model import QuantizedModel
-from milpq.rounding.activation import Activation, activation_codes
-
-SCHEMA_VERSION: Final = 3
-FILE_IDENTIFIER: Final = b"TFL3"
-BUFFER_ALIGNMENT: Final = 16
-"""Byte alignment the schema demands of tensor data; microcontrollers read it in place."""
+from milpq.rounding.activation import CODE_LOWER, CODE_UPPER, Activation, activation_codes
+from milpq.rounding.kernels import Quantization, UnaryKind
 
 TARGETS: Final = ("tflm", "litert-xnnpack", "litert-ref", "litert-nodelegate", "cmsis-single")
 """The targets that run `.tflite` files."""
 
-_VERSIONS: Final = {
-    "FULLY_CONNECTED": 4,
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 3,
-    "PAD": 2,
-    "RESHAPE": 1,
-    "LOGISTIC": 2,
-}
-"""The version of each operator that brought int8 operands."""
+_PROBABILITIES: Final = Quantization(1.0 / 256.0, -128)
+"""The quantization of an int8 LOGISTIC; it gives no other."""
 
-_PROBABILITIES: Final = (np.array([1.0 / 256.0], dtype=np.float32), -128)
-"""Scale and zero point; the int8 LOGISTIC gives no others."""
-
-_ACTIVATIONS: Final = {
-    "none": tflite.ActivationFunctionType.NONE,
-    "relu": tflite.ActivationFunctionType.RELU,
-    "relu6": tflite.ActivationFunctionType.RELU6,
-    "relu_n1_to_1": tflite.ActivationFunctionType.RELU_N1_TO_1,
+_UNARY: Final[dict[UnaryKind, str]] = {
+    "requantize": "QUANTIZE",
+    "relu": "RELU",
+    "relu6": "RELU6",
+    "relu_n1_to_1": "RELU_N1_TO_1",
+    "logistic": "LOGISTIC",
+    "tanh": "TANH",
 }
+_CURVES: Final = {"LOGISTIC": _PROBABILITIES, "TANH": Quantization(1.0 / 128.0, 0)}
+_CLIPS: Final[dict[Activation, str]] = {"relu": "RELU", "relu6": "RELU6"}
 
 
 def tflite_bytes(model: QuantizedModel) -> bytes:
-    """Return a model as a `.tflite` file of layers with int8 input and output.
+    """Return a model as a `.tflite` file with int8 input and output.
 
     Images lie in it as (1, height, width, channels), input and output too, whatever their layout in the model.  Padding
     that is neither SAME nor VALID becomes a PAD.  A final sigmoid that `model.note` tells of becomes a LOGISTIC.
@@ -62,38 +59,11 @@ def tflite_bytes(model: QuantizedModel) -> bytes:
     Raises
     ------
     UnsupportedModelError
-        It is no chain of int8 layers with int32 biases and symmetric weights, or it states the rounding of
-        another runtime; the layer is named.
+        A layer is no int8 operator with int32 biases and symmetric weights, or it states the rounding of another
+        runtime; the layer is named.
     """
     export = export_model(model, ".tflite", LAYOUT, TARGETS)
-    for layer in export.layers:
-        _check(layer, model.origin)
     return _Writer(export, model).content()
-
-
-def _check(layer: ExportLayer, origin: str) -> None:
-    where = f"{origin}: layer {layer.name!r}"
-    if layer.weight_zero_points.any():
-        raise UnsupportedModelError(
-            f"{where}: has weight zero points, which no .tflite runtime takes; use symmetric weights"
-        )
-    meant = activation_codes(None, layer.activation, layer.output_scale, layer.output_zero_point)
-    if meant != (layer.code_lower, layer.code_upper):
-        raise UnsupportedModelError(
-            f"{where}: its codes end at {layer.code_lower} and {layer.code_upper}, but a .tflite with activation "
-            f"{layer.activation} ends them at {meant[0]} and {meant[1]}; write the open file (.json)"
-        )
-    slides = layer.convolution
-    if slides is None:
-        return
-    if len(slides.windows.kernel) != 2:
-        raise UnsupportedModelError(
-            f"{where}: slides along {len(slides.windows.kernel)} axes, and a .tflite along two; write .onnx"
-        )
-    if slides.groups > 1 and not slides.is_depthwise:
-        raise UnsupportedModelError(
-            f"{where}: has {slides.groups} groups of channels, which not every .tflite runtime computes; write .onnx"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +72,7 @@ class _Given:
 
     tensor: int
     shape: tuple[int, ...]
-    scale: npt.NDArray[np.float32]
-    zero_point: int
+    quantization: Quantization
 
 
 def _shape(image: Image) -> tuple[int, ...]:
@@ -111,253 +80,224 @@ def _shape(image: Image) -> tuple[int, ...]:
 
 
 class _Writer:
-    """Packs the tables from the inside out, as flatbuffers are built."""
+    """Plans tensors and operators, value by value."""
 
     def __init__(self, export: Export, model: QuantizedModel) -> None:
-        self.builder: Any = flatbuffers.Builder(1024)
+        self.tables = TableWriter()
         self.export = export
         self.model = model
-        self.buffers: list[bytes] = [b""]
-        self.codes: list[str] = []
-        # Planned first: the codes of all operators are written before tensors, and these before operators.
-        self.tensors: list[Callable[[], int]] = []
-        self.operators: list[tuple[str, list[int], int, Callable[[], tuple[int, int]] | None]] = []
 
     def content(self) -> bytes:
         """Return the finished file."""
-        builder = self.builder
-        result = self.plan()
-        codes = self.tables([self.operator_code(name) for name in self.codes])
-        subgraphs = self.tables([self.subgraph(result)])
-        buffers = self.tables([self.buffer(data) for data in self.buffers])
-        tflite.ModelStart(builder)
-        tflite.ModelAddVersion(builder, SCHEMA_VERSION)
-        tflite.ModelAddOperatorCodes(builder, codes)
-        tflite.ModelAddSubgraphs(builder, subgraphs)
-        tflite.ModelAddBuffers(builder, buffers)
-        builder.Finish(tflite.ModelEnd(builder), FILE_IDENTIFIER)
-        return bytes(builder.Output())
+        export = self.export
+        values = [self.given("input", (1, *export.values[0].shape), export.values[0].quantization)]
+        for index, operator in enumerate(export.operators):
+            values.append(self.operator(index, operator, [values[source] for source in operator.sources]))
+        result = values[export.output]
+        if ends_in_sigmoid(self.model):
+            made = self.given("logistic", result.shape, _PROBABILITIES)
+            self.tables.append("LOGISTIC", [result.tensor], made.tensor)
+            result = made
+        return self.tables.content(values[0].tensor, result.tensor)
 
-    def plan(self) -> int:
-        """Plan tensors and operators, and return the output."""
-        model, image = self.model, self.export.image
-        shape = (1, len(model.input_scale)) if image is None else _shape(image)
-        value = self.given("input", shape, model.input_scale[0], model.input_zero_point)
-        for index, layer in enumerate(self.export.layers):
-            value = self.layer(f"layer{index}", layer, value)
-        if not ends_in_sigmoid(model):
-            return value.tensor
-        tensor = self.tensor("logistic", value.shape, "INT8", *_PROBABILITIES)
-        self.append("LOGISTIC", [value.tensor], tensor)
-        return tensor
+    def operator(self, index: int, operator: ExportOperator, reads: list[_Given]) -> _Given:
+        """Plan an operator and what brings its inputs into shape; return its result."""
+        name, made = f"layer{index}", self.export.values[index + 1]
+        where = f"{self.model.origin}: layer {operator.name!r}"
+        result = made.quantization
+        if isinstance(operator, ExportLayer):
+            return self.layer(name, operator, reads[0], result, where)
+        if isinstance(operator, ExportPool):
+            return self.pool(name, operator, reads[0], result, where)
+        if isinstance(operator, ExportPad):
+            return self.pad(name, operator, reads[0])
+        if isinstance(operator, ExportMean):
+            read = self.export.values[operator.sources[0]]
+            value = self.reshaped(f"{name}/image", reads[0], (1, *read.shape))
+            axes = np.arange(1, 2 if read.image is None else len(read.shape), dtype=np.int32)
+            stated = self.tables.tensor(f"{name}/axes", None, "INT32", None, axes)
+            output = self.given(name, (1, made.size), result)
+            self.check_whole(result, where)
+            self.tables.append(
+                "MEAN", [value.tensor, stated], output.tensor, "ReducerOptions", {"KeepDims": 0}
+            )
+            return output
+        if isinstance(operator, ExportJoin):
+            parts = [
+                self.reshaped(f"{name}/part{number}", read, (1, *shape))
+                for number, (read, shape) in enumerate(zip(reads, operator.shapes, strict=True))
+            ]
+            shape = list(parts[0].shape)
+            shape[operator.axis + 1] = sum(part.shape[operator.axis + 1] for part in parts)
+            output = self.given(name, tuple(shape), result)
+            options = {"Axis": operator.axis + 1}
+            tensors = [part.tensor for part in parts]
+            self.tables.append("CONCATENATION", tensors, output.tensor, "ConcatenationOptions", options)
+            return output
+        reads = [self.reshaped(f"{name}/shaped{n}", read, reads[0].shape) for n, read in enumerate(reads)]
+        output = self.given(name, reads[0].shape, result)
+        tensors = [read.tensor for read in reads]
+        if isinstance(operator, ExportSum):
+            self.check_codes(operator, result, where)
+            self.tables.append("ADD", tensors, output.tensor, "AddOptions", activation=operator.activation)
+        elif isinstance(operator, ExportUnary):
+            code = _UNARY[operator.kind]
+            if result != _CURVES.get(code, result):
+                raise UnsupportedModelError(
+                    f"{where}: gives a scale or zero point that a .tflite {code} has not; use 8 bits"
+                )
+            self.check_whole(result, where)
+            self.tables.append(code, tensors, output.tensor)
+        else:
+            self.check_codes(operator, result, where)
+            self.tables.append(_CLIPS[operator.activation], tensors, output.tensor)
+        return output
 
-    def append(
-        self, name: str, inputs: list[int], output: int, options: Callable[[], tuple[int, int]] | None = None
+    def check_codes(
+        self, operator: ExportLayer | ExportSum | ExportClip, result: Quantization, where: str
     ) -> None:
-        """Plan an operator."""
-        if name not in self.codes:
-            self.codes.append(name)
-        self.operators.append((name, inputs, output, options))
+        """Raise UnsupportedModelError unless the codes end where the activation ends them."""
+        activation, stated = operator.activation, (operator.code_lower, operator.code_upper)
+        meant = activation_codes(None, activation, result.scale, result.zero_point)
+        if meant != stated or (isinstance(operator, ExportClip) and activation not in _CLIPS):
+            raise UnsupportedModelError(
+                f"{where}: its codes end at {stated[0]} and {stated[1]}, but a .tflite with activation {activation} "
+                f"ends them at {meant[0]} and {meant[1]}; write the open file (.json)"
+            )
 
-    def subgraph(self, result: int) -> int:
-        """Write the graph: tensors first, then the operators that connect them."""
-        builder = self.builder
-        tensors = self.tables([write() for write in self.tensors])
-        inputs, outputs = self.integers([0]), self.integers([result])
-        operators = self.tables([self.operator(*parts) for parts in self.operators])
-        name = builder.CreateString("main")
-        tflite.SubGraphStart(builder)
-        tflite.SubGraphAddTensors(builder, tensors)
-        tflite.SubGraphAddInputs(builder, inputs)
-        tflite.SubGraphAddOutputs(builder, outputs)
-        tflite.SubGraphAddOperators(builder, operators)
-        tflite.SubGraphAddName(builder, name)
-        return int(tflite.SubGraphEnd(builder))
+    def check_whole(self, result: Quantization, where: str) -> None:
+        """Raise UnsupportedModelError unless an operator without activation may give every int8 code."""
+        if (result.range.lower, result.range.upper) != (CODE_LOWER, CODE_UPPER):
+            raise UnsupportedModelError(f"{where}: its codes are not of 8 bits; write the open file (.json)")
 
-    def layer(self, name: str, layer: ExportLayer, value: _Given) -> _Given:
-        """Write the tensors of a layer, with what brings its input into shape."""
+    def layer(self, name: str, layer: ExportLayer, value: _Given, result: Quantization, where: str) -> _Given:
+        """Plan a layer with weights."""
+        if layer.weight_zero_points.any():
+            raise UnsupportedModelError(
+                f"{where}: has weight zero points, which no .tflite runtime takes; use symmetric weights"
+            )
+        self.check_codes(layer, result, where)
         slides = layer.convolution
         if slides is None:
             value = self.reshaped(f"{name}/flat", value, (1, math.prod(value.shape)))
-            code, weights = "FULLY_CONNECTED", layer.weights
-            shape, options = (1, layer.size), partial(self.dense_options, layer.activation)
+            code, weights, kind = "FULLY_CONNECTED", layer.weights, "FullyConnectedOptions"
+            shape, options = (1, layer.size), dict[str, int]()
         else:
+            if len(slides.windows.kernel) != 2:
+                raise UnsupportedModelError(
+                    f"{where}: slides along {len(slides.windows.kernel)} axes, and a .tflite along two; write .onnx"
+                )
+            if slides.groups > 1 and not slides.is_depthwise:
+                raise UnsupportedModelError(
+                    f"{where}: has {slides.groups} groups of channels, which not every .tflite runtime computes; "
+                    "write .onnx"
+                )
             value = self.reshaped(f"{name}/image", value, _shape(slides.image))
-            windows, padding = slides.windows, tflite.Padding.VALID
-            ends = windows.spatial, windows.kernel, windows.strides, windows.dilations
-            if windows.padding == same_padding(*ends):
-                padding = tflite.Padding.SAME
-            elif any(any(pad) for pad in windows.padding):
-                value = self.padded(f"{name}/padded", value, windows.padding)
-            code, order = (
-                ("DEPTHWISE_CONV_2D", (1, 2, 3, 0)) if slides.is_depthwise else ("CONV_2D", (0, 2, 3, 1))
-            )
-            weights = layer.weights.transpose(order)
-            shape, options = (
-                _shape(slides.result),
-                partial(self.window_options, slides, padding, layer.activation),
-            )
+            windows, padding = slides.windows, _padding(slides.windows)
+            if padding is None:
+                padding = tflite.Padding.VALID
+                value = self.padded(f"{name}/padded", value, ((0, 0), *windows.padding, (0, 0)))
+            code, kind, order = "CONV_2D", "Conv2DOptions", (0, 2, 3, 1)
+            options = {
+                **_strides(windows, padding),
+                "DilationHFactor": windows.dilations[0],
+                "DilationWFactor": windows.dilations[1],
+            }
+            if slides.is_depthwise:
+                code, kind, order = "DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", (1, 2, 3, 0)
+                options["DepthMultiplier"] = slides.outputs // slides.groups
+            weights, shape = layer.weights.transpose(order), _shape(slides.result)
         scales = layer.weight_scales.astype(np.float32)
         axis = 3 if code == "DEPTHWISE_CONV_2D" else 0
-        kernel = self.tensor(f"{name}/weights", None, "INT8", scales, 0, weights, axis)
-        bias = self.tensor(f"{name}/bias", None, "INT32", value.scale * scales, 0, layer.bias)
-        result = self.given(f"{name}/output", shape, layer.output_scale, layer.output_zero_point)
-        self.append(code, [value.tensor, kernel, bias], result.tensor, options)
-        return result
+        tables = self.tables
+        kernel = tables.tensor(f"{name}/weights", None, "INT8", scales, weights, axis=axis)
+        products = np.float32(value.quantization.scale) * scales
+        bias = tables.tensor(f"{name}/bias", None, "INT32", products, layer.bias)
+        output = self.given(f"{name}/output", shape, result)
+        inputs = [value.tensor, kernel, bias]
+        tables.append(code, inputs, output.tensor, kind, options, layer.activation)
+        return output
+
+    def pool(self, name: str, pool: ExportPool, value: _Given, result: Quantization, where: str) -> _Given:
+        """Plan a pool; padding of a max pool that is neither SAME nor VALID becomes a PADV2 of the lowest code."""
+        if len(pool.windows[0].kernel) != 2:
+            raise UnsupportedModelError(
+                f"{where}: slides along one axis, and a .tflite along two; write .onnx"
+            )
+        image = self.export.values[pool.sources[0]].image
+        assert image is not None
+        value = self.reshaped(f"{name}/image", value, _shape(image))
+        ways = [(windows, _padding(windows)) for windows in pool.windows]
+        windows, padding = next((way for way in ways if way[1] is not None), ways[0])
+        if padding is None:
+            if pool.average:
+                raise UnsupportedModelError(
+                    f"{where}: its padding is neither SAME nor VALID; pad by an operator of its own, or write the "
+                    "open file (.json)"
+                )
+            padding = tflite.Padding.VALID
+            ends = ((0, 0), *windows.padding, (0, 0))
+            value = self.padded(f"{name}/padded", value, ends, CODE_LOWER)
+        output = self.given(f"{name}/output", (1, *windows.result, image.channels), result)
+        options = {
+            **_strides(windows, padding),
+            "FilterHeight": windows.kernel[0],
+            "FilterWidth": windows.kernel[1],
+        }
+        code = "AVERAGE_POOL_2D" if pool.average else "MAX_POOL_2D"
+        self.tables.append(code, [value.tensor], output.tensor, "Pool2DOptions", options, pool.activation)
+        return output
+
+    def pad(self, name: str, pad: ExportPad, value: _Given) -> _Given:
+        """Plan a pad."""
+        shape = (1, *self.export.values[pad.sources[0]].shape)
+        value = self.reshaped(f"{name}/shaped", value, shape)
+        code = None if pad.level == 0 else pad.level + value.quantization.zero_point
+        return self.padded(name, value, ((0, 0), *pad.padding), code)
 
     def reshaped(self, name: str, value: _Given, shape: tuple[int, ...]) -> _Given:
-        """Write a RESHAPE, if the value has another shape."""
+        """Plan a RESHAPE, if the value has another shape."""
         if value.shape == shape:
             return value
         extents = np.array([-1, *shape[1:]], dtype=np.int32)
-        stated = self.tensor(f"{name}/shape", None, "INT32", None, 0, extents)
-        result = self.given(name, shape, value.scale[0], value.zero_point)
-        self.append("RESHAPE", [value.tensor, stated], result.tensor)
+        stated = self.tables.tensor(f"{name}/shape", None, "INT32", None, extents)
+        result = self.given(name, shape, value.quantization)
+        self.tables.append("RESHAPE", [value.tensor, stated], result.tensor)
         return result
 
-    def padded(self, name: str, value: _Given, padding: tuple[tuple[int, int], ...]) -> _Given:
-        """Write a PAD of an image."""
-        ends = np.array([(0, 0), *padding, (0, 0)], dtype=np.int32)
-        stated = self.tensor(f"{name}/padding", None, "INT32", None, 0, ends)
-        shape = tuple(
-            extent + int(before + after) for extent, (before, after) in zip(value.shape, ends, strict=True)
-        )
-        result = self.given(name, shape, value.scale[0], value.zero_point)
-        self.append("PAD", [value.tensor, stated], result.tensor)
+    def padded(
+        self, name: str, value: _Given, padding: tuple[tuple[int, int], ...], code: int | None = None
+    ) -> _Given:
+        """Plan a PAD with the zero point, or a PADV2 with a code, of every axis."""
+        ends = ((0, 0), *padding)[-len(value.shape) :]
+        tables = self.tables
+        stated = tables.tensor(f"{name}/padding", None, "INT32", None, np.array(ends, dtype=np.int32))
+        shape = tuple(extent + sum(pads) for extent, pads in zip(value.shape, ends, strict=True))
+        result, inputs = self.given(name, shape, value.quantization), [value.tensor, stated]
+        if code is not None:
+            scales = np.array([value.quantization.scale], dtype=np.float32)
+            constant = np.array([code], dtype=np.int8)
+            zero_point = value.quantization.zero_point
+            inputs.append(
+                tables.tensor(f"{name}/code", None, "INT8", scales, constant, zero_point=zero_point)
+            )
+        tables.append("PAD" if code is None else "PADV2", inputs, result.tensor)
         return result
 
-    def given(self, name: str, shape: tuple[int, ...], scale: float, zero_point: int) -> _Given:
-        """Write a tensor of codes."""
-        scales = np.array([scale], dtype=np.float32)
-        return _Given(self.tensor(name, shape, "INT8", scales, zero_point), shape, scales, zero_point)
+    def given(self, name: str, shape: tuple[int, ...], quantization: Quantization) -> _Given:
+        """Plan a tensor of codes."""
+        scales = np.array([quantization.scale], dtype=np.float32)
+        zero_point = quantization.zero_point
+        tensor = self.tables.tensor(name, shape, "INT8", scales, zero_point=zero_point)
+        return _Given(tensor, shape, quantization)
 
-    def tensor(
-        self,
-        name: str,
-        shape: tuple[int, ...] | None,
-        kind: str,
-        scales: npt.NDArray[np.float32] | None,
-        zero_point: int,
-        values: npt.NDArray[Any] | None = None,
-        axis: int = 0,
-    ) -> int:
-        """Plan a tensor, per channel of dimension `axis` if it has several scales, and return its index."""
-        buffer = 0
-        if values is not None:
-            shape = values.shape
-            buffer = len(self.buffers)
-            self.buffers.append(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
-        assert shape is not None
-        stated = None if scales is None else partial(self.quantization, scales, zero_point, axis)
-        self.tensors.append(partial(self.write_tensor, name, shape, kind, buffer, stated))
-        return len(self.tensors) - 1
 
-    def write_tensor(
-        self, name: str, shape: tuple[int, ...], kind: str, buffer: int, scales: Callable[[], int] | None
-    ) -> int:
-        """Write a tensor; return its place."""
-        builder = self.builder
-        extents = self.integers(shape)
-        label = builder.CreateString(name)
-        quantization = None if scales is None else scales()
-        tflite.TensorStart(builder)
-        tflite.TensorAddShape(builder, extents)
-        tflite.TensorAddType(builder, getattr(tflite.TensorType, kind))
-        tflite.TensorAddBuffer(builder, buffer)
-        tflite.TensorAddName(builder, label)
-        if quantization is not None:
-            tflite.TensorAddQuantization(builder, quantization)
-        tflite.TensorAddHasRank(builder, True)
-        return int(tflite.TensorEnd(builder))
+def _padding(windows: Windows) -> int | None:
+    """Return the padding that a file names, None where it has no name."""
+    if windows.padding == same_padding(windows.spatial, windows.kernel, windows.strides, windows.dilations):
+        return tflite.Padding.SAME
+    return None if any(any(pads) for pads in windows.padding) else tflite.Padding.VALID
 
-    def quantization(self, scales: npt.NDArray[np.float32], zero_point: int, axis: int) -> int:
-        """Write scales, one or one a channel of dimension `axis`, and a zero point."""
-        builder = self.builder
-        scale = builder.CreateNumpyVector(scales.astype("<f4"))
-        zero_points = builder.CreateNumpyVector(np.full(len(scales), zero_point, dtype="<i8"))
-        tflite.QuantizationParametersStart(builder)
-        tflite.QuantizationParametersAddScale(builder, scale)
-        tflite.QuantizationParametersAddZeroPoint(builder, zero_points)
-        if axis and len(scales) > 1:
-            tflite.QuantizationParametersAddQuantizedDimension(builder, axis)
-        return int(tflite.QuantizationParametersEnd(builder))
 
-    def operator_code(self, name: str) -> int:
-        """Write an operator code; all lie below 127, where the old field must repeat the new one."""
-        builder, code = self.builder, getattr(tflite.BuiltinOperator, name)
-        tflite.OperatorCodeStart(builder)
-        tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, code)
-        tflite.OperatorCodeAddVersion(builder, _VERSIONS[name])
-        tflite.OperatorCodeAddBuiltinCode(builder, code)
-        return int(tflite.OperatorCodeEnd(builder))
-
-    def operator(
-        self, name: str, inputs: list[int], output: int, write: Callable[[], tuple[int, int]] | None
-    ) -> int:
-        """Write an operator with its options, if it has some."""
-        builder = self.builder
-        read, given = self.integers(inputs), self.integers([output])
-        kind, options = (0, 0) if write is None else write()
-        tflite.OperatorStart(builder)
-        tflite.OperatorAddOpcodeIndex(builder, self.codes.index(name))
-        tflite.OperatorAddInputs(builder, read)
-        tflite.OperatorAddOutputs(builder, given)
-        if write is not None:
-            tflite.OperatorAddBuiltinOptionsType(builder, kind)
-            tflite.OperatorAddBuiltinOptions(builder, options)
-        return int(tflite.OperatorEnd(builder))
-
-    def dense_options(self, activation: Activation) -> tuple[int, int]:
-        """Write the options of a FULLY_CONNECTED; return their kind and place."""
-        tflite.FullyConnectedOptionsStart(self.builder)
-        tflite.FullyConnectedOptionsAddFusedActivationFunction(self.builder, _ACTIVATIONS[activation])
-        return tflite.BuiltinOptions.FullyConnectedOptions, tflite.FullyConnectedOptionsEnd(self.builder)
-
-    def window_options(self, slides: Convolution, padding: int, activation: Activation) -> tuple[int, int]:
-        """Write the options of a convolution; return their kind and place."""
-        kind = "DepthwiseConv2DOptions" if slides.is_depthwise else "Conv2DOptions"
-        builder, windows = self.builder, slides.windows
-        stated = {
-            "Padding": padding,
-            "StrideH": windows.strides[0],
-            "StrideW": windows.strides[1],
-            "DilationHFactor": windows.dilations[0],
-            "DilationWFactor": windows.dilations[1],
-            "FusedActivationFunction": _ACTIVATIONS[activation],
-        }
-        if slides.is_depthwise:
-            stated["DepthMultiplier"] = slides.outputs // slides.groups
-        getattr(tflite, f"{kind}Start")(builder)
-        for name, number in stated.items():
-            getattr(tflite, f"{kind}Add{name}")(builder, number)
-        return getattr(tflite.BuiltinOptions, kind), getattr(tflite, f"{kind}End")(builder)
-
-    def buffer(self, data: bytes) -> int:
-        """Write the data of a tensor, aligned; buffer 0 is the empty one that tensors without data share."""
-        builder = self.builder
-        vector = None
-        if data:
-            builder.StartVector(1, len(data), BUFFER_ALIGNMENT)
-            builder.head -= len(data)
-            builder.Bytes[builder.head : builder.head + len(data)] = data
-            vector = builder.EndVector()
-        tflite.BufferStart(builder)
-        if vector is not None:
-            tflite.BufferAddData(builder, vector)
-        return int(tflite.BufferEnd(builder))
-
-    def integers(self, values: tuple[int, ...] | list[int]) -> int:
-        """Write a vector of int32."""
-        builder = self.builder
-        builder.StartVector(4, len(values), 4)
-        for value in reversed(values):
-            builder.PrependInt32(value)
-        return int(builder.EndVector())
-
-    def tables(self, offsets: list[int]) -> int:
-        """Write a vector of tables."""
-        builder = self.builder
-        builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            builder.PrependUOffsetTRelative(offset)
-        return int(builder.EndVector())
+def _strides(windows: Windows, padding: int) -> dict[str, int]:
+    return {"Padding": padding, "StrideH": windows.strides[0], "StrideW": windows.strides[1]}

@@ -96,6 +96,10 @@ class Lowering:
         self._ranges.append((lower, upper))
         return len(self.nodes)
 
+    def _stated(self, layer: QuantizedUnary | QuantizedSum | QuantizedAverage) -> object:
+        """Return what states how an operator computes: the file itself, or the target."""
+        return self._target if layer.stated is None else layer.stated.target
+
     def _linear(self, layer: QuantizedLinear, source: int) -> int:
         accumulate = self._append(
             IntegerAffine(
@@ -122,7 +126,7 @@ class Lowering:
 
     def _unary(self, layer: QuantizedUnary, source: int) -> int:
         kernel = layer.kernel
-        table = unary_table(self._target, kernel)
+        table = unary_table(self._stated(layer), kernel)
         return self._look_up(
             QuantizedLookup(
                 layer.name,
@@ -142,7 +146,7 @@ class Lowering:
         The operands' tables are those that `fit_sum` finds equivalent over the reachable levels.
         """
         kernel = layer.kernel
-        pair = supported(self._target, "ADD").pair_sum(kernel)
+        pair = supported(self._stated(layer), "ADD").pair_sum(kernel)
         size = len(self._ranges[first][0])
         reach: list[tuple[int, int]] = []
         addends: list[Int64Array] = []
@@ -216,7 +220,7 @@ class Lowering:
             )
         )
         distinct, rows = np.unique(counts, return_inverse=True)
-        requantizer = supported(self._target, kernel.kind.upper()).average(kernel, distinct)
+        requantizer = supported(self._stated(layer), kernel.kind.upper()).average(kernel, distinct)
         zero_point, limits = kernel.result.zero_point, kernel.result.range
         function = StepFunction.from_function(
             lambda sums: requantizer(sums) - zero_point,

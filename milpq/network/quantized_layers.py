@@ -33,6 +33,22 @@ class StatedRequantization:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class StatedKernel:
+    """What an operator without weights computes where the file states it itself, so that no target is needed for it.
+
+    Parameters
+    ----------
+    target : object
+        States the operator as `milpq.rounding.kernels` asks it.
+    statement : dict of str to number or list
+        The file's own words, for writing the model back.
+    """
+
+    target: object
+    statement: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class QuantizedLinear:
     """One fully connected or convolution layer of a quantized model.
 
@@ -93,6 +109,7 @@ class QuantizedUnary:
     name: str
     source: int
     kernel: UnaryKernel
+    stated: StatedKernel | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +120,7 @@ class QuantizedSum:
     first: int
     second: int
     kernel: SumKernel
+    stated: StatedKernel | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +153,7 @@ class QuantizedAverage:
     source: int
     candidates: Int64Array
     kernel: AverageKernel
+    stated: StatedKernel | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

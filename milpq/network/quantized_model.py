@@ -21,6 +21,7 @@ from milpq.network.quantized_layers import (
     QuantizedSelection,
     QuantizedSum,
     QuantizedUnary,
+    StatedKernel,
     StatedRequantization,
 )
 from milpq.rounding.input_quantizer import InputQuantizer
@@ -37,6 +38,7 @@ __all__ = [
     "QuantizedSelection",
     "QuantizedSum",
     "QuantizedUnary",
+    "StatedKernel",
     "StatedRequantization",
 ]
 
@@ -73,7 +75,8 @@ class QuantizedModel:
         return any(
             isinstance(layer.requantization, Requantization)
             if isinstance(layer, QuantizedLinear)
-            else isinstance(layer, QuantizedUnary | QuantizedSum | QuantizedOffset | QuantizedAverage)
+            else isinstance(layer, QuantizedOffset)
+            or (isinstance(layer, QuantizedUnary | QuantizedSum | QuantizedAverage) and layer.stated is None)
             for layer in self.layers
         )
 

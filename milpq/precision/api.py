@@ -110,7 +110,7 @@ def search_precision(
 
     for tried in choices:
         replace(base, weight_bits=tried)
-    calibrated = calibrate_network(network, calibration, base)
+    calibrated = calibrate_network(network, calibration, base, chosen)
     box, region_origin = load_box(region)
     box.check_size(network.input_size)
     search = PrecisionSearch(

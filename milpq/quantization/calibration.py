@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from milpq.errors import UnsupportedModelError, UsageError
+from milpq.errors import InvalidNetworkError, UnsupportedModelError, UsageError
 from milpq.formats._files import PathLike, read_npy, read_npz
-from milpq.quantization.codes import Codes, activation_codes
-from milpq.quantization.layers import LinearLayer
+from milpq.network.float_network import FloatNetwork
+from milpq.network.nodes import Affine, Clamp, FloatNode
+from milpq.quantization.codes import Codes, activation_codes, curve_codes
+from milpq.quantization.layers import (
+    AverageLayer,
+    CurveLayer,
+    Layer,
+    LinearLayer,
+    SelectionLayer,
+    SumLayer,
+    keeps_codes,
+    network_layers,
+)
 from milpq.quantization.scheme import Scheme
+from milpq.rounding.kernels import power_of_two_pools
+from milpq.rounding.requantization import Target
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -98,34 +111,88 @@ def check_calibration(data: npt.ArrayLike, inputs: int, where: str) -> Float32Ar
     return rows
 
 
-def calibrate(layers: tuple[LinearLayer, ...], rows: Float32Array, scheme: Scheme) -> Calibrated:
-    """Run the layers on sample inputs and choose the codes of every activation.
+def calibrate(
+    network: FloatNetwork, rows: Float32Array, scheme: Scheme, target: Target | None = None
+) -> Calibrated:
+    """Run the network on sample inputs and choose the codes of every activation.
 
-    The values are computed in float32, as float runtimes do.
+    The values are computed in float32, as float runtimes do.  Layers that keep codes (max pools, windowed averages,
+    pads, concatenations, clamps of their own) share them with what they read; sigmoid and tanh have those that their
+    integer kernels fix.
 
     Parameters
     ----------
     rows : float32, shape (samples, inputs)
+    target : Target, optional
+        Some runtimes want power-of-two scales in front of a windowed average.
 
     Raises
     ------
     UnsupportedModelError
-        A value overflows float32 on the samples; the layer is named.
+        A value overflows float32 on the samples, or the network has a structure that milpq does not quantize; the
+        layer is named.
+    InvalidNetworkError
+        Values that must share their codes are to have different bits.
     """
-    widths = scheme.activation_widths(len(layers))
-    sizes = [rows.shape[1], *(len(layer.bias) for layer in layers)]
-    seen = [_Seen(len(rows) * size) for size in sizes]
+    layers = network_layers(network)
+    groups = _groups(layers)
+    choosing = [number for number, layer in enumerate(layers, start=1) if not keeps_codes(layer)]
+    widths = dict(zip(choosing, scheme.activation_widths(len(choosing)), strict=True)) | {
+        0: scheme.input_bits
+    }
+    seen = _see(network, layers, rows)
+    names = ["input", *(layer.name for layer in layers)]
+    chosen: dict[int, Codes] = {}
+    for root in sorted(set(groups)):
+        members = [number for number, group in enumerate(groups) if group == root]
+        bits = {widths[number] for number in members if number in widths}
+        if len(bits) > 1:
+            raise InvalidNetworkError(
+                f"layer {names[members[-1]]!r}: joins codes of {' and '.join(map(str, sorted(bits)))} bits; give them "
+                "one width"
+            )
+        layer = layers[root - 1] if root else None
+        if isinstance(layer, CurveLayer):
+            chosen[root] = curve_codes(layer.curve, bits.pop())
+            continue
+        ends = (layer.lower, layer.upper) if isinstance(layer, LinearLayer | SumLayer) else (-np.inf, np.inf)
+        own = power_of_two_pools(target) and any(
+            isinstance(reader, AverageLayer) and reader.windowed and groups[reader.sources[0]] == root
+            for reader in layers
+        )
+        # Of layers that keep codes, only selections bring in what their sources do not hold.
+        values = [n for n in members if n in widths or isinstance(layers[n - 1], SelectionLayer)]
+        narrowed = replace(scheme, power_of_two=True) if own else scheme
+        chosen[root] = _choose([seen[n] for n in values], bits.pop(), narrowed, names[root], ends)
+    first, *rest = (chosen[group] for group in groups)
+    return Calibrated(first, tuple(rest))
+
+
+def _groups(layers: tuple[Layer, ...]) -> list[int]:
+    """Return, for the input and each layer, the first value whose codes it shares."""
+    groups = list(range(len(layers) + 1))
+    for number, layer in enumerate(layers, start=1):
+        if not keeps_codes(layer):
+            continue
+        joined = {groups[source] for source in layer.sources} | {number}
+        root = min(joined)
+        groups = [root if group in joined else group for group in groups]
+    return groups
+
+
+def _see(network: FloatNetwork, layers: tuple[Layer, ...], rows: Float32Array) -> list[_Seen]:
+    """Return what the input and the results of the layers take on sample inputs."""
+    sizes = network.graph.sizes
+    seen = [_Seen(len(rows) * rows.shape[1]), *(_Seen(len(rows) * layer.size) for layer in layers)]
+    watching: dict[int, list[_Seen]] = {0: [seen[0]]}
+    for found, layer in zip(seen[1:], layers, strict=True):
+        watching.setdefault(layer.value, []).append(found)
     chunk = max(1, CHUNK_VALUES // max(sizes))
     for start in range(0, len(rows), chunk):
-        for found, values in zip(seen, _forward(layers, rows[start : start + chunk]), strict=True):
-            found.add(values)
-    ends = [(-np.inf, np.inf), *((layer.lower, layer.upper) for layer in layers)]
-    names = ["input", *(layer.name for layer in layers)]
-    first, *rest = (
-        _choose(found, bits, scheme, name, end)
-        for found, bits, name, end in zip(seen, (scheme.input_bits, *widths), names, ends, strict=True)
-    )
-    return Calibrated(first, tuple(rest))
+        for value, values in _forward(network, rows[start : start + chunk]):
+            for found in watching.get(value, ()):
+                found.add(values)
+    return seen
 
 
 class _Seen:
@@ -148,50 +215,57 @@ class _Seen:
         return np.concatenate(self._kept)
 
 
-def _forward(layers: tuple[LinearLayer, ...], rows: Float32Array) -> Iterator[Float32Array]:
-    """Yield the inputs and what each layer makes of them, dropping what no later layer reads."""
-    yield rows
+def _forward(network: FloatNetwork, rows: Float32Array) -> Iterator[tuple[int, Float32Array]]:
+    """Yield every value with its index, dropping what no later node reads."""
+    yield 0, rows
     values: list[Float32Array | None] = [rows]
-    last_use = {layer.source: index for index, layer in enumerate(layers)}
-    for index, layer in enumerate(layers):
-        source = values[layer.source]
-        assert source is not None
-        result = _apply(layer, source)
-        yield result
+    for index, node in enumerate(network.nodes):
+        sources: list[Float32Array] = []
+        for source in node.sources:
+            read = values[source]
+            assert read is not None
+            sources.append(read)
+        result = _apply(node, sources)
+        yield index + 1, result
         values.append(result)
-        for value, last in last_use.items():
-            if last == index:
-                values[value] = None
+        for source in node.sources:
+            if network.graph.last_use[source] == index:
+                values[source] = None
 
 
-def _apply(layer: LinearLayer, values: Float32Array) -> Float32Array:
+def _apply(node: FloatNode, sources: list[Float32Array]) -> Float32Array:
     with np.errstate(over="ignore", invalid="ignore"):
-        matrix = layer.matrix.astype(np.float32)
-        result = np.asarray(values @ matrix.T, dtype=np.float32) + layer.bias.astype(np.float32)
-        if np.isfinite(layer.lower) or np.isfinite(layer.upper):
-            result = np.clip(result, np.float32(layer.lower), np.float32(layer.upper))
+        if isinstance(node, Affine):
+            result = node.bias.astype(np.float32)
+            for term, values in zip(node.terms, sources, strict=True):
+                result = result + np.asarray(values @ term.matrix.astype(np.float32).T, dtype=np.float32)
+        elif isinstance(node, Clamp):
+            result = np.clip(sources[0], np.float32(node.lower), np.float32(node.upper))
+        else:
+            result = node.curve.value(sources[0].astype(np.float64)).astype(np.float32)
     if not np.isfinite(result).all():
         raise UnsupportedModelError(
-            f"layer {layer.name!r}: its values overflow float32 on the calibration data"
+            f"layer {node.name!r}: its values overflow float32 on the calibration data"
         )
     return result
 
 
-def _choose(seen: _Seen, bits: int, scheme: Scheme, name: str, ends: tuple[float, float]) -> Codes:
-    """Return the codes of an activation; of one that is always 0, those of the ends of its clamp."""
-    low, high = seen.low, seen.high
+def _choose(seen: list[_Seen], bits: int, scheme: Scheme, name: str, ends: tuple[float, float]) -> Codes:
+    """Return the codes of activations that share them; of one that is always 0, those of the ends of its clamp."""
+    low, high = min(found.low for found in seen), max(found.high for found in seen)
+    values = np.concatenate([found.values for found in seen]) if len(seen) > 1 else seen[0].values
     if low == high == 0.0:
         low, high = (end if np.isfinite(end) else 0.0 for end in ends)
     elif scheme.range_method == "percentile":
         low, high = (
-            float(end) for end in np.percentile(seen.values, [100.0 - scheme.percentile, scheme.percentile])
+            float(end) for end in np.percentile(values, [100.0 - scheme.percentile, scheme.percentile])
         )
     codes = activation_codes(
         low, high, bits, symmetric=scheme.symmetric_activations, power_of_two=scheme.power_of_two, name=name
     )
     if scheme.range_method != "mse":
         return codes
-    return _least_squares(seen.values, codes, low, high, scheme, name)
+    return _least_squares(values, codes, low, high, scheme, name)
 
 
 def _least_squares(

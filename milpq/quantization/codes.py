@@ -8,6 +8,9 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError
+from milpq.network.curves import SIGMOID, Curve
+from milpq.rounding.kernels import Quantization
+from milpq.rounding.requantization import CodeRange
 
 _SMALLEST_SCALE = 2.0**-100
 _LARGEST_SCALE = 2.0**100
@@ -30,6 +33,11 @@ class Codes:
     zero_point: int
     lower: int
     upper: int
+
+    @property
+    def quantization(self) -> Quantization:
+        """The codes as kernels take them."""
+        return Quantization(self.scale, self.zero_point, CodeRange(self.lower, self.upper))
 
     def squared_error(self, values: Float64Array) -> float:
         """Return the mean squared error of coding these values, real units squared."""
@@ -68,6 +76,14 @@ def activation_codes(
     scale = _float32_scale(step, power_of_two=power_of_two, name=name)
     zero_point = 0 if symmetric else min(max(round(lower - low / scale), lower), upper)
     return Codes(bits, scale, zero_point, lower, upper)
+
+
+def curve_codes(curve: Curve, bits: int) -> Codes:
+    """Return the codes that the kernels of a sigmoid or tanh give; with 8 bits those of the int8 specification."""
+    lower, upper = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    if curve == SIGMOID:
+        return Codes(bits, 2.0**-bits, lower, lower, upper)
+    return Codes(bits, 2.0 ** (1 - bits), 0, lower, upper)
 
 
 def weight_levels(

@@ -8,7 +8,7 @@ from milpq._arrays import Float64Array
 from milpq.errors import UnsupportedModelError, UsageError
 from milpq.network.float_network import FloatNetwork
 from milpq.network.quantized_model import QuantizedLinear, QuantizedModel, StatedRequantization
-from milpq.quantization.layers import linear_layers
+from milpq.quantization.layers import LinearLayer, network_layers
 from milpq.quantization.scheme import FEWEST_BITS, MOST_BITS
 from milpq.rounding.arithmetic import round_half_away
 from milpq.rounding.requantizers import power_of_two_requantizer
@@ -48,7 +48,14 @@ def quantize_fixed_point(float_network: FloatNetwork, bits: int) -> QuantizedMod
     if not FEWEST_BITS < bits <= MOST_BITS:
         raise UsageError(f"fixed point with {bits} bits: milpq knows 3 to 16")
     fraction = bits - 2
-    layers = linear_layers(float_network)
+    layers: list[LinearLayer] = []
+    for layer in network_layers(float_network):
+        if not isinstance(layer, LinearLayer):
+            raise UnsupportedModelError(
+                f"{float_network.origin}: layer {layer.name!r}: has no weights; fixed point quantizes dense layers "
+                "with ReLU"
+            )
+        layers.append(layer)
     fractions = [INPUT_BITS]
     quantized: list[QuantizedLinear] = []
     for number, layer in enumerate(layers, start=1):
@@ -62,7 +69,7 @@ def quantize_fixed_point(float_network: FloatNetwork, bits: int) -> QuantizedMod
         if not isinstance(layer.matrix, np.ndarray):
             raise UnsupportedModelError(f"{where}: is a convolution; fixed point quantizes dense layers")
         channel = np.zeros(len(layer.bias), dtype=np.int64)
-        read_fraction = fractions[layer.source]
+        read_fraction = fractions[layer.sources[0]]
         requantization = StatedRequantization(
             power_of_two_requantizer(np.array([read_fraction]), "half-up", 0, 0, 2**bits - 1),
             2.0**-fraction,
@@ -74,7 +81,7 @@ def quantize_fixed_point(float_network: FloatNetwork, bits: int) -> QuantizedMod
         quantized.append(
             QuantizedLinear(
                 layer.name,
-                layer.source,
+                layer.sources[0],
                 _fixed(layer.matrix, bits),
                 _fixed(layer.bias, bits).astype(np.int64) << read_fraction,
                 2.0**-read_fraction,

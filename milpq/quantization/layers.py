@@ -2,41 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import UnsupportedModelError
+from milpq.network.curves import Curve
 from milpq.network.float_network import FloatNetwork
 from milpq.network.images import Convolution
 from milpq.network.nodes import Affine, Clamp, Smooth
+from milpq.quantization.structure import averaged, is_identity, is_sum, maximum, selected
 from milpq.rounding.activation import ENDS, Activation
 from milpq.rounding.requantization import Operator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearLayer:
+class _Layer:
+    """What every layer has.
+
+    Parameters
+    ----------
+    sources : tuple of int
+        0 for the input of the network, ``k`` for the result of layer ``k``, counted from 1.
+    value : int
+        The value of the float network that it gives.
+    size : int
+        Number of neurons.
+    """
+
+    name: str
+    sources: tuple[int, ...]
+    value: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Clamped(_Layer):
+    """A layer with a clamp to [lower, upper] behind it; infinite where it has none."""
+
+    lower: float
+    upper: float
+
+    @property
+    def activation(self) -> Activation:
+        """The fused activation these ends have a name for; ``none`` where they have none."""
+        found: list[Activation] = [name for name, ends in ENDS.items() if ends == (self.lower, self.upper)]
+        return found[0] if found else "none"
+
+    @property
+    def is_named(self) -> bool:
+        """Tell whether `activation` says all about the ends."""
+        return ENDS[self.activation] == (self.lower, self.upper)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearLayer(_Clamped):
     """``clip(matrix @ value + bias, lower, upper)``.
 
     Parameters
     ----------
-    source : int
-        0 for the input of the network, ``k`` for the result of layer ``k``, counted from 1.
     matrix : shape (neurons, inputs)
     bias : float64, shape (neurons,)
-    lower, upper : float
-        Ends of the activation; infinite where it has none.
     convolution : Convolution or None
         The convolution that the matrix is.
     """
 
-    name: str
-    source: int
     matrix: Matrix
     bias: Float64Array
-    lower: float
-    upper: float
     convolution: Convolution | None = None
 
     @property
@@ -53,77 +88,239 @@ class LinearLayer:
             return "fully_connected"
         return "depthwise" if self.convolution is not None and self.convolution.is_depthwise else "conv"
 
-    @property
-    def activation(self) -> Activation:
-        """The fused activation these ends have a name for; ``none`` where they have none."""
-        found: list[Activation] = [name for name, ends in ENDS.items() if ends == (self.lower, self.upper)]
-        return found[0] if found else "none"
 
-    @property
-    def is_named(self) -> bool:
-        """Tell whether `activation` says all about the ends."""
-        return ENDS[self.activation] == (self.lower, self.upper)
+@dataclass(frozen=True, slots=True, eq=False)
+class SumLayer(_Clamped):
+    """The sum of two values, and a clamp."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClampLayer(_Clamped):
+    """A clamp that is part of no other layer: its codes are clipped on the scale they have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AverageLayer(_Layer):
+    """A pool or mean.
+
+    Parameters
+    ----------
+    candidates : int64, shape (neurons, window)
+        As in `QuantizedAverage`.
+    windowed : bool
+        A pool of windows that slide, whose result keeps the scale; a mean of everything gets one of its own.
+    """
+
+    candidates: Int64Array
+    windowed: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaximumLayer(_Layer):
+    """A max pool; `candidates` as in `QuantizedMaximum`."""
+
+    candidates: Int64Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectionLayer(_Layer):
+    """A pad, concatenation, transposition or slice.
+
+    Parameters
+    ----------
+    chosen : tuple of int64, shape (neurons,) each
+        As in `QuantizedSelection`.
+    constant : float64, shape (neurons,), real units
+        Of the neurons that are of no source; 0 elsewhere.
+    """
+
+    chosen: tuple[Int64Array, ...]
+    constant: Float64Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveLayer(_Layer):
+    """A sigmoid or tanh."""
+
+    curve: Curve
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RescaleLayer(_Layer):
+    """The identity, to put a value on another scale."""
+
+
+Layer: TypeAlias = (
+    LinearLayer
+    | SumLayer
+    | ClampLayer
+    | AverageLayer
+    | MaximumLayer
+    | SelectionLayer
+    | CurveLayer
+    | RescaleLayer
+)
+
+
+def keeps_codes(layer: Layer) -> bool:
+    """Tell whether a layer gives the codes that it reads, so that scale and zero point stay as they are."""
+    if isinstance(layer, AverageLayer):
+        return layer.windowed
+    return isinstance(layer, ClampLayer | MaximumLayer | SelectionLayer)
 
 
 def linear_layers(network: FloatNetwork) -> tuple[LinearLayer, ...]:
-    """Return the layers of a network, each with the clamps behind it.
+    """Return the layers with weights, each with the clamps behind it; errors as of `network_layers`."""
+    return tuple(layer for layer in network_layers(network) if isinstance(layer, LinearLayer))
+
+
+def network_layers(network: FloatNetwork) -> tuple[Layer, ...]:
+    """Return the layers of a network; a clamp is part of the layer or sum before it, if nothing else reads that.
 
     Raises
     ------
     UnsupportedModelError
-        A layer has no weights of its own or adds several values, a clamp stands before any layer, or a layer is
-        read with and without its activation; the layer is named.
+        A node is none of these layers, or there is none with weights; the node is named.
     """
-    layers: list[LinearLayer] = []
-    # What each value is: layer number it is the result of; 0 the input.
-    value_of = [0]
-    readers = np.zeros(len(network.nodes) + 1, dtype=np.int64)
-    for node in network.nodes:
-        for source in node.sources:
-            readers[source] += 1
-    readers[network.output] += 1
-    for node in network.nodes:
-        where = f"{network.origin}: layer {node.name!r}"
-        if isinstance(node, Affine):
-            if not node.weighted:
-                raise UnsupportedModelError(
-                    f"{where}: is a sum, pool, pad or selection; milpq quantizes fully connected layers and "
-                    "convolutions with their activations"
-                )
-            if len(node.terms) != 1:
-                raise UnsupportedModelError(
-                    f"{where}: adds {len(node.terms)} values; milpq quantizes layers that read one value"
-                )
-            term = node.terms[0]
-            source = value_of[term.source]
-            layers.append(
-                LinearLayer(node.name, source, term.matrix, node.bias, -np.inf, np.inf, node.convolution)
-            )
-            value_of.append(len(layers))
-            continue
-        if isinstance(node, Smooth):
-            raise UnsupportedModelError(
-                f"{where}: is a {node.curve.name}, which milpq quantizes only at the end, where it is left out"
-            )
-        _append_clamp(layers, node, value_of[node.source], alone=readers[node.source] == 1, where=where)
-        value_of.append(value_of[node.source])
-    if not layers:
+    collector = _Collector(network)
+    layers = collector.collect()
+    if not any(isinstance(layer, LinearLayer) for layer in layers):
         raise UnsupportedModelError(f"{network.origin}: has no layer to quantize")
-    if value_of[network.output] != len(layers):
+    if collector.result() != len(layers):
         raise UnsupportedModelError(f"{network.origin}: its output is not that of the last layer")
     return tuple(layers)
 
 
-def _append_clamp(layers: list[LinearLayer], node: Clamp, number: int, *, alone: bool, where: str) -> None:
-    """Let a clamp be part of the layer it reads."""
-    if number == 0:
-        raise UnsupportedModelError(f"{where}: clamps the input; milpq quantizes clamps behind a layer")
-    if not alone:
-        raise UnsupportedModelError(
-            f"{where}: what it reads is read elsewhere too; milpq quantizes a layer and its activation as one"
-        )
-    before = layers[number - 1]
-    lower, upper = max(before.lower, node.lower), min(before.upper, node.upper)
-    if not lower < upper:
-        raise UnsupportedModelError(f"{where}: leaves nothing of the activation before it")
-    layers[number - 1] = replace(before, lower=lower, upper=upper)
+class _Collector:
+    """Walks through the nodes; `layer_of` holds the layer value that each value so far is."""
+
+    def __init__(self, network: FloatNetwork) -> None:
+        self.network = network
+        self.layers: list[Layer] = []
+        self.layer_of = {0: 0}
+        # Curves have codes of their own, which what is read together with others must not share.
+        self.curve_of: dict[int, str] = {}
+        same: dict[int, int] = {}
+        for number, node in enumerate(network.nodes, start=1):
+            if _keeps_all(node):
+                same[number] = same.get(node.sources[0], node.sources[0])
+        self.same = same
+        self.readers = np.zeros(len(network.nodes) + 1, dtype=np.int64)
+        for number, node in enumerate(network.nodes, start=1):
+            if number not in same:
+                for source in node.sources:
+                    self.readers[same.get(source, source)] += 1
+        self.readers[same.get(network.output, network.output)] += 1
+
+    def result(self) -> int:
+        """Return the layer value of the output."""
+        return self.layer_of[self.network.output]
+
+    def collect(self) -> list[Layer]:
+        """Return the layers."""
+        network, index = self.network, 0
+        while index < len(network.nodes):
+            node = network.nodes[index]
+            number = index + 1
+            if number in self.same:
+                self.layer_of[number] = self.layer_of[self.same[number]]
+                index += 1
+                continue
+            found = None if isinstance(node, Smooth) else maximum(network.nodes, index, self.readers)
+            if found is not None:
+                index += found.nodes
+                sources = (self.layer_of[found.source],)
+                size = len(found.candidates)
+                self._append(MaximumLayer(node.name, sources, index, size, found.candidates))
+                continue
+            index += 1
+            if isinstance(node, Affine):
+                self._affine(node, number)
+            elif isinstance(node, Clamp):
+                self._clamp(node, number)
+            else:
+                sources, size = self._sources(node.sources), network.graph.sizes[number]
+                self._append(CurveLayer(node.name, sources, number, size, node.curve))
+                self.curve_of[len(self.layers)] = node.curve.name
+        return self.layers
+
+    def _sources(self, values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.layer_of[value] for value in values)
+
+    def _append(self, layer: Layer) -> None:
+        self.layers.append(layer)
+        self.layer_of[layer.value] = number = len(self.layers)
+        curves = {self.curve_of.get(source, "") for source in layer.sources}
+        if keeps_codes(layer) and len(curves) == 1:
+            self.curve_of[number] = curves.pop()
+
+    def _affine(self, node: Affine, number: int) -> None:
+        where = f"{self.network.origin}: layer {node.name!r}"
+        sources, size = self._sources(node.sources), len(node.bias)
+        common = node.name, sources, number, size
+        if node.weighted:
+            if len(node.terms) != 1:
+                raise UnsupportedModelError(
+                    f"{where}: adds {len(node.terms)} products; milpq quantizes layers that read one value"
+                )
+            matrix = node.terms[0].matrix
+            self._append(LinearLayer(*common, -np.inf, np.inf, matrix, node.bias, node.convolution))
+            return
+        if is_sum(node):
+            self._append(SumLayer(*common, -np.inf, np.inf))
+            return
+        chosen = selected(node)
+        if chosen is not None:
+            self._select(node, number, chosen)
+            return
+        candidates = averaged(node)
+        if candidates is None:
+            raise UnsupportedModelError(
+                f"{where}: is no layer with weights, sum, pool, mean, pad or concatenation; milpq does not quantize "
+                "differences, or scalings that are part of no layer"
+            )
+        image = self.network.images[number] if self.network.images else None
+        windowed = image is not None and int(np.prod(image.spatial)) > 1
+        self._append(AverageLayer(*common, candidates, windowed))
+
+    def _select(self, node: Affine, number: int, chosen: tuple[Int64Array, ...]) -> None:
+        """Append a selection; curves that it joins with others are put on the scale of these first."""
+        sources = list(self._sources(node.sources))
+        curves = {self.curve_of.get(source, "") for source in sources}
+        constant = bool(node.bias.any())
+        if len(curves) > 1 or constant:
+            for position, source in enumerate(sources):
+                if self.curve_of.get(source):
+                    before = self.layers[source - 1]
+                    self.layers.append(
+                        RescaleLayer(f"{before.name}/rescaled", (source,), before.value, before.size)
+                    )
+                    sources[position] = len(self.layers)
+        self._append(SelectionLayer(node.name, tuple(sources), number, len(node.bias), chosen, node.bias))
+
+    def _clamp(self, node: Clamp, number: int) -> None:
+        """Let a clamp be part of the layer it reads, if that is one that can have it and nothing else reads it."""
+        where = f"{self.network.origin}: layer {node.name!r}"
+        source = self.layer_of[node.source]
+        before = self.layers[source - 1] if source else None
+        alone = self.readers[self.same.get(node.source, node.source)] == 1
+        if isinstance(before, LinearLayer | SumLayer) and alone:
+            lower, upper = max(before.lower, node.lower), min(before.upper, node.upper)
+            if not lower < upper:
+                raise UnsupportedModelError(f"{where}: leaves nothing of the activation before it")
+            self.layers[source - 1] = replace(before, lower=lower, upper=upper, value=number)
+            self.layer_of[number] = source
+            return
+        size = self.network.graph.sizes[number]
+        self._append(ClampLayer(node.name, (source,), number, size, node.lower, node.upper))
+
+
+def _keeps_all(node: object) -> bool:
+    """Tell whether a node gives what it reads."""
+    return (
+        isinstance(node, Affine)
+        and not node.weighted
+        and len(node.terms) == 1
+        and not node.bias.any()
+        and is_identity(node.terms[0].matrix)
+    )

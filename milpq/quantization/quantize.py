@@ -15,10 +15,17 @@ from milpq.network.images import Image
 from milpq.network.integer_network import accumulator_range
 from milpq.network.nodes import IntegerAffine, Term
 from milpq.network.pairing import check_pair
-from milpq.network.quantized_model import QuantizedLinear, QuantizedModel, StatedRequantization
+from milpq.network.quantized_model import (
+    QuantizedLayer,
+    QuantizedLinear,
+    QuantizedModel,
+    StatedKernel,
+    StatedRequantization,
+)
 from milpq.quantization.calibration import Calibrated, calibrate, check_calibration, load_calibration
 from milpq.quantization.codes import Codes, bias_levels, weight_levels
-from milpq.quantization.layers import LinearLayer, linear_layers
+from milpq.quantization.layers import ClampLayer, Layer, LinearLayer, SumLayer, network_layers
+from milpq.quantization.operators import quantize_operator
 from milpq.quantization.scheme import Bits, RangeMethod, Scheme
 from milpq.rounding.activation import fused_on_target
 from milpq.rounding.requantization import Requantization, Target
@@ -47,7 +54,8 @@ def quantize(
     Parameters
     ----------
     float_network : FloatNetwork or path
-        A chain of affine maps, each perhaps with a clamp behind it.
+        Of any operator that milpq reads, in any order: layers with weights, clamps, sums, pools, means, pads,
+        concatenations, sigmoid and tanh.
     calibration : array-like of numbers, shape (samples, inputs), or path
         Sample inputs in real units; a ``.npy``, or a ``.npz`` with one array or one named ``inputs``.
     target : str, optional
@@ -89,12 +97,15 @@ range_method, percentile, raw_output, accumulator_bits
     chosen = None if target is None else get_target(target)
     if not isinstance(float_network, FloatNetwork):
         float_network = load_float(float_network)
-    calibrated = calibrate_network(float_network, calibration, scheme)
+    calibrated = calibrate_network(float_network, calibration, scheme, chosen)
     return quantize_calibrated(float_network, calibrated, scheme, chosen)
 
 
 def calibrate_network(
-    float_network: FloatNetwork, calibration: npt.ArrayLike | str | os.PathLike[str], scheme: Scheme
+    float_network: FloatNetwork,
+    calibration: npt.ArrayLike | str | os.PathLike[str],
+    scheme: Scheme,
+    target: Target | None,
 ) -> Calibrated:
     """Return the codes of all activations; the bits of the weights in the scheme do not matter.
 
@@ -108,7 +119,7 @@ def calibrate_network(
         where = str(calibration)
         calibration = load_calibration(calibration)
     rows = check_calibration(calibration, float_network.input_size, where)
-    return calibrate(linear_layers(float_network), rows, scheme)
+    return calibrate(float_network, rows, scheme, target)
 
 
 def quantize_calibrated(
@@ -121,23 +132,32 @@ def quantize_calibrated(
     MilpqError
         As `quantize`.
     """
-    layers = linear_layers(float_network)
-    widths = scheme.weight_widths(len(layers))
-    reads = [calibrated.input, *calibrated.layers]
+    layers = network_layers(float_network)
+    weighted = [layer for layer in layers if isinstance(layer, LinearLayer)]
+    widths = dict(zip(weighted, scheme.weight_widths(len(weighted)), strict=True))
+    if scheme.raw_output:
+        last = layers[-1]
+        if not isinstance(last, LinearLayer) or np.isfinite(last.lower) or np.isfinite(last.upper):
+            raise InvalidNetworkError(
+                f"layer {last.name!r}: an unrounded output is that of a layer with weights and no activation"
+            )
+    values = [calibrated.input]
     ranges = [_levels(calibrated.input, float_network.input_size)]
-    quantized: list[QuantizedLinear] = []
-    for index, (layer, width) in enumerate(zip(layers, widths, strict=True)):
-        gives = _limited(calibrated.layers[index], layer)
-        made = _quantize_layer(layer, width, reads[layer.source], gives, scheme)
-        if index == len(layers) - 1 and scheme.raw_output:
-            if np.isfinite(layer.lower) or np.isfinite(layer.upper):
-                raise InvalidNetworkError(
-                    f"layer {layer.name!r}: an unrounded output cannot have an activation"
-                )
-            made = replace(made, requantization=None)
-        _check_accumulators(made, ranges, scheme.accumulator_bits)
-        quantized.append(made if target is None else _on_target(made, target))
-        ranges.append(_levels(gives, len(layer.bias)))
+    quantized: list[QuantizedLayer] = []
+    for layer, codes in zip(layers, calibrated.layers, strict=True):
+        if isinstance(layer, LinearLayer):
+            gives = _limited(codes, layer)
+            made = _quantize_layer(layer, widths[layer], values[layer.sources[0]], gives, scheme)
+            if layer is layers[-1] and scheme.raw_output:
+                made = replace(made, requantization=None)
+            _check_accumulators(made, ranges, scheme.accumulator_bits)
+            quantized.append(made if target is None else _on_target(made, target))
+        else:
+            gives = _limited(codes, layer) if isinstance(layer, SumLayer | ClampLayer) else codes
+            stated = None if target is None else StatedKernel(target, {"target": target.name})
+            quantized.append(quantize_operator(layer, values, codes, gives, stated))
+        values.append(codes)
+        ranges.append(_levels(gives, layer.size))
     scales = np.full(float_network.input_size, calibrated.input.scale)
     model = QuantizedModel(
         scales,
@@ -158,11 +178,17 @@ def quantize_calibrated(
     return model
 
 
-def _images(network: FloatNetwork, layers: tuple[LinearLayer, ...]) -> tuple[Image | None, ...]:
+def _images(network: FloatNetwork, layers: tuple[Layer, ...]) -> tuple[Image | None, ...]:
     """Return what the input and the results of the layers are."""
+    known = network.images or (None,) * (len(network.nodes) + 1)
     return (
-        network.images[0] if network.images else None,
-        *(None if layer.convolution is None else layer.convolution.result for layer in layers),
+        known[0],
+        *(
+            layer.convolution.result
+            if isinstance(layer, LinearLayer) and layer.convolution is not None
+            else known[layer.value]
+            for layer in layers
+        ),
     )
 
 
@@ -178,9 +204,12 @@ def _quantize_layer(
         power_of_two=scheme.power_of_two,
         name=layer.name,
     )
+    if layer.operator == "depthwise" and not scheme.per_channel:
+        # Some runtimes round the last channels of a depthwise convolution in another way, so each is a row of its own.
+        channel, scales = layer.channel, np.full(int(layer.channel.max()) + 1, scales[0])
     return QuantizedLinear(
         layer.name,
-        layer.source,
+        layer.sources[0],
         levels,
         bias_levels(layer.bias, (read.scale * scales)[channel]),
         read.scale,
@@ -201,7 +230,7 @@ def _quantize_layer(
     )
 
 
-def _limited(codes: Codes, layer: LinearLayer) -> Codes:
+def _limited(codes: Codes, layer: LinearLayer | SumLayer | ClampLayer) -> Codes:
     """Return the codes of an activation, cut to those between the ends of the clamp.
 
     Raises

@@ -126,6 +126,21 @@ class SupportsKernels(Protocol):
         ...
 
 
+@runtime_checkable
+class NeedsPowerOfTwoPools(Protocol):
+    """A target whose windowed averages are known only where the scale of what they read is a power of two."""
+
+    @property
+    def power_of_two_pools(self) -> bool:
+        """Whether it is so."""
+        ...
+
+
+def power_of_two_pools(target: object) -> bool:
+    """Tell whether a target needs a power-of-two scale in front of a windowed average."""
+    return isinstance(target, NeedsPowerOfTwoPools) and target.power_of_two_pools
+
+
 def unary_table(target: object, kernel: UnaryKernel) -> Int64Array:
     """Return the output code of every input code of an operator on a target; checked to be nondecreasing.
 

@@ -12,6 +12,7 @@ import math
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from milpq._arrays import Int64Array
 from milpq.errors import TargetError
@@ -19,6 +20,8 @@ from milpq.rounding.activation import CodeRange
 from milpq.rounding.arithmetic import float32_fused, float32_half_even
 from milpq.rounding.kernels import AverageKernel, PairSum, Quantization, SumKernel, check_scales
 from milpq.rounding.requantization import Requantizer
+
+MOST_CODES = 256
 
 _SUM_BITS = 38
 """Sums of addends stay below 2^39, as step functions hold them."""
@@ -40,6 +43,8 @@ def ort_sum(kernel: SumKernel) -> PairSum:
         _executed(tensor, as_unsigned=kernel.as_unsigned)
         for tensor in (kernel.first, kernel.second, kernel.result)
     )
+    if len(first.range.codes) > MOST_CODES or len(second.range.codes) > MOST_CODES:
+        raise TargetError("ort: QLinearAdd takes codes of 8 bits")
     check_scales(first, second, result)
     ratios = [np.float32(operand.scale) / np.float32(result.scale) for operand in (first, second)]
     # The zero point of the result is part of what is rounded.
@@ -134,19 +139,31 @@ def ort_curve(operator: Literal["Sigmoid", "Tanh"], source: Quantization, result
         true = np.array([math.tanh(x) for x in real.tolist()])
     error = _CURVE_ERRORS[operator]
     near = np.stack([true, true - error, true + error]).astype(np.float32)
-    limits, zero_point = result.range, result.zero_point
-    levels = np.clip(
-        near / np.float32(result.scale),
-        np.float32(limits.lower - zero_point),
-        np.float32(limits.upper - zero_point),
-    )
-    table = np.rint(levels).astype(np.int64) + zero_point
+    table = ort_quantized(near, result)
     if (table != table[0]).any():
         raise TargetError(
             f"{operator}: a value lies so near the middle between two codes that the processor's float32 "
             "decides; quantize with slightly different scales"
         )
     return table[0]
+
+
+def ort_rescaled(source: Quantization, result: Quantization) -> Int64Array:
+    """Return the table of DequantizeLinear and QuantizeLinear one after the other, each in float32, shape (codes,)."""
+    check_scales(source, result)
+    real = (source.range.codes - source.zero_point).astype(np.float32) * np.float32(source.scale)
+    return ort_quantized(real, result)
+
+
+def ort_quantized(real: npt.NDArray[np.float32], result: Quantization) -> Int64Array:
+    """Return the codes that QuantizeLinear gives float32 numbers."""
+    limits, zero_point = result.range, result.zero_point
+    levels = np.clip(
+        real / np.float32(result.scale),
+        np.float32(limits.lower - zero_point),
+        np.float32(limits.upper - zero_point),
+    )
+    return np.rint(levels).astype(np.int64) + zero_point
 
 
 def _executed(tensor: Quantization, *, as_unsigned: bool) -> Quantization:

@@ -15,6 +15,9 @@ import numpy as np
 from milpq._arrays import Int64Array, frozen
 from milpq.rounding.step import NEVER, StepFunction
 
+MOST_PAIRS = 2**22
+"""Of more pairs of codes than these the runtime's own tables are taken."""
+
 _BITS = range(7, 23)
 _NEIGHBOURS = (0, 1, -1, 2, -2)
 
@@ -55,6 +58,8 @@ def fit_sum(
         Levels the output can hold.
     reach : lowest and highest level of both operands
     """
+    if len(first) * len(second) > MOST_PAIRS:
+        return _as_it_is(first, second, output, level_lower, level_upper)
     table = output(first[:, None] + second[None, :])
     lowest, highest = int(table.min()), int(table.max())
     steps = np.arange(lowest + 1, highest + 1)
@@ -71,6 +76,17 @@ def fit_sum(
             thresholds[: lowest - level_lower] = -NEVER
             thresholds[lowest - level_lower : highest - level_lower] = found
             return FittedSum(addends, frozen(thresholds[None]), frozen(levels[None]))
+    return _as_it_is(first, second, output, level_lower, level_upper)
+
+
+def _as_it_is(
+    first: Int64Array,
+    second: Int64Array,
+    output: Callable[[Int64Array], Int64Array],
+    level_lower: int,
+    level_upper: int,
+) -> FittedSum:
+    """Return the runtime's own tables."""
     function = StepFunction.from_function(
         output,
         np.array([first[0] + second[0]]),

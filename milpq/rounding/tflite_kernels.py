@@ -28,7 +28,8 @@ from milpq.rounding.requantization import Requantizer
 from milpq.rounding.requantizers import FixedPointRounding
 
 _LEFT_SHIFT = 20
-"""Fractional bits that ADD gives its operands."""
+_LEFT_SHIFT_WIDE = 15
+"""Fractional bits that ADD gives its operands, int8 ones and wider ones."""
 
 _XNNPACK_ADD_RATIOS = 2.0**-10, 2.0**8
 _XNNPACK_CONVERT_RATIOS = 2.0**-8, 2.0**7
@@ -56,16 +57,18 @@ def clip_unary(kernel: UnaryKernel) -> Int64Array:
 
 
 def fixed_point_sum(kernel: SumKernel, rounding: FixedPointRounding) -> PairSum:
-    """Return TFLite's ADD: both operands to a common scale with 20 more bits, and back."""
+    """Return TFLite's ADD: both operands to a common scale with 20 more bits (15 of wide codes), and back."""
     first, second, result = kernel.first, kernel.second, kernel.result
+    wide = any(operand.range.upper - operand.range.lower > 255 for operand in (first, second))
+    fraction = _LEFT_SHIFT_WIDE if wide else _LEFT_SHIFT
     check_scales(first, second, result)
     common = 2.0 * max(first.scale, second.scale)
 
     def addends(operand: Quantization) -> Int64Array:
         multiplier, shift = quantize_multiplier(np.array([operand.scale / common]))
-        return rounding((operand.range.codes - operand.zero_point) << _LEFT_SHIFT, multiplier, shift)
+        return rounding((operand.range.codes - operand.zero_point) << fraction, multiplier, shift)
 
-    multiplier, shift = quantize_multiplier(np.array([common / (2.0**_LEFT_SHIFT * result.scale)]))
+    multiplier, shift = quantize_multiplier(np.array([common / (2.0**fraction * result.scale)]))
     lower, upper = activation_codes(None, kernel.activation, result.scale, result.zero_point, result.range)
 
     def output(total: Int64Array) -> Int64Array:

@@ -9,9 +9,9 @@ from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.activation import UINT8, xnnpack_activation_code
 from milpq.rounding.arithmetic import Float32Array, double_rounding, float32_half_even
-from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
+from milpq.rounding.kernels import AverageKernel, PairSum, Quantization, SumKernel, UnaryKernel
 from milpq.rounding.logistic import float_logistic_half_even
-from milpq.rounding.ort_kernels import ort_average, ort_sum
+from milpq.rounding.ort_kernels import ort_average, ort_curve, ort_rescaled, ort_sum
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.tanh import float_tanh_half_even
 from milpq.rounding.targets.base import (
@@ -156,9 +156,30 @@ class OnnxRuntimeTarget:
             )
         return _float32_requantizer(requantization, factor_float32(requantization))
 
+    @property
+    def power_of_two_pools(self) -> bool:
+        """QLinearAveragePool adds float32 numbers, which is exact on such scales only."""
+        return True
+
+    def logistic_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        ends = Quantization(input_scale, input_zero_point), Quantization(output_scale, output_zero_point)
+        return ort_curve("Sigmoid", *ends)
+
+    def tanh_codes(
+        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
+    ) -> Int64Array:
+        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
+        ends = Quantization(input_scale, input_zero_point), Quantization(output_scale, output_zero_point)
+        return ort_curve("Tanh", *ends)
+
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
-        """Raise TargetError: ONNX Runtime states such operators by their float32 arithmetic, as tables."""
-        raise TargetError(f"{self.name}: has no kernel {kernel.kind.upper()} from codes to codes")
+        """Return the output code of every input code of a rescaling, the one such operator that graphs have."""
+        if kernel.kind != "requantize":
+            raise TargetError(f"{self.name}: has no kernel {kernel.kind.upper()} from codes to codes")
+        return ort_rescaled(kernel.source, kernel.result)
 
     def pair_sum(self, kernel: SumKernel) -> PairSum:
         """Return how QLinearAdd computes."""

@@ -8,7 +8,7 @@ import pytest
 from milpq.errors import UnsupportedModelError, UsageError
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
-from milpq.quantization import Scheme, calibrate, linear_layers, load_calibration
+from milpq.quantization import Scheme, calibrate, load_calibration
 from milpq.quantization.calibration import check_calibration
 
 
@@ -22,7 +22,7 @@ ROWS = np.array([[-1.0, 4.0], [0.5, 2.0]], np.float32)
 
 
 def test_min_max() -> None:
-    found = calibrate(linear_layers(network((0.0, np.inf))), ROWS, Scheme())
+    found = calibrate(network((0.0, np.inf)), ROWS, Scheme())
     assert found.input.scale == np.float32(5 / 255)
     assert found.layers[0].scale == np.float32(4 / 255)
     assert found.layers[0].zero_point == -128
@@ -32,9 +32,7 @@ def test_percentile_and_mse_cut_outliers() -> None:
     rows = np.random.default_rng(1).normal(size=(20_000, 2)).astype(np.float32)
     rows[0, 0] = 60.0
     whole, cut, least = (
-        calibrate(
-            linear_layers(network()), rows, Scheme(activation_bits=4, range_method=method, percentile=99.9)
-        )
+        calibrate(network(), rows, Scheme(activation_bits=4, range_method=method, percentile=99.9))
         for method in ("min-max", "percentile", "mse")
     )
     values = rows.astype(np.float64)
@@ -46,14 +44,14 @@ def test_percentile_and_mse_cut_outliers() -> None:
 
 
 def test_dead_layers_take_the_range_of_their_activation() -> None:
-    found = calibrate(linear_layers(network((0.0, 0.3), weight=0.0)), ROWS, Scheme())
+    found = calibrate(network((0.0, 0.3), weight=0.0), ROWS, Scheme())
     assert found.layers[0].scale == np.float32(0.3 / 255)
-    assert calibrate(linear_layers(network(weight=0.0)), ROWS, Scheme()).layers[0].scale == 1.0
+    assert calibrate(network(weight=0.0), ROWS, Scheme()).layers[0].scale == 1.0
 
 
 def test_overflowing_values_are_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="'linear': its values overflow float32"):
-        calibrate(linear_layers(network(weight=1e38)), 10 * ROWS, Scheme())
+        calibrate(network(weight=1e38), 10 * ROWS, Scheme())
 
 
 @pytest.mark.parametrize(
@@ -96,10 +94,10 @@ def test_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["min-max", "percentile", "mse"])
 def test_many_samples_are_run_in_parts(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     rows = np.random.default_rng(2).normal(size=(5000, 2)).astype(np.float32)
-    layers, scheme = linear_layers(network((0.0, np.inf))), Scheme(range_method=method, percentile=99.0)
-    whole = calibrate(layers, rows, scheme)
+    net, scheme = network((0.0, np.inf)), Scheme(range_method=method, percentile=99.0)
+    whole = calibrate(net, rows, scheme)
     monkeypatch.setattr("milpq.quantization.calibration.CHUNK_VALUES", 37)
     monkeypatch.setattr("milpq.quantization.calibration.KEPT_VALUES", 3000)
-    parts = calibrate(layers, rows, scheme)
+    parts = calibrate(net, rows, scheme)
     for first, second in zip((whole.input, *whole.layers), (parts.input, *parts.layers), strict=True):
         assert second.scale == pytest.approx(first.scale, rel=1e-6 if method == "min-max" else 0.1)

@@ -23,9 +23,16 @@ from milpq.errors import (
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
 from milpq.network.pairing import check_pair
-from milpq.network.quantized_model import QuantizedLinear, QuantizedModel, StatedRequantization
+from milpq.network.quantized_model import (
+    QuantizedLinear,
+    QuantizedModel,
+    QuantizedSelection,
+    QuantizedSum,
+    StatedRequantization,
+)
 from milpq.quantization import quantize
 from milpq.rounding.targets import BUILTIN, get_target
+from tests.oracle.random_graphs import random_graph
 
 RELU = (0.0, np.inf)
 
@@ -244,24 +251,80 @@ def test_what_is_refused() -> None:
 
 def test_structures_that_are_refused() -> None:
     eye, zero = np.eye(2), np.zeros(2)
-    add = FloatNetwork(
-        2, (Affine("a", (Term(0, eye),), zero), Affine("sum", (Term(0, eye), Term(1, eye)), zero)), 2
-    )
-    first = FloatNetwork(2, (Clamp("early", 0), Affine("a", (Term(1, eye),), zero)), 2)
-    both = FloatNetwork(
-        2, (Affine("a", (Term(0, eye),), zero), Clamp("r", 1), Affine("b", (Term(1, eye),), zero)), 3
-    )
-    pool = FloatNetwork(2, (Affine("pool", (Term(0, eye),), zero, weighted=False),), 1)
-    none = FloatNetwork(2, (), 0)
+    same = sp.csr_array(eye)
+    linear = Affine("a", (Term(0, eye),), zero)
+
+    def after(*nodes: Affine | Clamp) -> FloatNetwork:
+        return FloatNetwork(2, (linear, *nodes), 1 + len(nodes))
+
     for network, message in (
-        (add, "'sum': adds 2 values"),
-        (first, "'early': clamps the input"),
-        (both, "'r': what it reads is read elsewhere"),
-        (pool, "'pool': is a sum, pool, pad or selection"),
-        (none, "no layer"),
+        (after(Affine("both", (Term(0, eye), Term(1, eye)), zero)), "'both': adds 2 products"),
+        (
+            after(Affine("minus", (Term(0, same), Term(1, -same)), zero, weighted=False)),
+            "'minus': is no layer",
+        ),
+        (after(Affine("twice", (Term(1, 2 * same),), zero, weighted=False)), "'twice': is no layer"),
+        (
+            after(Affine("double", (Term(1, same), Term(1, same)), zero, weighted=False)),
+            "'double': adds a value to",
+        ),
+        (after(Clamp("up", 1, 0.0, np.inf), Clamp("down", 2, -1.0, -0.5)), "'down': leaves nothing"),
+        (FloatNetwork(2, (), 0), "no layer"),
+        (FloatNetwork(2, (linear,), 0), "not that of the last layer"),
     ):
         with pytest.raises(UnsupportedModelError, match=message):
             quantize(network, samples(0, 2))
+
+
+def test_clamps_that_are_part_of_no_layer() -> None:
+    """Of the input, and of a layer that is read without its activation, too: codes are clipped."""
+    eye, zero = np.eye(2), np.zeros(2)
+    nodes = (
+        Clamp("early", 0, -0.5, 0.5),
+        Affine("a", (Term(1, eye),), zero),
+        Clamp("relu", 2),
+        Affine("sum", (Term(2, sp.csr_array(eye)), Term(3, sp.csr_array(eye))), zero, weighted=False),
+        Clamp("late", 4, -0.25, 0.75),
+    )
+    network, points = FloatNetwork(2, nodes, 5), samples(0, 2)
+    for target in ("tflm", "ort", "litert-xnnpack"):
+        model = quantize(network, points, target=target, activation_bits=8)
+        assert largest_error(network, model, points, target) < 0.02
+    with pytest.raises(UnsupportedModelError, match="'early': its codes end at"):
+        milpq.save(model, Path("never.tflite"))
+
+
+def test_values_that_are_joined_share_their_codes() -> None:
+    first, second = np.eye(2), 3 * np.eye(2)
+    left = sp.csr_array(np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]]))
+    right = sp.csr_array(np.array([[0.0, 0], [0, 0], [1, 0], [0, 1]]))
+    nodes = (
+        Affine("a", (Term(0, first),), np.zeros(2)),
+        Affine("b", (Term(0, second),), np.zeros(2)),
+        Affine("join", (Term(1, left), Term(2, right)), np.zeros(4), weighted=False),
+    )
+    network, points = FloatNetwork(2, nodes, 3), samples(0, 2)
+    model = quantize(network, points, target="tflm")
+    scales = {layer.requantization.output_scale for layer in model.layers[:2]}
+    assert len(scales) == 1
+    assert largest_error(network, model, points, "tflm") < 0.04
+    with pytest.raises(InvalidNetworkError, match="'join': joins codes of 4 and 8 bits"):
+        quantize(network, points, activation_bits=(8, 4))
+
+
+@pytest.mark.parametrize("bits", [4, 8, 12])
+def test_graphs_of_any_width(bits: int) -> None:
+    """Sums, pools, joins, pads and curves of few and of many bits: the error falls with them."""
+    network = random_graph(2, "channels_last", kinds=("conv", "add", "maximum", "average", "join", "pad"))
+    points = np.random.default_rng(0).uniform(-1, 1, (100, 90)).astype(np.float32)
+    model = quantize(
+        network, points, target="litert-ref", activation_bits=bits, bits=min(bits, 10), input_bits=bits
+    )
+    assert {type(layer) for layer in model.layers} >= {QuantizedSum, QuantizedSelection}
+    error = largest_error(network, model, points, None)
+    assert error < 40 * 2.0**-bits
+    codes = model.on_target(None).execute_codes(np.zeros((1, 90), dtype=np.int64))
+    assert np.abs(codes).max() < 2 ** (bits - 1) + 1
 
 
 def test_clamps_in_a_row_are_one(tmp_path: Path) -> None:
