@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _QUANTIZED = ("QuantizeLinear", "QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
 
+_IN_FLOAT = {"QuantizeLinear", "Sigmoid", "Tanh"}
+"""What ONNX Runtime computes in float32 behind a DequantizeLinear in any case."""
+
 _KINDS = {2: "uint8", 3: "int8"}
 """TensorProto.UINT8 and INT8."""
 
@@ -89,7 +92,11 @@ class _Reader:
         self._keep_final_activation = keep_final_activation
         self._uses = Counter(name for node in nodes for name in node.input)
         self._uses[self._output] += 1
-        self._dequantized = {node.input[0] for node in nodes if node.op_type == "DequantizeLinear"}
+        fused = {n for node in nodes if node.op_type not in _IN_FLOAT for n in node.input}
+        # Codes around which ONNX Runtime might fuse something.
+        self._dequantized = {
+            node.input[0] for node in nodes if node.op_type == "DequantizeLinear" and node.output[0] in fused
+        }
         kind = _KINDS.get(given.type.tensor_type.elem_type)
         shape = input_shape(given, path, integers=kind is not None)
         size = 1
