@@ -11,7 +11,8 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.certificate.execution import Execution
-from milpq.certificate.format import BOUND, DUAL, EXECUTED, CertificateFile
+from milpq.certificate.format import BOUND, DUAL, EXECUTED, REWRITTEN, CertificateFile
+from milpq.certificate.rewriting import Rewriter
 from milpq.certificate.slopes import dual_upper
 from milpq.certificate.tree import Batch, Reader, Splitter
 from milpq.certificate.zonotope import Limits, Zonotope
@@ -33,7 +34,7 @@ QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | DynamicNetwork
 
 _BATCH_BYTES = 1 << 24
 _EXECUTED_AT_ONCE = 1024
-_NAMES = {BOUND: "bounded", EXECUTED: "executed", DUAL: "multipliers"}
+_NAMES = {BOUND: "bounded", EXECUTED: "executed", DUAL: "multipliers", REWRITTEN: "rewritten"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +52,7 @@ class Verified:
     target : str
         Id of the inference target, empty where the model settles its rounding.
     leaves : dict of str to int
-        How many leaves were ``bounded``, ``executed`` code by code, or bounded with ``multipliers``.
+        How many leaves were ``bounded``, ``executed`` code by code, bounded with ``multipliers``, or ``rewritten``.
     time_s : float
     """
 
@@ -114,13 +115,14 @@ class _Checker:
         self._zonotope = Zonotope(problem)
         self._splitter = Splitter(problem.domain, self._zonotope.whole)
         self._execution = Execution(problem, self._zonotope, claim)
+        self._rewriter = Rewriter(problem, self._zonotope)
         self.leaves = dict.fromkeys(_NAMES.values(), 0)
 
     def run(self, file: CertificateFile) -> None:
         """Check every tree, and that together they prove every bound of the claim."""
         # With multipliers the forms of all layers are kept at once.
         bounded, with_multipliers = (self._zonotope.leaves_in(_BATCH_BYTES // share) for share in (1, 8))
-        sizes = {BOUND: bounded, EXECUTED: _EXECUTED_AT_ONCE, DUAL: with_multipliers}
+        sizes = {BOUND: bounded, EXECUTED: _EXECUTED_AT_ONCE, DUAL: with_multipliers, REWRITTEN: 1}
         reader = Reader(file, self._splitter, sizes)
         proved = np.zeros(len(self._claim), dtype=np.bool_)
         for objective in file.array("tree.objective").tolist():
@@ -140,7 +142,9 @@ class _Checker:
         some = np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1))
         upper = np.full((len(cubes), len(self._claim)), -np.inf)
         self.leaves[_NAMES[batch.kind]] += len(cubes)
-        if batch.kind != DUAL and len(some):
+        if batch.kind == REWRITTEN and len(some):
+            upper = self._rewriter.upper(cubes, limits)
+        elif batch.kind != DUAL and len(some):
             inhabited = cubes.select(some)
             decided = None if limits is None else Limits(limits.lower[:, some], limits.upper[:, some])
             trace = self._zonotope.trace(inhabited, decided, keep=False)

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
-from milpq.certificate.forms import ROUNDED, TINY, Ends, middle
+from milpq.certificate.forms import ROUNDED, TINY, Ends, middle, padded
 from milpq.certificate.zonotope import Trace, Zonotope
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Problem
@@ -200,7 +200,7 @@ class Linear:
         """
         inputs, form = leaves.lower.shape[1], trace.output.a
         centre, half = middle(leaves.lower, leaves.upper)
-        shared = form.shared[problem.outputs]
+        shared = padded(form.shared[problem.outputs], 1 + inputs)
         rest = np.abs(shared[:, :, 1 + inputs :]).sum(axis=2) + form.error[problem.outputs]
         size = np.abs(shared).sum(axis=2)
         on_inputs = shared[:, :, 1 : 1 + inputs].transpose(1, 2, 0)

@@ -15,7 +15,8 @@ Tensors:
     int32 (trees,): what each tree proves: one bound of the claim, by its number, or all of them (−1).
 ``tree.node``
     int32 (nodes,): the trees in preorder, one after the other; an input to split along or, numbered after them, a
-    quantity of the networks (``milpq.certificate.zonotope.Limits``); ``BOUND``, ``EXECUTED`` or ``DUAL`` for a leaf.
+    quantity of the networks (``milpq.certificate.zonotope.Limits``); ``BOUND``, ``EXECUTED``, ``DUAL`` or ``REWRITTEN``
+    for a leaf.
 ``tree.cut``
     float64 (splits,): where each split cuts: the last level of the lower part, or a number where there is only one.
 ``dual.count``, ``dual.quantity``, ``dual.weight``
@@ -47,6 +48,8 @@ EXECUTED: Final = -2
 """A leaf whose codes the checker executes, all of them."""
 DUAL: Final = -3
 """A leaf of one objective that multipliers bound."""
+REWRITTEN: Final = -4
+"""A leaf that the checker rewrites backwards with multipliers of its own choice."""
 
 FIELDS: Final = ("format", "problem", "target", "domain", "float_side")
 _TENSORS: Final = {

@@ -90,6 +90,21 @@ class Symbols:
         self.own = 0
         self._limit = limit
 
+    def on_inputs(
+        self, centre: Float64Array, radius: Float64Array, error: Float64Array, own: Float64Array | None = None
+    ) -> Form:
+        """Return a form with the radius of input ``i`` on the shared symbol ``1 + i``; in the error without symbols."""
+        inputs, leaves = centre.shape
+        own = np.zeros((inputs, leaves, 0)) if own is None else own
+        if not self._limit:
+            return Form(centre[:, :, None], own, (np.abs(radius) + error) * (1 + ROUNDED))
+        self.shared = 1 + inputs
+        shared = np.zeros((inputs, leaves, 1 + inputs))
+        shared[:, :, 0] = centre
+        index = np.arange(inputs, dtype=np.int64)
+        shared[index, :, 1 + index] = radius
+        return Form(shared, own, error)
+
     def add_shared(self, radius: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Return ``(columns, error)``: terms of these radii on new shared symbols; the small ones as errors."""
         columns, error = self._columns(radius, self.shared)
@@ -199,13 +214,3 @@ def clamped(
     error = slope * form.error + lost + ROUNDED * (slope * size + np.abs(centre))
     shared = np.concatenate([coefficients, columns], axis=2)
     return Form(shared, np.zeros((*centre.shape, 0)), error * (1 + ROUNDED) + TINY), columns, lost
-
-
-def diagonal(centre: Float64Array, radius: Float64Array) -> Float64Array:
-    """Return coefficients with the centre first and the radius of input ``i`` on symbol ``1 + i``."""
-    inputs, leaves = centre.shape
-    result = np.zeros((inputs, leaves, 1 + inputs))
-    result[:, :, 0] = centre
-    index = np.arange(inputs, dtype=np.int64)
-    result[index, :, 1 + index] = radius
-    return result

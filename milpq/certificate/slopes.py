@@ -16,9 +16,9 @@ do).  S. Wang et al., *Beta-CROWN* (backward substitution with optimized slopes)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -26,9 +26,11 @@ from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
 from milpq.certificate.forms import ROUNDED, TINY, Ends
 from milpq.certificate.stairs import Pieces, around
 from milpq.certificate.zonotope import Layer, Trace, largest
-from milpq.merge import MergedAffine, Problem
+from milpq.merge import MergedActivation, MergedAffine, Problem
 
 _Pair: TypeAlias = tuple[Float64Array, Float64Array]
+
+_POINTS_AT_ONCE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,94 +72,168 @@ def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Mult
     ----------
     objective : int
         The number of the bound in the claim.
+    """
+    leaves = len(trace.empty)
+    start = objectives_of(problem)[:, objective : objective + 1] * np.ones(leaves)
+    first = np.cumsum([0, *(2 * len(layer.a[0]) for layer in trace.layers)])
+
+    def given(number: int, p: Float64Array, _: Float64Array) -> _Pair:
+        rows = int(first[number]), int(first[number]) + len(p)
+        return multipliers.over(rows[0], len(p), leaves), multipliers.over(rows[1], len(p), leaves)
+
+    corners = [Corners.of(layer) for layer in trace.layers]
+    return backward(problem, trace, corners, problem.merged.output, (-start, start), given)
+
+
+def objectives_of(problem: Problem) -> Float64Array:
+    """Return the coefficients of the objectives on ``f_q``, minus those on ``f``, shape (outputs, 2·chosen)."""
+    unit = np.eye(problem.merged.output_size)[:, problem.outputs]
+    return np.concatenate([unit, -unit], axis=1)
+
+
+def backward(
+    problem: Problem,
+    trace: Trace,
+    corners: Sequence[Corners],
+    value: int,
+    functional: _Pair,
+    multipliers: Callable[[int, Float64Array, Float64Array], _Pair],
+) -> Float64Array:
+    """Return upper bounds on functionals of a value, ``p·a + r·v``.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of all that lies in front of the value.
+    corners : sequence of Corners
+        Of the activations of the trace.
+    functional : p, r of shape (neurons, functionals)
+        One functional a leaf, or any number of them over one leaf.
+    multipliers : callable
+        Given the number of an activation, and the functional of what it gives, returns ``y`` and ``w``.
 
     *Soundness:* a coefficient is a sum of N products, so rewriting an affine map is off by at most ``γ_N`` of its
     multipliers times the sizes of all that its rows add up, which the sums over its bias and over the values in front
     of it do not exceed either.  What is added up in the end is in no partial sum larger than all these sizes together.
     """
-    merged, chosen = problem.merged, problem.outputs
-    leaves = len(trace.empty)
-    start = np.zeros((merged.output_size, leaves))
-    start[int(chosen[objective % len(chosen)])] = 1.0 if objective < len(chosen) else -1.0
-    on: dict[int, _Pair] = {merged.output: (-start, start)}
-    total, slack, large = np.zeros(leaves), np.zeros(leaves), np.zeros(leaves)
-    row = sum(2 * len(layer.a[0]) for layer in trace.layers)
-    layers = list(trace.layers)
-    for value in range(len(merged.nodes), 0, -1):
-        node = merged.nodes[value - 1]
+    nodes = problem.merged.nodes
+    count = functional[0].shape[1]
+    on: dict[int, _Pair] = {value: functional}
+    total, slack, large = np.zeros(count), np.zeros(count), np.zeros(count)
+    number = sum(isinstance(node, MergedActivation) for node in nodes[:value])
+    for value_in_front in range(value, 0, -1):
+        node = nodes[value_in_front - 1]
+        number -= isinstance(node, MergedActivation)
+        if value_in_front not in on:
+            continue
+        p, r = on.pop(value_in_front)
         if isinstance(node, MergedAffine):
-            if value not in on:
-                continue
-            y, w = on.pop(value)
             width = sum(term.float_matrix.shape[1] for term in node.terms) + node.size
-            total += node.float_bias @ y + node.quantized_bias @ w
-            sizes = trace.sizes[value]
-            slack += node.quantized_bias_error @ np.abs(w)
-            size = (np.abs(y) * sizes[0] + np.abs(w) * sizes[1]).sum(axis=0)
+            total += node.float_bias @ p + node.quantized_bias @ r
+            sizes = trace.sizes[value_in_front]
+            slack += node.quantized_bias_error @ np.abs(r)
+            size = (np.abs(p) * sizes[0] + np.abs(r) * sizes[1]).sum(axis=0)
             slack += gamma(4 * width + 64) * size
-            large += size
             for term in node.terms:
-                _add(on, term.source, (term.float_matrix.T @ y, term.quantized_matrix.T @ w))
+                _add(on, term.source, (term.float_matrix.T @ p, term.quantized_matrix.T @ r))
         else:
-            layer = layers.pop()
-            row -= 2 * node.size
-            if value not in on:
-                continue
-            p, r = on.pop(value)
-            y, w = (multipliers.over(first, node.size, leaves) for first in (row, row + node.size))
-            best, size = corners(layer, p, r, y, w)
-            total += best.sum(axis=0)
-            slack += gamma(node.size + 64) * size.sum(axis=0)
-            large += size.sum(axis=0)
+            y, w = multipliers(number, p, r)
+            best, sizes = corners[number].most(p, r, y, w)
+            total, size = total + best.sum(axis=0), sizes.sum(axis=0)
+            slack += gamma(node.size + 64) * size
             _add(on, node.source, (y, w))
+        large += size
     if 0 in on:
         p, r = on.pop(0)
-        best, size = corners(trace.input, p, r, np.zeros_like(p), np.zeros_like(r))
-        total += best.sum(axis=0)
-        slack += gamma(len(p) + 64) * size.sum(axis=0)
-        large += size.sum(axis=0)
-    upper = total + (slack + gamma(2 * len(merged.nodes) + 16) * large) * (1 + 1e-9) + TINY
+        best, sizes = Corners.of(trace.input).most(p, r, np.zeros_like(p), np.zeros_like(r))
+        total, size = total + best.sum(axis=0), sizes.sum(axis=0)
+        slack += gamma(len(p) + 64) * size
+        large += size
+    upper = total + (slack + gamma(2 * len(nodes) + 16) * large) * (1 + 1e-9) + TINY
     return np.where(trace.empty, -np.inf, np.nextafter(upper, np.inf))
 
 
-def corners(
-    layer: Layer, p: Float64Array, r: Float64Array, y: Float64Array, w: Float64Array
-) -> tuple[Float64Array, Float64Array]:
-    """Return the largest ``p·h + r·z − y·a − w·v`` of each neuron, and a size that its roundings are relative to.
+@dataclass(frozen=True, slots=True, eq=False)
+class Corners:
+    """The points at which a functional of what an activation reads and gives can be largest.
 
-    All arrays have shape (neurons, leaves).
+    *Soundness:* every corner is among them, found within a few roundings of where it is; points that lie outside by a
+    few roundings count too.  What more points there are only weakens the bound.
 
-    *Soundness:* every corner is among the points, found within a few roundings of where it is; points that lie outside
-    by a few roundings count too.  What more points there are only weakens the bound.
+    Parameters
+    ----------
+    a, v : float64, shape (points, neurons, leaves)
+    h, z : Ends
+        Of the same shape.
+    outside : float64, of the same shape
+        Minus infinity where there is no such point, and 0 elsewhere.
+    gap : float64, shape (neurons, leaves)
+        How far ``h`` can be from what is linear between the points.
+    reach : four of float64, shape (neurons, leaves)
+        The largest sizes of h, z, a, v.
     """
-    a_ends, v_ends, d_ends = (np.stack(ends) for ends in (layer.a, layer.v, layer.d))
-    reach_a, reach_v, reach_z = largest(layer.a), largest(layer.v), largest(layer.z)
-    near = 2 * ROUNDED * (reach_a + reach_v + largest(layer.d)) + TINY
-    a_lines, gap = layer.phi.lines(layer.a)
-    v_lines, z_low, z_high, valid = _pieces(layer)
 
-    def most(a: Float64Array, v: Float64Array, z: Ends, inside: BoolArray) -> Float64Array:
-        h = layer.phi.image((a, a))
-        value = np.maximum(p * h[0], p * h[1]) - y * a - w * v + np.maximum(r * z[0], r * z[1])
-        return np.where(inside, value, -np.inf).max(axis=(0, 1))
+    a: Float64Array
+    v: Float64Array
+    h: Ends
+    z: Ends
+    outside: Float64Array
+    gap: Float64Array
+    reach: tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 
-    def within(x: Float64Array, ends: Float64Array) -> BoolArray:
-        return (x >= ends[0] - near) & (x <= ends[1] + near)
+    @classmethod
+    def of(cls, layer: Layer) -> Corners:
+        """Return the points of an activation."""
+        reach_a, reach_v, reach_z = largest(layer.a), largest(layer.v), largest(layer.z)
+        near = 2 * ROUNDED * (reach_a + reach_v + largest(layer.d)) + TINY
+        a_lines, gap = layer.phi.lines(layer.a)
+        v_lines, z_low, z_high, valid = _pieces(layer)
 
-    a, v, z = a_lines[:, None], v_lines[None], (z_low[None], z_high[None])
-    best = most(a, v, z, valid & within(v - a, d_ends))
-    crossing = v - d_ends[:, None]
-    best = np.maximum(best, most(crossing, v, z, valid & within(crossing, a_ends)))
-    crossing = a + d_ends[None]
-    best = np.maximum(best, most(a, crossing, _values(layer, crossing, near), within(crossing, v_ends)))
-    # A chord is off by the gap at most, and at a crossing the curve is taken for it.
-    best = best + 2 * np.abs(p) * gap
-    reach_h = largest(layer.phi.image(layer.a))
-    size = np.abs(p) * reach_h + np.abs(r) * reach_z + np.abs(y) * reach_a + np.abs(w) * reach_v
-    return np.where(best > -np.inf, best, size), size
+        def within(x: Float64Array, ends: Ends) -> BoolArray:
+            return (x >= ends[0] - near) & (x <= ends[1] + near)
+
+        found: list[list[Float64Array]] = []
+
+        def add(a: Float64Array, v: Float64Array, z: Ends, inside: BoolArray) -> None:
+            outside = np.where(inside, 0.0, -np.inf)
+            full = np.broadcast_arrays(a, v, *z, outside)
+            found.append(
+                [part.reshape(-1, *part.shape[-2:])[inside.any(axis=(-1, -2)).ravel()] for part in full]
+            )
+
+        a, v, z = a_lines[:, None], v_lines[None], (z_low[None], z_high[None])
+        add(a, v, z, valid & within(v - a, layer.d))
+        crossing = v - np.stack(layer.d)[:, None]
+        add(crossing, v, z, valid & within(crossing, layer.a))
+        crossing = a + np.stack(layer.d)[None]
+        add(a, crossing, _values(layer, crossing, near), within(crossing, layer.v))
+        at_a, at_v, low, high, outside = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        h = layer.phi.image((at_a, at_a))
+        reach_h = largest(layer.phi.image(layer.a))
+        return cls(at_a, at_v, h, (low, high), outside, gap, (reach_h, reach_z, reach_a, reach_v))
+
+    def most(
+        self, p: Float64Array, r: Float64Array, y: Float64Array, w: Float64Array
+    ) -> tuple[Float64Array, Float64Array]:
+        """Return the largest ``p·h + r·z − y·a − w·v`` of each neuron, and a size that its roundings are relative to.
+
+        All arrays have shape (neurons, functionals), one functional a leaf or all of them over one leaf.
+        """
+        best = np.full(p.shape, -np.inf)
+        at_once = max(1, _POINTS_AT_ONCE // max(1, p.size))
+        for start in range(0, len(self.a), at_once):
+            here = slice(start, start + at_once)
+            value = np.maximum(p * self.h[0][here], p * self.h[1][here]) - y * self.a[here] - w * self.v[here]
+            value += np.maximum(r * self.z[0][here], r * self.z[1][here]) + self.outside[here]
+            best = np.maximum(best, value.max(axis=0))
+        # A chord is off by the gap at most, and at a crossing the curve is taken for it.
+        best = best + 2 * np.abs(p) * self.gap
+        size = sum(np.abs(x) * reach for x, reach in zip((p, r, y, w), self.reach, strict=True))
+        return np.where(best > -np.inf, best, size), np.asarray(size)
 
 
 def _pieces(layer: Layer) -> Pieces:
+    """Return lines ``v = const`` that cut ``φ_q`` into linear pieces, the ends of ``z`` there, and which count."""
     if layer.stairs is not None:
         return layer.stairs.pieces(layer.v, layer.z, layer.cut)
     lines, low, high = around(layer.phi, layer.v, layer.cut)

@@ -14,7 +14,9 @@ errors, decisions and the choice between bands are this project's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,7 +30,6 @@ from milpq.certificate.forms import (
     Symbols,
     affine,
     clamped,
-    diagonal,
     middle,
     padded,
 )
@@ -126,6 +127,10 @@ class Trace:
     empty: BoolArray
 
 
+Ranges: TypeAlias = tuple[Ends, Ends, Ends]
+"""Ends of ``a``, ``v`` and ``d``."""
+
+
 class Zonotope:
     """Bounds leaves of one problem, many at once.
 
@@ -137,11 +142,11 @@ class Zonotope:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        if self._form_bytes() > _MOST_BYTES:
-            raise CertificateError(
-                f"an affine form of its largest layer takes {self._form_bytes() >> 20:,} MiB; certificates cover "
-                f"networks up to {_MOST_BYTES >> 20:,} MiB"
-            )
+        self._sizes = [problem.merged.input_size, *(node.size for node in problem.merged.nodes)]
+        # Where symbols for all inputs would fill the memory there are none: forms are intervals then.
+        self._symbols = min(_SYMBOLS, _MOST_BYTES // (8 * max(self._sizes)))
+        if self._symbols <= problem.merged.input_size:
+            self._symbols = 0
         self._stairs: list[Staircase | None] = []
         self._last_use = [0] * (len(problem.merged.nodes) + 1)
         for index, node in enumerate(problem.merged.nodes):
@@ -162,8 +167,7 @@ class Zonotope:
 
     def _form_bytes(self) -> int:
         """Return how large a form of one leaf can become."""
-        sizes = [self._problem.merged.input_size, *(node.size for node in self._problem.merged.nodes)]
-        return 8 * max(sizes) * min(sum(sizes), max(_SYMBOLS, 1 + sizes[0]))
+        return 8 * max(self._sizes) * min(sum(self._sizes), max(self._symbols, 1))
 
     @property
     def whole(self) -> BoolArray:
@@ -188,10 +192,23 @@ class Zonotope:
         bounds = np.concatenate([upper[chosen], -lower[chosen]]).T
         return np.where(trace.empty[:, None], -np.inf, bounds)
 
-    def trace(self, cubes: Cubes, limits: Limits | None, *, keep: bool) -> Trace:
-        """Take leaves through the network; `keep` what each activation was found to do."""
+    def trace(
+        self,
+        cubes: Cubes,
+        limits: Limits | None,
+        *,
+        keep: bool,
+        closer: Callable[[Trace, int], Ranges | None] | None = None,
+    ) -> Trace:
+        """Take leaves through the network; `keep` what each activation was found to do.
+
+        Parameters
+        ----------
+        closer : callable, optional
+            Given what was kept so far, bounds the value that an activation reads.
+        """
         merged = self._problem.merged
-        symbols = Symbols(_SYMBOLS)
+        symbols = Symbols(self._symbols)
         read, first = _input(self._problem.domain, cubes, symbols)
         values: list[Value | None] = [first]
         layers: list[Layer] = []
@@ -204,8 +221,12 @@ class Zonotope:
             else:
                 rows = slice(row, row + 2 * node.size)
                 decided = None if limits is None else Limits(limits.lower[rows], limits.upper[rows])
+                known = None
+                if closer is not None:
+                    so_far = Trace(read, layers, sides, sizes, sources[0], empty)
+                    known = closer(so_far, node.source)
                 layer, value, contradiction = _activation(
-                    node, self._stairs[index], sources[0], symbols, decided
+                    node, self._stairs[index], sources[0], symbols, decided, known
                 )
                 row += 2 * node.size
                 empty |= contradiction
@@ -269,7 +290,12 @@ def _products(
 
 
 def _activation(
-    node: MergedActivation, stairs: Staircase | None, source: Value, symbols: Symbols, limits: Limits | None
+    node: MergedActivation,
+    stairs: Staircase | None,
+    source: Value,
+    symbols: Symbols,
+    limits: Limits | None,
+    known: Ranges | None,
 ) -> tuple[Layer, Value, BoolArray]:
     """Return the forms of ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)``, and in which leaves the decisions leave nothing.
 
@@ -288,8 +314,10 @@ def _activation(
     spread_a, spread_d = a.spread(), d.spread()
     size_a, size_d = np.abs(a.centre) + spread_a, np.abs(d.centre) + spread_d
     v = Form(a.shared + d.shared, d.own, a.error + d.error + 2 * UNIT_ROUNDOFF * (size_a + size_d))
-    ends = _closed(stairs, limits, a.ends(spread_a), v.ends(v.spread()), d.ends(spread_d), source.sides)
-    ends_a, ends_v, ends_d, empty = ends
+    ranges = a.ends(spread_a), v.ends(v.spread()), d.ends(spread_d)
+    if known is not None:
+        ranges = _both(ranges[0], known[0]), _both(ranges[1], known[1]), _both(ranges[2], known[2])
+    ends_a, ends_v, ends_d, empty = _closed(stairs, limits, ranges, source.sides)
     phi = Activation.of(node)
     slope, centre, noise = phi.band(ends_a)
     h_lower, h_upper = phi.image(ends_a)
@@ -329,17 +357,14 @@ def _activation(
 
 
 def _closed(
-    stairs: Staircase | None, limits: Limits | None, a: Ends, v: Ends, d: Ends, sides: tuple[Ends, Ends]
+    stairs: Staircase | None, limits: Limits | None, ranges: Ranges, sides: tuple[Ends, Ends]
 ) -> tuple[Ends, Ends, Ends, BoolArray]:
     """Return the ends of ``a``, ``v`` and ``d`` under decisions, and in which leaves these leave nothing.
 
     *Soundness:* every input of the leaf satisfies the decisions and ``d = v − a``; products with the unit of an
     accumulator, sums and differences are rounded outwards.
     """
-    a, v = (
-        (np.maximum(x[0], known[0]), np.minimum(x[1], known[1]))
-        for x, known in zip((a, v), sides, strict=True)
-    )
+    a, v, d = _both(ranges[0], sides[0]), _both(ranges[1], sides[1]), ranges[2]
     if limits is not None:
         size = len(a[0])
         low, high = limits.lower[size:], limits.upper[size:]
@@ -347,8 +372,7 @@ def _closed(
             low, high = stairs.unit * low, stairs.unit * high
             low = low - ROUNDED * np.abs(np.where(np.isfinite(low), low, 0.0))
             high = high + ROUNDED * np.abs(np.where(np.isfinite(high), high, 0.0))
-        a = np.maximum(a[0], limits.lower[:size]), np.minimum(a[1], limits.upper[:size])
-        v = np.maximum(v[0], low), np.minimum(v[1], high)
+        a, v = _both(a, (limits.lower[:size], limits.upper[:size])), _both(v, (low, high))
     d = _meet(d, v[0] - a[1], v[1] - a[0])
     v = _meet(v, a[0] + d[0], a[1] + d[1])
     a = _meet(a, v[0] - d[1], v[1] - d[0])
@@ -357,23 +381,25 @@ def _closed(
     return (a[0], np.maximum(*a)), (v[0], np.maximum(*v)), (d[0], np.maximum(*d)), empty
 
 
+def _both(one: Ends, other: Ends) -> Ends:
+    return np.maximum(one[0], other[0]), np.minimum(one[1], other[1])
+
+
 def _meet(ends: Ends, lower: Float64Array, upper: Float64Array) -> Ends:
     """Intersect with ends that were rounded once."""
-    return np.maximum(ends[0], np.nextafter(lower, -np.inf)), np.minimum(ends[1], np.nextafter(upper, np.inf))
+    return _both(ends, (np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf)))
 
 
 def _input(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Layer, Value]:
     """Return what both sides read; its forms have one symbol an input, and one more where codes can differ."""
     x = lower, upper = cubes.lower.T, cubes.upper.T
-    inputs, leaves = lower.shape
-    symbols.shared = 1 + inputs
     centre, radius = middle(lower, upper)
-    nothing, zero = np.zeros((inputs, leaves, 0)), np.zeros_like(centre)
-    a = Form(diagonal(centre, radius), nothing, zero)
+    zero = np.zeros_like(centre)
+    a = symbols.on_inputs(centre, radius, zero)
     gap_low, gap_high = (end.T for end in domain.difference(cubes))
     integer, z = domain.integer, x
     if integer is None:
-        d = Form(np.zeros_like(a.shared), nothing, zero)
+        d = symbols.on_inputs(zero, zero, zero)
     else:
         first, last = cubes.level_lower.T.astype(np.float64), cubes.level_upper.T.astype(np.float64)
         scale, reading = integer.scale[:, None], integer.float_scale[:, None]
@@ -383,8 +409,8 @@ def _input(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Layer, Value
             # x = fl(float_scale·level) and v = scale·level, the level being level ± half of the range.
             level, half, gap = 0.5 * (first + last), 0.5 * (last - first), scale - reading
             error = ROUNDED * np.maximum(np.abs(first), np.abs(last)) * reading
-            a = Form(diagonal(reading * level, reading * half), nothing, error)
-            d = Form(diagonal(gap * level, gap * half), nothing, 2 * (error + ROUNDED * reach))
+            a = symbols.on_inputs(reading * level, reading * half, error)
+            d = symbols.on_inputs(gap * level, gap * half, 2 * (error + ROUNDED * reach))
         else:
             # One code: d = scale·level − x is exact.  Several: an interval.
             single = first == last
@@ -392,7 +418,7 @@ def _input(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Layer, Value
             columns, lost = symbols.add_own(np.where(single, 0.0, noise))
             error = ROUNDED * (reach + largest(x))
             start = np.where(single, scale * first - centre, between)
-            d = Form(diagonal(start, np.where(single, -radius, 0.0)), columns, error + lost)
+            d = symbols.on_inputs(start, np.where(single, -radius, 0.0), error + lost, columns)
     zero_ends = zero, zero
     layer = Layer(Activation(-np.inf, np.inf), None, x, z, (gap_low, gap_high), z, zero_ends)
     return layer, Value(a, d, (x, z), (largest(x), largest(z)))

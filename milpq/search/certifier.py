@@ -16,7 +16,8 @@ from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval
 from milpq.bounds.values import Bounds
 from milpq.certificate.execution import Execution
-from milpq.certificate.format import BOUND, EXECUTED
+from milpq.certificate.format import BOUND, EXECUTED, REWRITTEN
+from milpq.certificate.rewriting import Rewriter
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.merge import Cubes, Problem
@@ -25,11 +26,18 @@ from milpq.search.budget import Budget
 from milpq.search.codes import count_codes
 from milpq.search.decider import Decider, Leaves
 from milpq.search.halves import choose
-from milpq.search.proof import SLACK, Tree
+from milpq.search.proof import DUAL_SLACK, SLACK, Tree
 from milpq.search.slopes import influence
 
 FEW_INPUTS: Final = 8
 """Up to so many inputs the region is split; with more, what the networks do is decided."""
+
+_MOST_NEURONS: Final = 20_000
+_MOST_OBJECTIVES: Final = 64
+"""Beyond so many, linear programs and decisions do not pay."""
+
+_REWRITING_S: Final = 1e-6
+"""Processor seconds for each coefficient that is rewritten, roughly."""
 
 _FORM_BYTES: Final = 1 << 21
 _FEW_CODES: Final = 256
@@ -123,14 +131,35 @@ class Certifier:
         few = self._problem.merged.input_size <= FEW_INPUTS
         few |= bool((self._zonotope.upper(self._problem.domain.root) <= goal).all())
         goal *= 1.0 if self._problem.domain.kind == "codes" and few else 1.0 + _LOOSE
-        if few or backend is None or not self._problem.merged.is_exact:
+        if few:
             tree = self._split(goal, budget, on_progress)
             return Certification(tree.upper, (tree,), bool(tree.upper.max() <= goal))
+        whole = self._whole(goal, budget)
+        if whole.complete or backend is None or not self._can_decide:
+            return whole
         root = self._problem.domain.root
         decider = Decider(self._problem, self._zonotope, backend, bounds or differential(self._problem, root))
         trees = decider.run(goal, budget, on_progress, known)
         upper = np.concatenate([tree.upper for tree in trees])
+        if whole.upper.max() < upper.max():
+            return whole
         return Certification(upper, trees, bool(upper.max() <= goal))
+
+    @property
+    def _can_decide(self) -> bool:
+        """Whether linear programs can be expected to gain anything in a few minutes."""
+        merged = self._problem.merged
+        small = sum(node.size for node in merged.nodes) <= _MOST_NEURONS
+        return merged.is_exact and small and len(self._goal) <= _MOST_OBJECTIVES
+
+    def _whole(self, goal: float, budget: Budget) -> Certification:
+        """Prove what can be without any split."""
+        tree, domain, rewriter = self._tree, self._problem.domain, Rewriter(self._problem, self._zonotope)
+        left = np.inf if budget.time_limit_s is None else budget.time_limit_s - budget.elapsed_s
+        kind = REWRITTEN if rewriter.work * _REWRITING_S < left else BOUND
+        upper = rewriter.upper(domain.root, None) if kind == REWRITTEN else self._zonotope.upper(domain.root)
+        tree.settle(0, kind, (upper + DUAL_SLACK * np.abs(upper))[0])
+        return Certification(tree.upper, (tree,), bool(tree.upper.max() <= goal))
 
     def _split(
         self, goal: float, budget: Budget, on_progress: Callable[[float, int, int], None] | None

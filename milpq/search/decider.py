@@ -32,14 +32,11 @@ from milpq.milp.scaling import ScaledSession
 from milpq.search.budget import Budget
 from milpq.search.codes import count_codes
 from milpq.search.execution import execution_s
-from milpq.search.proof import SLACK, Tree
+from milpq.search.proof import DUAL_SLACK, SLACK, Tree
 from milpq.search.tree import Decision, Evidence, EvidenceKind, Node, TreeOptions, TreeResult, tree_search
 from milpq.search.tree.branching import Branching, branchings
 from milpq.search.tree.jobs import Done
 from milpq.search.tree.region import Box
-
-_SLACK: Final = 3e-10
-"""Relative, in place of `SLACK`: sums with large multipliers depend more on the order of summation."""
 
 _FAR: Final = 1e5
 """Largest multiplier that shows a leaf to have no inputs, in goals."""
@@ -231,7 +228,7 @@ class Decider:
             for sign in (1.0, -1.0) if any(leaves[number].is_ray for number in some) else (1.0,):
                 signed = [(quantity, sign * weight) for quantity, weight in given]
                 upper = dual_upper(self._problem, trace, objective, Multipliers.of(signed))
-                self._settle(tree, some, DUAL, upper, _SLACK, signed)
+                self._settle(tree, some, DUAL, upper, DUAL_SLACK, signed)
             self._execute(tree, some, cubes)
             for number in some:
                 bound = float(tree.bound(number)[0])

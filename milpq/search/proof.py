@@ -17,6 +17,9 @@ from milpq.merge import Problem
 SLACK: Final = 1e-11
 """Relative: what another machine's order of summation may change in a bound."""
 
+DUAL_SLACK: Final = 3e-10
+"""The same for bounds by multipliers: large ones depend more on the order of summation."""
+
 
 class Tree:
     """Parts of the domain by number, in the order they were made; leaves until they are split.

@@ -7,11 +7,12 @@ import pytest
 from curve_pairs import smooth_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_pairs import box, perturbed, residual_pair, sample, some_pair
+from random_pairs import box, float_network, perturbed, quantized, residual_pair, sample, some_pair
 
 from milpq.bounds import differential
 from milpq.certificate.execution import Execution
-from milpq.certificate.slopes import Multipliers, corners, dual_upper
+from milpq.certificate.rewriting import Rewriter
+from milpq.certificate.slopes import Corners, Multipliers, dual_upper
 from milpq.certificate.tree import Part, Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.merge import Cubes, MergedAffine, Problem
@@ -169,7 +170,7 @@ def test_corners_hold_the_graph_of_every_activation(seed: int) -> None:
     for layer, (a, v, h, z) in zip(trace.layers, executed_values(problem, points), strict=True):
         for _ in range(4):
             p, r, y, w = rng.normal(size=(4, a.shape[1], 1)) * rng.choice([0.0, 1.0, 10.0], size=(4, 1, 1))
-            best, size = corners(layer, p, r, y, w)
+            best, size = Corners.of(layer).most(p, r, y, w)
             value = p[:, 0] * h + r[:, 0] * z - y[:, 0] * a - w[:, 0] * v
             assert (value <= best[:, 0] + 1e-9 * (1 + size[:, 0])).all()
     assert (executed(problem, points) <= zonotope.upper(problem.domain.root, limits)[0] + 1e-12).all()
@@ -193,6 +194,27 @@ def test_any_multipliers_give_a_bound(seed: int, scale: float) -> None:
     for objective in range(values.shape[1]):
         upper = dual_upper(problem, trace, objective, multipliers)
         assert (values[:, objective] <= upper[0]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_rewriting_with_multipliers_of_its_own_gives_a_bound(seed: int) -> None:
+    problem, rng = any_pair(seed), np.random.default_rng(seed)
+    zonotope = Zonotope(problem)
+    part, points = decided(problem, zonotope, rng, sample(rng, problem, 400))
+    limits = Splitter(problem.domain, zonotope.whole).limits([part])
+    upper = Rewriter(problem, zonotope).upper(problem.domain.root, limits)
+    assert (executed(problem, points) <= upper[0]).all()
+    assert (upper <= zonotope.upper(problem.domain.root, limits)).all()
+
+
+def test_rewriting_is_tighter_where_networks_are_deep() -> None:
+    rng = np.random.default_rng(0)
+    network = float_network(rng, [6, *[12] * 8, 2], (0.0, np.inf))
+    problem = Problem.create(network, quantized(rng, network, "tflm"), box(-0.1, 0.1, 6), "codes")
+    zonotope = Zonotope(problem)
+    root = problem.domain.root
+    assert Rewriter(problem, zonotope).upper(root, None).max() < 0.8 * zonotope.upper(root).max()
 
 
 def test_a_graph_whose_branches_meet_again_is_bounded() -> None:

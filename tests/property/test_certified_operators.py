@@ -77,6 +77,25 @@ def test_random_pairs_are_certified(make, seed: int, tmp_path: Path) -> None:
     tampered(Proof.read(path), path, problem, surely)
 
 
+@pytest.mark.parametrize("symbols", [True, False], ids=["forms", "intervals"])
+@pytest.mark.parametrize("kind", ["residual", "max-pool", "mean", "tanh"])
+def test_networks_too_large_for_programs_are_certified_whole(
+    kind: str, symbols: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not symbols:
+        monkeypatch.setattr("milpq.certificate.zonotope._MOST_BYTES", 100)
+    monkeypatch.setattr("milpq.search.certifier._MOST_NEURONS", 0)
+    problem, path = image_pair(5, tmp_path, kind, radius=1), tmp_path / "proof.milpq"
+    found = Certifier(problem).run(0.0, Budget(10.0))
+    assert not found.complete and found.leaves == 1
+    write(path, problem, found.trees, found.upper, None, dequantized=False)
+    verified = milpq.check(path, problem.float_network, problem.quantized)
+    assert verified.leaves["rewritten"] == 1
+    surely = attained(problem, 5)
+    assert (surely <= verified.objectives).all()
+    tampered(Proof.read(path), path, problem, surely)
+
+
 def dynamic_pair(rng: np.random.Generator) -> tuple[FloatNetwork, DynamicNetwork]:
     """Return a perceptron and itself with dynamically quantized activations."""
     layers, nodes = [], []

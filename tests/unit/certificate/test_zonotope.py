@@ -73,8 +73,21 @@ def test_numbers_that_are_not_finite_are_no_bound():
         form.ends(form.spread())
 
 
-def test_networks_whose_forms_would_fill_the_memory_are_refused_in_one_line(monkeypatch):
+@pytest.mark.parametrize("kind", ["real", "codes", "continuous"])
+def test_networks_whose_forms_would_fill_the_memory_get_intervals(kind, monkeypatch):
+    problem = problem_of(kind)
+    root = problem.domain.root
+    with_symbols = Zonotope(problem).upper(root)
     monkeypatch.setattr("milpq.certificate.zonotope._MOST_BYTES", 100)
-    with pytest.raises(CertificateError, match="certificates cover networks up to 0 MiB") as caught:
-        Zonotope(problem_of("real"))
-    assert "\n" not in str(caught.value)
+    zonotope = Zonotope(problem)
+    trace = zonotope.trace(root, None, keep=True)
+    assert trace.output.a.shared.shape[2] == 1 and trace.output.d.own.shape[2] == 0
+    points = np.random.default_rng(0).uniform(root.lower[0], root.upper[0], (500, root.lower.shape[1]))
+    if kind == "codes":
+        levels = np.rint(points / problem.domain.integer.float_scale).astype(np.int64)
+        levels = np.clip(levels, root.level_lower, root.level_upper)
+        points = problem.domain.integer.float_value(levels)
+    difference, error = problem.differences(points)
+    bound = zonotope.bounds(trace)[0]
+    assert (np.concatenate([difference - error, -difference - error], axis=1) <= bound).all()
+    assert bound.max() >= with_symbols.max()
