@@ -131,9 +131,9 @@ class Symbols:
 
 
 def padded(array: Float64Array, width: int) -> Float64Array:
-    """Return the coefficients with zeros for the symbols made since."""
+    """Return the coefficients with zeros for the symbols that they lack."""
     missing = width - array.shape[2]
-    return array if not missing else np.concatenate([array, np.zeros((*array.shape[:2], missing))], axis=2)
+    return array if missing <= 0 else np.concatenate([array, np.zeros((*array.shape[:2], missing))], axis=2)
 
 
 def affine(
