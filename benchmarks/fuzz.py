@@ -30,7 +30,10 @@ from milpq.bench.suite import load_suite
 from milpq.errors import MilpqError
 from milpq.formats import load, load_region
 from milpq.formats.vnnlib_query import read_vnnlib_query
+from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
+from milpq.rounding.targets import get_target
+from milpq.search.checkpoint import SearchJournal
 
 MODELS = Path(__file__).resolve().parent / "models"
 SUITES = MODELS.parent.parent / "configs"
@@ -67,16 +70,43 @@ def seeds(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[bytes]
     milpq.save(milpq.quantize(controller, samples), folder / "quantized.onnx")
     milpq.bound(controller, quantized, small, target="tflm", gap=0.1, certificate=folder / "proof.milpq")
 
+    milpq.bound(
+        controller,
+        quantized,
+        MODELS / "controller.toml",
+        target="tflm",
+        time_limit=2.0,
+        journal=folder / "search.npz",
+    )
     write_keras(folder)
+    np.savez(folder / "arrays.npz", weights=np.array([[1, -2], [3, 4]]), bias=np.array([1, 2]))
+    stored = layer | {"weights": {"array": "weights"}, "bias": {"array": "bias"}}
+    beside = {"schema": "milpq-network/1", "arrays": "case.arrays.npz", "input": entry, "layers": [stored]}
+    np.save(folder / "center.npy", np.linspace(-0.5, 0.5, 3))
+    problem = Problem.create(controller, quantized.on_target(get_target("tflm")), small)
 
     def verify(path: Path) -> object:
         return milpq.check(path, controller, quantized)
+
+    def open_arrays(path: Path) -> object:
+        path.with_name("arrays.json").write_text(json.dumps(beside), encoding="utf-8")
+        return load(path.with_name("arrays.json"))
+
+    def around_center(path: Path) -> object:
+        path.with_name("center.toml").write_text(f'center = "{path.name}"\nradius = 0.1\n', encoding="utf-8")
+        return load_region(path.with_name("center.toml"))
+
+    def resume(path: Path) -> object:
+        return SearchJournal(path, problem, "fuzz", resume=True)
 
     return {
         "quantized.onnx": (load, [(folder / "quantized.onnx").read_bytes()]),
         "keras": (load, [(folder / "dense.keras").read_bytes()]),
         "h5": (load, [(folder / "dense.h5").read_bytes()]),
         "milpq": (verify, [(folder / "proof.milpq").read_bytes()]),
+        "search.npz": (resume, [(folder / "search.npz").read_bytes()]),
+        "arrays.npz": (open_arrays, [(folder / "arrays.npz").read_bytes()]),
+        "center.npy": (around_center, [(folder / "center.npy").read_bytes()]),
         "query.vnnlib": (read_vnnlib_query, [QUERY.encode()]),
         "suite.toml": (load_suite, [path.read_bytes() for path in sorted(SUITES.glob("*.toml"))]),
         "onnx": (load, some("controller*.onnx")),

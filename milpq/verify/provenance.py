@@ -21,8 +21,8 @@ Role: TypeAlias = "Literal['float', 'quantized', 'region']"
 class SourceFile:
     """One file of a question.
 
-    What such a file refers to (tensors of an ONNX model in a file beside it) is covered by the hash of the problem,
-    which is made from the numbers themselves.
+    What such a file refers to (the arrays of an open network in a ``.npz`` beside it, the center of a region in a
+    ``.npy``) is covered by the hash of the problem, which is made from the numbers themselves.
 
     Parameters
     ----------
