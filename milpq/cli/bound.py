@@ -70,7 +70,7 @@ def bound(
         Path | None,
         typer.Option(
             metavar="FILE.npz",
-            help="Keep the state of a search that splits the region there, to go on from.",
+            help="Keep the state of the searches there every few seconds, to go on from.",
             rich_help_panel=EFFORT,
         ),
     ] = None,

@@ -1,7 +1,7 @@
-"""The journal of a split search: its open cubes on disk now and then, so that a killed run can go on.
+"""The journal of a run: the states of its searches on disk now and then, so that a killed run can go on.
 
-The state is a cover: every input of the domain lies in an open cube, or in a closed one whose bound is in
-`closed_upper`.  It is written whole, into a new file that then takes the place of the old one.
+Every search has a *section* of its own, a few named arrays that say all of where it stands.  The journal is written
+whole, into a new file that then takes the place of the old one.
 """
 
 from __future__ import annotations
@@ -10,93 +10,31 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from milpq._arrays import Float64Array, Int64Array
-from milpq.errors import UsageError
+from milpq._arrays import Float64Array
+from milpq.errors import MilpqError, UsageError
 from milpq.formats._files import PathLike, read_npz
-from milpq.merge import Cubes, Problem
-from milpq.search.frontier import Frontier
+from milpq.merge import Problem
 from milpq.search.inputs import FeedableInputs
 from milpq.search.pool import WitnessPool
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 _EVERY_S: Final = 5.0
 _COST: Final = 20.0
 """The time between two writes is at least so many times what one takes."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchState:
-    """Where a split search stands.
-
-    Parameters
-    ----------
-    lower, upper, level_lower, level_upper
-        Of the open cubes, as in `Cubes`.
-    bound : float64, shape (open, objectives)
-    dimension : int64, shape (open,)
-        The input to split each along.
-    known_upper, closed_upper : float64, shape (objectives,)
-        Bounds over the whole domain, and over the closed cubes.
-    witnesses : float64, shape (witnesses, inputs)
-        Executed inputs; they are executed again when they are read.
-    counts : int64, shape (3,)
-        Closed cubes, bounded cubes, rounds.
-    """
-
-    lower: Float64Array
-    upper: Float64Array
-    level_lower: Int64Array
-    level_upper: Int64Array
-    bound: Float64Array
-    dimension: Int64Array
-    known_upper: Float64Array
-    closed_upper: Float64Array
-    witnesses: Float64Array
-    counts: Int64Array
-
-    @classmethod
-    def of(
-        cls,
-        frontier: Frontier,
-        ends: tuple[Float64Array, Float64Array],
-        pool: WitnessPool,
-        counts: tuple[int, int, int],
-    ) -> SearchState:
-        """Return the state of a search; `ends` are `known_upper` and `closed_upper`."""
-        cubes, bound, dimension = frontier.get(slice(None))
-        return cls(
-            cubes.lower,
-            cubes.upper,
-            cubes.level_lower,
-            cubes.level_upper,
-            bound,
-            dimension,
-            *ends,
-            pool.points[np.isfinite(pool.lower)],
-            np.array(counts),
-        )
-
-    def fill(self, frontier: Frontier) -> None:
-        """Put the open cubes into an empty frontier."""
-        cubes = Cubes(self.lower, self.upper, self.level_lower, self.level_upper)
-        frontier.push(cubes, self.bound, self.dimension)
-
-    def execute(self, problem: Problem, pool: WitnessPool) -> WitnessPool:
-        """Return the pool with the witnesses, which are executed again for that."""
-        inputs = FeedableInputs(problem)
-        points = inputs.snap(self.witnesses)
-        return pool.update(points, inputs.levels(points), *problem.differences(points))
-
-
-class SearchJournal:
-    """Keeps the state of one search in a file.
+class Journal:
+    """Keeps the states of the searches of one run in a file.
 
     Parameters
     ----------
@@ -116,32 +54,50 @@ class SearchJournal:
 
     def __init__(self, path: PathLike, problem: Problem, effort: str, *, resume: bool) -> None:
         self._path = Path(path)
-        self._problem = problem
-        self._key = f"milpq-search/1 {effort}, {problem.hash()}"
+        self._key = f"milpq-search/2 {effort}, {problem.hash()}"
         self._written = time.monotonic()
         self._pause_s = _EVERY_S
-        self.state: SearchState | None = None
+        # States may be large: that of the search at work is on disk only.
+        self._kept: dict[str, Arrays] = {}
+        self._at_work: str | None = None
         check_journal(path, resume=resume)
         if self._path.exists():
-            self.state = self._read()
+            self._kept = self._read()
 
-    def save(self, state: Callable[[], SearchState], *, now: bool = False) -> None:
-        """Write the state if it is time for that."""
+    def section(self, name: str) -> Section:
+        """Return the part of one search."""
+        return Section(self, name)
+
+    def state(self, name: str) -> Arrays | None:
+        """Return what a section held when it was read or last written, or None."""
+        if name == self._at_work:
+            return self._read().get(name)
+        return self._kept.get(name)
+
+    def save(self, name: str, state: Callable[[], Arrays], *, now: bool) -> None:
+        """Write the state of a section if it is time for that."""
         started = time.monotonic()
         if not now and started - self._written < self._pause_s:
             return
-        self._write(state())
+        if self._at_work != name:
+            if self._at_work is not None:
+                self._kept = self._read()
+            self._kept.pop(name, None)
+            self._at_work = name
+        self._write(self._kept | {name: state()})
         self._written = time.monotonic()
         self._pause_s = max(_EVERY_S, _COST * (self._written - started))
 
-    def _write(self, state: SearchState) -> None:
-        arrays: dict[str, Any] = {field.name: getattr(state, field.name) for field in fields(state)}
-        arrays["key"] = np.frombuffer(self._key.encode(), dtype=np.uint8)
+    def _write(self, sections: dict[str, Arrays]) -> None:
+        arrays = {
+            f"{section}.{name}": array for section, part in sections.items() for name, array in part.items()
+        }
+        arrays["key"] = packed(self._key)
         arrays["digest"] = np.frombuffer(_digest(arrays), dtype=np.uint8)
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
         try:
             with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, **arrays)
+                np.savez(stream, allow_pickle=False, **arrays)
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(name).replace(self._path)
@@ -149,18 +105,49 @@ class SearchJournal:
             Path(name).unlink(missing_ok=True)
             raise
 
-    def _read(self) -> SearchState:
+    def _read(self) -> dict[str, Arrays]:
         arrays = read_npz(self._path, UsageError)
-        names = {field.name for field in fields(SearchState)}
         digest = arrays.pop("digest", None)
-        whole = digest is not None and set(arrays) == names | {"key"} and digest.tobytes() == _digest(arrays)
-        if not whole:
+        if digest is None or "key" not in arrays or digest.tobytes() != _digest(arrays):
             raise UsageError(f"{self._path}: is no journal of a search, or damaged; remove it")
-        if arrays.pop("key").tobytes().decode(errors="replace") != self._key:
+        if unpacked(arrays.pop("key")) != self._key:
             raise UsageError(
                 f"{self._path}: is the journal of another problem, gap, tolerance or version; name another file"
             )
-        return SearchState(**arrays)
+        result: dict[str, Arrays] = {}
+        for name, array in arrays.items():
+            section, _, part = name.partition(".")
+            result.setdefault(section, {})[part] = array
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The part of a journal that belongs to one search."""
+
+    journal: Journal
+    name: str
+
+    @property
+    def state(self) -> Arrays | None:
+        """What is known of an earlier run's search, or None."""
+        return self.journal.state(self.name)
+
+    def save(self, state: Callable[[], Arrays], *, now: bool = False) -> None:
+        """Write the state if it is time for that, or `now`."""
+        self.journal.save(self.name, state, now=now)
+
+    @contextmanager
+    def restoring(self) -> Generator[None]:
+        """Turn what arrays of a wrong shape lead to into a UsageError."""
+        try:
+            yield
+        except MilpqError:
+            raise  # a soundness alarm is one too
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise UsageError(
+                f"the journal's state of the search {self.name!r} does not fit the problem; remove the file"
+            ) from error
 
 
 def check_journal(path: PathLike, *, resume: bool) -> None:
@@ -174,7 +161,29 @@ def check_journal(path: PathLike, *, resume: bool) -> None:
         raise UsageError(f"--journal {path}: exists; add --resume to go on from it, or remove it")
 
 
-def _digest(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+def witnesses_of(pool: WitnessPool) -> Float64Array:
+    """Return the inputs of a pool, shape (witnesses, inputs): all that a journal keeps of it."""
+    return pool.points[np.isfinite(pool.lower)]
+
+
+def executed(problem: Problem, witnesses: Float64Array, pool: WitnessPool) -> WitnessPool:
+    """Return a pool with the witnesses of a journal, which are executed again for that."""
+    inputs = FeedableInputs(problem)
+    points = inputs.snap(witnesses)
+    return pool.update(points, inputs.levels(points), *problem.differences(points))
+
+
+def packed(text: str) -> npt.NDArray[np.uint8]:
+    """Return a text as an array."""
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def unpacked(array: npt.NDArray[Any]) -> str:
+    """Return the text of an array."""
+    return array.tobytes().decode(errors="replace")
+
+
+def _digest(arrays: Arrays) -> bytes:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

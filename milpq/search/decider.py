@@ -10,7 +10,7 @@ not prove enough is worked on further.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,6 +30,7 @@ from milpq.milp.encode import Encoder
 from milpq.milp.model import RowBlock
 from milpq.milp.scaling import ScaledSession
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import Arrays
 from milpq.search.codes import count_codes
 from milpq.search.execution import execution_s
 from milpq.search.proof import DUAL_SLACK, SLACK, Tree
@@ -37,6 +38,7 @@ from milpq.search.tree import Decision, Evidence, EvidenceKind, Node, TreeOption
 from milpq.search.tree.branching import Branching, branchings
 from milpq.search.tree.jobs import Done
 from milpq.search.tree.region import Box
+from milpq.search.tree.state import NamedNode, pack_nodes, unpack_nodes
 
 _FAR: Final = 1e5
 """Largest multiplier that shows a leaf to have no inputs, in goals."""
@@ -85,6 +87,19 @@ class Leaves:
         self._rows = {id(node): self._rows.get(id(node), ()) for node in result.open}
         self._open = [Found(node, self._rows[id(node)]) for node in result.open]
         self.upper = float(result.upper.max())
+
+    def arrays(self, nodes: tuple[Node, ...]) -> Arrays:
+        """Return what a journal keeps: the leaves, and the open nodes of the search, with their evidence."""
+        done = pack_nodes([(found.node, found.rows) for found in self._done], "leaves")
+        return done | pack_nodes([(node, self._rows.get(id(node), ())) for node in nodes], "open")
+
+    @classmethod
+    def restored(cls, arrays: Arrays, nodes: Sequence[NamedNode]) -> Leaves:
+        """Return the leaves that a journal has kept; `nodes` are the open ones that the search goes on with."""
+        result = cls()
+        result._done = [Found(node, rows) for node, rows in unpack_nodes(arrays, "leaves")]
+        result._rows = {id(node): rows for node, rows in nodes}
+        return result
 
     def of(self, objective: int) -> list[Found]:
         """Return what covers the domain for one objective."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from milpq._arrays import Float64Array, Int64Array, frozen
 from milpq.errors import UsageError
 from milpq.merge import Cubes, Problem
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import Arrays, Section
 from milpq.search.codes import MANY, count_codes, levels_of
 from milpq.search.execution import Execution, signed
 from milpq.search.executor import Executor, SerialExecutor
@@ -101,6 +103,26 @@ class _Extremes:
     levels: list[Int64Array]
     overflow: list[bool]
 
+    def arrays(self, done: int) -> Arrays:
+        """Return what a journal keeps after so many code vectors."""
+        return {
+            "done": np.array([done]),
+            "values": np.concatenate(self.values),
+            "levels": np.concatenate(self.levels),
+            "counts": np.array([len(part) for part in self.values]),
+            "overflow": np.array(self.overflow),
+        }
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> tuple[_Extremes, int]:
+        """Return the candidates that a journal has kept, and how many code vectors they are of."""
+        ends = np.cumsum(arrays["counts"])[:-1]
+        return cls(
+            np.split(arrays["values"], ends),
+            np.split(arrays["levels"], ends),
+            arrays["overflow"].tolist(),
+        ), int(arrays["done"][0])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Enumerator:
@@ -132,6 +154,7 @@ def enumerate_codes(
     budget: Budget | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     range_size: int = 1 << 19,
+    journal: Section | None = None,
 ) -> Enumeration:
     """Execute every code vector of one cube (by default the whole domain) and settle its extremes exactly.
 
@@ -144,6 +167,8 @@ def enumerate_codes(
         Time limit and cancel flag.
     on_progress : callable, optional
         Given the codes done and their total after every range.
+    journal : Section, optional
+        Where the enumeration goes on from, and leaves its state now and then.
 
     Raises
     ------
@@ -159,8 +184,12 @@ def enumerate_codes(
     if problem.domain.kind != "codes" or total >= MANY or len(cube) != 1:
         raise UsageError("enumeration takes one cube of the codes domain, of fewer than 2^62 code vectors")
     execution = Execution(problem)
-    jobs = (_Range(cube, start, min(start + range_size, total)) for start in range(0, total, range_size))
     found, done = None, 0
+    state = None if journal is None else journal.state
+    if journal is not None and state is not None:
+        with journal.restoring():
+            found, done = _Extremes.of(state)
+    jobs = (_Range(cube, start, min(start + range_size, total)) for start in range(done, total, range_size))
     for part in (executor or SerialExecutor()).map(_Enumerator(execution), jobs, budget):
         if found is None:
             found = part
@@ -169,6 +198,8 @@ def enumerate_codes(
                 _merge_one(found, k, part.values[k], part.levels[k], part.overflow[k], execution.error)
         done = min(done + range_size, total)
         budget.used = done
+        if journal is not None:
+            journal.save(partial(found.arrays, done))
         if on_progress is not None:
             on_progress(done, total)
     if found is None:

@@ -127,8 +127,18 @@ class PhaseStep:
         stop : callable
             Asked between gradient steps.
         """
+        job = PhaseJob(self._whole(objectives), threshold, Experience.none(self.relaxation.open), tries=True)
+        return self._bounded(job.nodes, job, self._scale, _ROOT_STEPS, stop=stop)
+
+    @property
+    def none(self) -> PhaseNodes:
+        """No nodes, of the shape of all."""
+        return self._whole(np.zeros(0, dtype=np.int64))
+
+    def _whole(self, objectives: Int64Array) -> PhaseNodes:
+        """Return the whole domain, one node for each of some objectives, about which nothing is known."""
         size = len(objectives)
-        nodes = PhaseNodes(
+        return PhaseNodes(
             np.repeat(self.relaxation.ranges.array, size, axis=0),
             np.zeros((size, 2 * self.relaxation.open), dtype=np.float32),
             objectives,
@@ -139,8 +149,6 @@ class PhaseStep:
             np.zeros(size),
             np.zeros(size),
         )
-        job = PhaseJob(nodes, threshold, Experience.none(self.relaxation.open), tries=True)
-        return self._bounded(nodes, job, self._scale, _ROOT_STEPS, stop=stop)
 
     def __call__(self, job: PhaseJob) -> PhaseWork:
         """Cut and bound nodes."""

@@ -19,9 +19,11 @@ from milpq.bounds.values import Bounds
 from milpq.errors import SoundnessError, UsageError
 from milpq.merge import Problem
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import Arrays, Section, executed, witnesses_of
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.phase_branching import TRIALS, Experience
 from milpq.search.phase_nodes import PhaseNodes
+from milpq.search.phase_state import PhaseState
 from milpq.search.phase_step import PhaseJob, PhaseStep, PhaseWork
 from milpq.search.pool import WitnessPool
 from milpq.search.witness import WitnessOptions, search_witnesses
@@ -109,6 +111,7 @@ def phase_search(
     executor: Executor | None = None,
     budget: Budget | None = None,
     on_progress: Callable[[float, float, int, int], None] | None = None,
+    journal: Section | None = None,
 ) -> PhaseResult:
     """Search by cutting phases and rounding steps.
 
@@ -120,6 +123,8 @@ def phase_search(
         As for `milpq.search.split.split_search`.
     on_progress : callable, optional
         Given lower and upper bound on the largest ``|f_q − f|``, open nodes and all nodes.
+    journal : Section, optional
+        Where the search goes on from, and leaves its state now and then and when it stops.
 
     Returns
     -------
@@ -134,7 +139,7 @@ def phase_search(
     *Soundness:* a node is only ever replaced by two parts that cover it, and leaves the open set only with
     its bound entered into the upper bound reported.
     """
-    search = PhaseSearch(problem, bounds, options, upper=upper)
+    search = PhaseSearch(problem, bounds, options, upper=upper, journal=journal)
     return search.go(pool=pool, executor=executor, budget=budget, on_progress=on_progress)
 
 
@@ -148,7 +153,9 @@ class PhaseSearch:
         options: PhaseOptions | None = None,
         *,
         upper: Float64Array | None = None,
+        journal: Section | None = None,
     ) -> None:
+        self._journal = journal
         self._problem, self._options = problem, options or PhaseOptions()
         self._executor: Executor = SerialExecutor()
         self._budget = Budget()
@@ -164,6 +171,10 @@ class PhaseSearch:
         self._work = PhaseStep(problem, bounds, self._options.steps)
         self._roots = self._work.roots
         self._experience = Experience.none(self._work.relaxation.open)
+        state = None if journal is None else journal.state
+        if journal is not None and state is not None:
+            with journal.restoring():
+                self._restore(PhaseState.of(state))
 
     def go(
         self,
@@ -184,6 +195,8 @@ class PhaseSearch:
         except KeyboardInterrupt:
             status = "interrupted"
         self._time_s += self._budget.elapsed_s
+        if self._journal is not None:
+            self._journal.save(self._state, now=True)
         return PhaseResult(
             status,
             frozen(self._upper.copy()),
@@ -287,8 +300,42 @@ class PhaseSearch:
                 f"a witness shows {float(self._pool.lower[k])!r} for objective {k}, above its upper bound "
                 f"{float(self._upper[k])!r} of the search over phases"
             )
+        if self._journal is not None:
+            self._journal.save(self._state)
         if self._on_progress is not None:
             self._on_progress(self._pool.largest, float(self._upper.max()), len(self._heap), self._nodes)
+
+    def _state(self) -> Arrays:
+        order = np.array([number for _, number, _ in self._heap], dtype=np.int64)
+        nodes = [node for _, _, node in self._heap]
+        state = PhaseState(
+            PhaseNodes.concatenate([self._work.none, *nodes]),
+            order,
+            self._upper,
+            self._closed,
+            np.concatenate([np.zeros(0, dtype=np.int64), *self._roots]),
+            self._experience,
+            witnesses_of(self._pool),
+            np.array([self._nodes, self._rounds]),
+        )
+        return state.arrays()
+
+    def _restore(self, state: PhaseState) -> None:
+        """Go on from a state; its witnesses are executed, and check its bounds."""
+        self._pool = executed(self._problem, state.witnesses, self._pool)
+        self._upper, self._closed = np.minimum(self._upper, state.upper), state.closed.copy()
+        self._experience = state.experience
+        self._nodes, self._rounds = state.counts.tolist()
+        left = set(state.roots.tolist())
+        self._roots = [part for part in self._roots if left.issuperset(part.tolist())]
+        # A heap stays one in the order it was written in.
+        nodes = (state.nodes.select(np.array([row])) for row in range(len(state.nodes)))
+        self._heap = [
+            (-float(node.upper[0]), number, node)
+            for number, node in zip(state.order.tolist(), nodes, strict=True)
+        ]
+        self._bytes = sum(node.size_bytes for _, _, node in self._heap)
+        self._commit([], [])
 
     def _status(self) -> PhaseStatus | None:
         """Return why to stop, or None."""

@@ -19,10 +19,11 @@ from milpq.merge import Cubes, Problem
 from milpq.search.bounding import Bounding
 from milpq.search.branch import Batch, Branching, Worked
 from milpq.search.budget import Budget
-from milpq.search.checkpoint import SearchJournal, SearchState
+from milpq.search.checkpoint import Arrays, Section, executed
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.frontier import Frontier
 from milpq.search.pool import WitnessPool
+from milpq.search.split_state import SplitState
 from milpq.search.witness import WitnessOptions, search_witnesses
 
 SplitStatus: TypeAlias = Literal[
@@ -142,7 +143,7 @@ def split_search(
     budget: Budget | None = None,
     on_progress: Progress | None = None,
     on_closed: Callable[[Worked], None] | None = None,
-    journal: SearchJournal | None = None,
+    journal: Section | None = None,
 ) -> SplitResult:
     """Search by splitting the input domain.
 
@@ -161,7 +162,7 @@ def split_search(
     on_progress : callable, optional
     on_closed : callable, optional
         Given every batch of work done; its `closed` cubes and the `open` ones of the result cover the domain.
-    journal : SearchJournal, optional
+    journal : Section, optional
         Where the search goes on from, and leaves its state now and then and at the end.
 
     Returns
@@ -216,7 +217,7 @@ class _Split:
         executor: Executor,
         budget: Budget,
         listeners: tuple[Progress | None, Callable[[Worked], None] | None],
-        journal: SearchJournal | None,
+        journal: Section | None,
     ) -> None:
         self._problem = problem
         self._work = work
@@ -241,8 +242,10 @@ class _Split:
         objectives = len(self._upper)
         known = np.full((1, objectives), np.inf) if upper is None else upper[None].copy()
         self._upper = known[0]
-        if self._journal is not None and self._journal.state is not None:
-            self._restore(self._journal.state)
+        state = None if self._journal is None else self._journal.state
+        if self._journal is not None and state is not None:
+            with self._journal.restoring():
+                self._restore(SplitState(**state))
             return
         self._local_search(None)
         batch = Batch(self._problem.domain.root, known, None, self._threshold(), self._pool)
@@ -295,13 +298,13 @@ class _Split:
             upper,
         )
 
-    def _state(self) -> SearchState:
+    def _state(self) -> Arrays:
         ends, counts = (self._upper, self._closed_upper), (self._closed, self._bounded, self._rounds)
-        return SearchState.of(self._frontier, ends, self._pool, counts)
+        return SplitState.of(self._frontier, ends, self._pool, counts).arrays()
 
-    def _restore(self, state: SearchState) -> None:
+    def _restore(self, state: SplitState) -> None:
         """Go on from a state; its witnesses are executed, and check its bounds."""
-        self._pool = state.execute(self._problem, self._pool)
+        self._pool = executed(self._problem, state.witnesses, self._pool)
         state.fill(self._frontier)
         self._closed_upper, self._upper = state.closed_upper, np.minimum(self._upper, state.known_upper)
         self._closed, self._bounded, self._rounds = state.counts.tolist()

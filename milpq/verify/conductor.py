@@ -93,9 +93,9 @@ def bound(
     device : str
         Where the cubes of splitting are bounded: ``cpu``, or ``cuda`` for a GPU by torch.
     journal : path, optional
-        A ``.npz`` file where splitting leaves its state every few seconds, for another run to go on from.
+        A ``.npz`` file where searches leave their states every few seconds, for another run to go on from.
     resume : bool
-        Go on from the state in `journal`, if there is one.
+        Go on from the states in `journal`, if there are any.
     seed : int
         Of everything random.
     on_progress : callable, optional
@@ -169,7 +169,7 @@ def bound(
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
-    run.certified = certifier is not None
+    run.certified, run.journal = certifier is not None, stages.open_journal(problem, options)
     interrupted = False
     try:
         _answer(run)

@@ -14,8 +14,10 @@ from milpq.milp.encode import Encoder
 from milpq.milp.relax import LpBound, lp_bound, obbt
 from milpq.milp.solve import MilpOptions, MilpResult, SolveProgress, maximize_outputs
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import Arrays
 from milpq.search.decider import Leaves
 from milpq.search.tree import TreeOptions, TreeResult, TreeSearch
+from milpq.search.tree.state import TreeState, unpack_nodes
 from milpq.verify import stages
 from milpq.verify.options import Options
 from milpq.verify.run import Run
@@ -48,8 +50,13 @@ def check_solver(options: Options) -> Backend:
 
 
 def bound_by_lp(run: Run) -> None:
-    """Bound by linear programs over the root cube; then tighten the bounds inside and bound again."""
+    """Bound by linear programs over the root cube; then tighten the bounds inside and bound again.
+
+    An earlier run may have done it.
+    """
     backend, encoder = _prepare(run)
+    if run.restore_bounds("lp"):
+        return
     run.tell("lp")
     with run.timed("bound") as watch:
         found = _linear_programs(run, backend, encoder, run.part(0.3).time_limit_s)
@@ -72,6 +79,7 @@ def bound_by_lp(run: Run) -> None:
         again = _linear_programs(run, backend, encoder, run.part(0.3).time_limit_s)
     upper = np.minimum(np.minimum(_upper(found), _upper(again)), stages.objectives(run, run.bounds))
     run.commit("lp", upper, watch.elapsed_s)
+    run.keep_bounds("lp")
     stages.find_witnesses(run, again.points, share=0.05)
 
 
@@ -130,7 +138,26 @@ def _tree(run: Run) -> TreeSearch:
         seed=run.options.seed,
     )
     run.leaves = Leaves() if run.certified else None
-    return TreeSearch(run.problem, _bounds(run), backend, options, upper=run.bracket.objectives)
+    search = TreeSearch(run.problem, _bounds(run), backend, options, upper=run.bracket.objectives)
+    section = run.section("tree")
+    state = None if section is None else section.state
+    if section is not None and state is not None:
+        with section.restoring():
+            _restore(run, search, state)
+    return search
+
+
+def _restore(run: Run, search: TreeSearch, state: Arrays) -> None:
+    """Go on from an earlier run's branch and bound."""
+    nodes = unpack_nodes(state, "open")
+    search.restore(TreeState.of(state, nodes))
+    if run.certified and "leaves_head" in state:
+        run.leaves = Leaves.restored(state, nodes)
+    elif run.certified:
+        run.leaves = None
+        run.bracket.notes.append(
+            "the journal was begun without --certificate and holds no evidence; the certificate is searched for anew"
+        )
 
 
 def _search_tree(run: Run, search: TreeSearch, budget: Budget) -> TreeResult:
@@ -141,7 +168,12 @@ def _search_tree(run: Run, search: TreeSearch, budget: Budget) -> TreeResult:
         detail = f"{open_nodes:,} open nodes, {programs:,} linear programs"
         run.tell("milp", detail, lower=lower, upper=upper)
 
-    leaves = run.leaves
+    leaves, section = run.leaves, run.section("tree")
+
+    def state() -> Arrays:
+        known = search.state()
+        return known.arrays() | ({} if leaves is None else leaves.arrays(known.nodes))
+
     with run.timed("search"), stages.executor(run) as workers:
         found = search.go(
             pool=run.bracket.pool,
@@ -149,7 +181,10 @@ def _search_tree(run: Run, search: TreeSearch, budget: Budget) -> TreeResult:
             budget=budget,
             on_progress=listen,
             on_done=None if leaves is None else leaves.add,
+            on_round=None if section is None else lambda: section.save(state),
         )
+    if section is not None:
+        section.save(state, now=True)
     if leaves is not None:
         leaves.finish(found)
     run.bracket.add_witnesses(found.pool)

@@ -48,7 +48,7 @@ class Options:
     device : str
         Where cubes are bounded: ``cpu`` or ``cuda``.
     journal : path or None
-        Where a split search leaves its state, a ``.npz`` file.
+        Where searches leave their states, a ``.npz`` file.
     resume : bool
         Go on from that state.
     seed : int

@@ -6,16 +6,22 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from milpq._arrays import Float64Array
 from milpq.bounds.values import Bounds
 from milpq.merge import Problem
 from milpq.milp.encode import Encoder
+from milpq.search.bounds_state import BoundsState
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import Journal, Section
 from milpq.search.decider import Leaves
 from milpq.verify.bracket import Bracket, Progress, Trust
 from milpq.verify.options import Options
 from milpq.verify.sampling import Sampled
+
+_KEPT: Final = ("optimized", "lp")
+"""The stages whose bounds a journal keeps, in the order of a run: the last ones contain those before."""
 
 
 @dataclass(slots=True)
@@ -33,6 +39,8 @@ class Run:
         Whether a certificate is wanted.
     leaves : Leaves, optional
         Of the last branch and bound on linear programs, where a certificate is wanted.
+    journal : Journal, optional
+        Where searches leave their states, and what they go on from.
     certificate_path, proved_upper : str and float, optional
         The certificate file that was written, and the upper end that it proves.
     """
@@ -48,6 +56,7 @@ class Run:
     encoder: Encoder | None = None
     certified: bool = False
     leaves: Leaves | None = None
+    journal: Journal | None = None
     certificate_path: str | None = None
     proved_upper: float | None = None
     time_s: dict[str, float] = field(default_factory=lambda: {"bound": 0.0, "search": 0.0})
@@ -64,6 +73,30 @@ class Run:
     def finished(self) -> bool:
         """Tell whether to stop: decided, or out of time."""
         return self.decided or self.budget.spent
+
+    def section(self, name: str) -> Section | None:
+        """Return the part of the journal that belongs to a search."""
+        return None if self.journal is None else self.journal.section(name)
+
+    def keep_bounds(self, stage: str) -> None:
+        """Have the journal keep the bounds of the whole domain, which nodes of later searches refer to."""
+        section, bounds = self.section("bounds"), self.bounds
+        if section is not None and bounds is not None:
+            section.save(lambda: BoundsState(stage, bounds, self.bracket.checked).arrays(), now=True)
+
+    def restore_bounds(self, stage: str) -> bool:
+        """Take the bounds that an earlier run has kept after a stage; tell whether there are any."""
+        section = self.section("bounds")
+        state = None if section is None else section.state
+        if section is None or state is None:
+            return False
+        with section.restoring():
+            known = BoundsState.of(state)
+        if _KEPT.index(known.stage) < _KEPT.index(stage):
+            return False
+        self.bounds = known.bounds
+        self.commit("journal", known.upper, 0.0)
+        return True
 
     def wants(self, stage: str) -> bool:
         """Tell whether to run a stage of the ladder.

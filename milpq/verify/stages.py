@@ -16,7 +16,7 @@ from milpq.merge import Cubes, Problem
 from milpq.network.nodes import Affine
 from milpq.search.bounding import DEVICE_BATCH, fitting
 from milpq.search.budget import Budget
-from milpq.search.checkpoint import SearchJournal
+from milpq.search.checkpoint import Journal
 from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor
@@ -25,6 +25,7 @@ from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
+from milpq.verify.options import Options
 from milpq.verify.run import Run
 from milpq.verify.sampling import sample
 
@@ -149,7 +150,11 @@ def enumerate_domain(run: Run) -> None:
 
     with run.timed("search") as watch, executor(run) as workers:
         found = enumerate_codes(
-            run.problem, executor=workers, budget=run.part(_ENUMERATION_SHARE), on_progress=listen
+            run.problem,
+            executor=workers,
+            budget=run.part(_ENUMERATION_SHARE),
+            on_progress=listen,
+            journal=run.section("enumeration"),
         )
     run.bracket.add_witnesses(found.pool)
     if found.complete:
@@ -186,7 +191,7 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
             executor=workers,
             budget=Budget(limit_s) if run.budget.time_limit_s is None else run.part(share),
             on_progress=listen,
-            journal=_journal(run),
+            journal=run.section("split"),
         )
     run.bracket.add_witnesses(found.pool)
     run.commit("split", found.upper, watch.elapsed_s, nodes=found.bounded_cubes)
@@ -196,18 +201,19 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
         run.bracket.notes.append("memory ran out while splitting; the bracket is what was known by then")
 
 
-def _journal(run: Run) -> SearchJournal | None:
-    """Return the journal asked for; cubes closed under one gap may be too loose under another."""
-    options = run.options
+def open_journal(problem: Problem, options: Options) -> Journal | None:
+    """Return the journal asked for; what was closed under one gap may be too loose under another."""
     if options.journal is None:
         return None
     effort = f"milpq {milpq.__version__}, gap {options.gap!r}, tolerance {options.tolerance!r}"
-    return SearchJournal(options.journal, run.problem, effort, resume=options.resume)
+    return Journal(options.journal, problem, effort, resume=options.resume)
 
 
 def optimize(run: Run) -> None:
-    """Tighten the bounds of the root cube by optimized slopes."""
+    """Tighten the bounds of the root cube by optimized slopes; an earlier run may have done it."""
     run.tell("optimized")
+    if run.restore_bounds("optimized"):
+        return
     assert run.bounds is not None
     limit = run.part(_OPTIMIZING_SHARE).time_limit_s
     budget = Budget(_OPTIMIZING_S if limit is None else limit)
@@ -219,6 +225,7 @@ def optimize(run: Run) -> None:
     finally:
         workers.close()
     run.commit("optimized", objectives(run, run.bounds), watch.elapsed_s)
+    run.keep_bounds("optimized")
 
 
 def phase_searching(run: Run) -> PhaseSearch:
@@ -230,7 +237,9 @@ def phase_searching(run: Run) -> PhaseSearch:
         jobs_per_round=max(2, run.options.jobs),
         seed=run.options.seed,
     )
-    return PhaseSearch(run.problem, run.bounds, options, upper=run.bracket.objectives)
+    return PhaseSearch(
+        run.problem, run.bounds, options, upper=run.bracket.objectives, journal=run.section("phases")
+    )
 
 
 def cut_phases(run: Run, search: PhaseSearch, budget: Budget) -> PhaseResult:

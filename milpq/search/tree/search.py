@@ -21,11 +21,13 @@ from milpq.errors import SoundnessError, UsageError
 from milpq.merge import Problem
 from milpq.milp.backends.protocol import Backend
 from milpq.search.budget import Budget
+from milpq.search.checkpoint import executed, witnesses_of
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.pool import WitnessPool
 from milpq.search.tree.branching import Gains
 from milpq.search.tree.jobs import DEFAULT_EFFORT, Done, Effort, Job
 from milpq.search.tree.leaf import Evidence, Node
+from milpq.search.tree.state import TreeState
 from milpq.search.tree.work import TreeWork
 from milpq.search.witness import WitnessOptions, search_witnesses
 
@@ -189,6 +191,32 @@ class TreeSearch:
         self._time_s = 0.0
         self._begin(bounds, upper)
 
+    def state(self) -> TreeState:
+        """Return where the search stands; a round under way counts as not begun."""
+        working = [(-node.upper, self._count + 1 + place, node) for place, node in enumerate(self._working)]
+        entries = [*self._queue, *working]
+        return TreeState(
+            tuple(node for _, _, node in entries),
+            np.array([number for _, number, _ in entries], dtype=np.int64),
+            self._closed,
+            self._gains,
+            witnesses_of(self._pool),
+            np.array([self._leaves, self._programs, self._rounds, self._count + len(working)]),
+        )
+
+    def restore(self, state: TreeState) -> None:
+        """Go on from a state; its witnesses are executed, and check its bounds."""
+        self._pool = executed(self._problem, state.witnesses, self._pool)
+        self._queue = [
+            (-node.upper, number, node)
+            for number, node in zip(state.order.tolist(), state.nodes, strict=True)
+        ]
+        heapq.heapify(self._queue)
+        self._working = []
+        self._closed, self._gains = state.closed, state.gains
+        self._leaves, self._programs, self._rounds, self._count = state.counts.tolist()
+        self._commit([], [])
+
     def go(
         self,
         *,
@@ -197,8 +225,15 @@ class TreeSearch:
         budget: Budget | None = None,
         on_progress: Progress | None = None,
         on_done: Callable[[Done], None] | None = None,
+        on_round: Callable[[], None] | None = None,
     ) -> TreeResult:
-        """Search until the answer is found or the budget spent; called again, go on."""
+        """Search until the answer is found or the budget spent; called again, go on.
+
+        Parameters
+        ----------
+        on_round : callable, optional
+            Told after every round; `state` says then where the search stands.
+        """
         self._executor, self._budget = executor or SerialExecutor(), budget or Budget()
         self._on_progress, self._on_done = on_progress, on_done
         if pool is not None:
@@ -208,7 +243,7 @@ class TreeSearch:
         self._working = []
         self._work.start()
         try:
-            status = self._run()
+            status = self._run(on_round)
         except KeyboardInterrupt:
             status = "interrupted"
         finally:
@@ -224,7 +259,7 @@ class TreeSearch:
         for objective, bound in enumerate(known.tolist()):
             self._push(Node(objective, (), bound, Evidence("root", 0)))
 
-    def _run(self) -> TreeStatus:
+    def _run(self, on_round: Callable[[], None] | None) -> TreeStatus:
         """Work until something says stop."""
         while True:
             status = self._status()
@@ -240,6 +275,8 @@ class TreeSearch:
             self._rounds += 1
             if self._rounds & (self._rounds - 1) == 0:
                 self._local_search(done)
+            if on_round is not None:
+                on_round()
 
     def _result(self, status: TreeStatus) -> TreeResult:
         """Return the bracket as of now."""

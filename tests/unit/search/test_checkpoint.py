@@ -15,7 +15,7 @@ import milpq
 from milpq.bounds import interval
 from milpq.errors import SoundnessError, UsageError
 from milpq.search.bounding import Propagated
-from milpq.search.checkpoint import SearchJournal
+from milpq.search.checkpoint import Journal
 from milpq.search.split import SplitOptions, split_search
 
 OPTIONS = {"gap": 0.3, "batch": 8, "witness_evaluations": 500}
@@ -33,7 +33,7 @@ class Counting:
 
 
 def _search(problem, path, *, cubes=None, resume=False):
-    journal = SearchJournal(path, problem, "test", resume=resume)
+    journal = Journal(path, problem, "test", resume=resume).section("split")
     options = SplitOptions(max_cubes=cubes, **OPTIONS)
     return split_search(problem, Propagated(interval), options, journal=journal)
 
@@ -48,12 +48,12 @@ def test_a_search_goes_on_where_it_was(kind, tmp_path):
     path = tmp_path / "journal.npz"
     first, second = Counting(), Counting()
     some = SplitOptions(max_cubes=whole.cubes // 2, enumerate_codes=1, enumerate_cells=1, **OPTIONS)
-    journal = SearchJournal(path, problem, "test", resume=False)
+    journal = Journal(path, problem, "test", resume=False).section("split")
     part = split_search(problem, Propagated(first), some, journal=journal)
     assert part.status == "limit"
-    journal = SearchJournal(path, problem, "test", resume=True)
+    journal = Journal(path, problem, "test", resume=True).section("split")
     assert journal.state is not None
-    assert len(journal.state.bound) == part.open_cubes
+    assert len(journal.state["bound"]) == part.open_cubes
     found = split_search(problem, Propagated(second), options, journal=journal)
     assert found.status == "closed"
     assert second.cubes < whole.cubes
@@ -72,10 +72,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(UsageError, match="another problem"):
         _search(other, path, resume=True)
     with pytest.raises(UsageError, match="another problem, gap"):
-        SearchJournal(path, problem, "other effort", resume=True)
+        Journal(path, problem, "other effort", resume=True)
     content = bytearray(path.read_bytes())
     arrays = dict(np.load(path))
-    arrays["closed_upper"] = arrays["closed_upper"] - 1e-9
+    arrays["split.closed_upper"] = arrays["split.closed_upper"] - 1e-9
     np.savez(path, **arrays)
     with pytest.raises(UsageError, match="damaged"):
         _search(problem, path, resume=True)
@@ -88,13 +88,27 @@ def test_a_state_that_lies_meets_its_witnesses(tmp_path):
     problem = problem_of("codes")
     path = tmp_path / "journal.npz"
     _search(problem, path, cubes=20)
-    journal = SearchJournal(path, problem, "test", resume=True)
-    state = journal.state
-    from dataclasses import replace
-
-    journal.state = replace(state, known_upper=0.5 * np.minimum(state.known_upper, 1e3) - 1.0)
+    journal = Journal(path, problem, "test", resume=True)
+    state = journal.section("split").state
+    lie = {"known_upper": 0.5 * np.minimum(state["known_upper"], 1e3) - 1.0}
+    journal.save("split", lambda: state | lie, now=True)
     with pytest.raises(SoundnessError):
-        split_search(problem, Propagated(interval), SplitOptions(**OPTIONS), journal=journal)
+        _search(problem, path, resume=True)
+
+
+def test_a_state_of_the_wrong_shape_is_refused(tmp_path):
+    problem = problem_of("codes")
+    path = tmp_path / "journal.npz"
+    _search(problem, path, cubes=20)
+    journal = Journal(path, problem, "test", resume=True)
+    state = journal.section("split").state
+    for wrong in (
+        {"counts": state["counts"][:1]},
+        {"unknown": state["bound"]},
+    ):
+        journal.save("split", lambda wrong=wrong: state | wrong, now=True)
+        with pytest.raises(UsageError, match="does not fit"):
+            _search(problem, path, resume=True)
 
 
 def test_a_killed_run_goes_on(model_path, tmp_path):
