@@ -25,7 +25,7 @@ from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._quantized_builder import LinearPart, QuantizedBuilder
 from milpq.formats._torch_graph import Codes, Pending, Real, Step, Value, Weights
 from milpq.formats._torch_numbers import quantized_bias
-from milpq.formats.torch_quantized import LAYOUT
+from milpq.formats._torch_step import LAYOUT
 from milpq.network.geometry import Windows, convolution_matrix
 from milpq.network.images import Convolution, Image
 from milpq.network.quantized_model import QuantizedModel

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -18,37 +17,16 @@ from torch.ao.nn.intrinsic import quantized as nniq
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
-from milpq.formats._quantized_builder import Grid, LinearPart, QuantizedBuilder
+from milpq.formats._quantized_builder import LinearPart, QuantizedBuilder
 from milpq.formats._torch_numbers import quantized_bias
-from milpq.network.geometry import Layout, Windows, convolution_matrix
-from milpq.network.images import Convolution, Image
+from milpq.formats._torch_operators import FUNCTIONS, MODULES
+from milpq.formats._torch_step import LAYOUT, Codes, Real, Step, Value
+from milpq.network.geometry import Windows, convolution_matrix
+from milpq.network.images import Convolution
 from milpq.network.quantized_model import QuantizedModel
-from milpq.rounding.input_quantizer import RULES
 from milpq.rounding.requantization import Operator
 
-LAYOUT: Final[Layout] = "channels_first"
-
 _MODULES: Final = (nnq.Linear, nnq.Conv2d, nnq.Quantize)
-
-
-@dataclass(frozen=True, slots=True)
-class _Real:
-    """The float input, or dequantized codes (`codes` is not None)."""
-
-    shape: tuple[int, ...]
-    codes: _Codes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Codes:
-    """quint8 codes; `scale` is torch's float64, of which kernels take the float32 value."""
-
-    value: int
-    shape: tuple[int, ...]
-    scale: float
-
-
-_Value: TypeAlias = "_Real | _Codes | torch.Tensor | float | None"
 
 
 def is_quantized(module: nn.Module) -> bool:
@@ -112,8 +90,8 @@ class _Walker:
         self._origin = origin
         self._shape = shape
         self._modules = dict(module.named_modules())
-        self._values: dict[fx.Node, _Value] = {}
-        self._result: _Value = None
+        self._values: dict[fx.Node, Value] = {}
+        self._result: Value = None
         self._builder = QuantizedBuilder(origin, math.prod(shape), f"{origin}: input")
 
     def run(self, node: fx.Node) -> None:
@@ -122,13 +100,13 @@ class _Walker:
         if node.op == "placeholder":
             if self._values:
                 raise UnsupportedModelError(f"{where}: is a second input; milpq reads networks with one")
-            self._values[node] = _Real(self._shape)
+            self._values[node] = Real(self._shape)
         elif node.op == "get_attr":
             self._values[node] = cast("torch.Tensor", _attribute(self._module, str(node.target)))
         elif node.op == "output":
             self._result = self._of(node.args[0], where)
         else:
-            step = _Step(self._builder, self._target(node), where, [self._of(a, where) for a in node.args],
+            step = Step(self._builder, self._target(node), where, [self._of(a, where) for a in node.args],
                          {key: self._of(a, where) for key, a in node.kwargs.items()})  # fmt: skip
             if node.op == "call_module":
                 part = self._modules[str(node.target)]
@@ -145,19 +123,19 @@ class _Walker:
     def finish(self) -> QuantizedModel:
         """Return the model."""
         result = self._result
-        if isinstance(result, _Real):
+        if isinstance(result, Real):
             result = result.codes
-        if not isinstance(result, _Codes):
+        if not isinstance(result, Codes):
             raise UnsupportedModelError(f"{self._origin}: its output is not computed from codes")
         return self._builder.finish(result.value)
 
-    def _of(self, argument: Any, where: str) -> _Value:
+    def _of(self, argument: Any, where: str) -> Value:
         if isinstance(argument, fx.Node):
             return self._values[argument]
         if argument is None or isinstance(argument, int | float | torch.dtype):
-            return cast("_Value", argument)
+            return cast("Value", argument)
         if isinstance(argument, list | tuple):
-            return cast("_Value", [self._of(part, where) for part in argument])
+            return cast("Value", [self._of(part, where) for part in argument])
         raise UnsupportedModelError(f"{where}: has an argument of type {type(argument).__name__}")
 
     def _target(self, node: fx.Node) -> str:
@@ -170,7 +148,8 @@ class _Walker:
 
 def _unsupported(where: str, kind: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{where}: {kind} is not supported; milpq reads quantized Linear, Conv2d, ReLU, MaxPool2d, Flatten"
+        f"{where}: {kind} is not supported; milpq reads quantized Linear, Conv2d, sums, concatenations, pools, "
+        "means, ReLU, ReLU6, Hardtanh and Flatten"
     )
 
 
@@ -181,77 +160,35 @@ def _attribute(module: nn.Module, name: str) -> object:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One node with its arguments looked up."""
-
-    builder: QuantizedBuilder
-    name: str
-    where: str
-    args: list[_Value]
-    kwargs: dict[str, _Value]
-
-    def unsupported(self, what: str) -> UnsupportedModelError:
-        return UnsupportedModelError(f"{self.where}: {what}")
-
-    def argument(self, position: int, name: str, default: _Value = None) -> Any:
-        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
-
-    def codes(self, position: int = 0) -> _Codes:
-        source = self.args[position]
-        if not isinstance(source, _Codes):
-            raise self.unsupported("works on float values; quantize every layer")
-        return source
-
-    def grid(self, scale: object, zero_point: object, lower: int = 0) -> tuple[Grid, float]:
-        """Return the grid of quint8 codes and the float64 scale torch holds."""
-        wide = float(cast("float", scale))
-        grid = Grid(float(np.float32(wide)), int(cast("int", zero_point)), lower, 255)
-        grid.check(self.where)
-        return grid, wide
-
-
-def _quantize(step: _Step, scale: Any, zero_point: Any, dtype: object) -> _Value:
+def _quantize(step: Step, scale: Any, zero_point: Any, dtype: object) -> Value:
     source = step.args[0]
-    if not isinstance(source, _Real):
+    if not isinstance(source, Real):
         raise step.unsupported("quantizes what is neither the input nor dequantized codes")
     if dtype is not torch.quint8:
         raise step.unsupported(f"quantizes to {dtype}; milpq reads quint8 activations")
     grid, wide = step.grid(scale, zero_point)
     if source.codes is None:
         step.builder.begin(grid, step.where)
-        return _Codes(0, source.shape, wide)
-    known = step.builder.grid(source.codes.value)
-    assert known is not None
-    if (known.scale, known.zero_point) == (grid.scale, grid.zero_point):
-        return replace(source.codes, shape=source.shape)
-
-    def table(codes: Int64Array) -> Int64Array:
-        real = (codes - known.zero_point).astype(np.float32) * np.float32(known.scale)
-        levels = RULES["rint-fma"](real, np.full(len(real), grid.scale, dtype=np.float32), grid.zero_point)
-        return np.clip(levels.astype(np.int64) + grid.zero_point, grid.lower, grid.upper)
-
-    return _Codes(
-        step.builder.lookup(step.name, step.where, source.codes.value, table, grid), source.shape, wide
-    )
+        return Codes(0, source.shape, wide)
+    return Codes(step.requantized(source.codes, grid), source.shape, wide)
 
 
-def _quantize_function(step: _Step) -> _Value:
+def _quantize_function(step: Step) -> Value:
     scale, zero_point = step.argument(1, "scale"), step.argument(2, "zero_point")
     return _quantize(step, scale, zero_point, step.argument(3, "dtype"))
 
 
-def _quantize_module(step: _Step, part: nn.Module) -> _Value:
+def _quantize_module(step: Step, part: nn.Module) -> Value:
     return _quantize(step, part.scale, part.zero_point, part.dtype)
 
 
-def _dequantize(step: _Step, part: nn.Module | None = None) -> _Value:
+def _dequantize(step: Step, part: nn.Module | None = None) -> Value:
     del part
     codes = step.codes()
-    return _Real(codes.shape, codes)
+    return Real(codes.shape, codes)
 
 
-def _linear(step: _Step, part: Any) -> _Value:
+def _linear(step: Step, part: Any) -> Value:
     source = step.codes()
     if len(source.shape) != 1:
         raise step.unsupported(f"reads a value of shape {source.shape}; flatten it first")
@@ -262,7 +199,7 @@ def _linear(step: _Step, part: Any) -> _Value:
     return _layer(step, part, source, "fully_connected", place, (int(part.out_features),))
 
 
-def _conv(step: _Step, part: Any) -> _Value:
+def _conv(step: Step, part: Any) -> Value:
     source = step.codes()
     if len(source.shape) != 3 or source.shape[0] != part.in_channels or part.padding_mode != "zeros":
         raise step.unsupported(
@@ -290,37 +227,15 @@ def _conv(step: _Step, part: Any) -> _Value:
     return _layer(step, part, source, "depthwise" if depthwise else "conv", place, shape, slides)
 
 
-def _max_pool(step: _Step, part: Any) -> _Value:
-    source = step.codes()
-    if len(source.shape) != 3 or part.return_indices:
-        raise step.unsupported(
-            f"pools shape {source.shape}; milpq reads (channels, height, width), no indices"
-        )
-    size, stride, padding, dilation = (
-        (number, number) if isinstance(number, int) else tuple(number)
-        for number in (part.kernel_size, part.stride, part.padding, part.dilation)
-    )
-    try:
-        pads = tuple((int(pad), int(pad)) for pad in padding)
-        windows = Windows.of(source.shape[1:], size, stride, dilation, pads, ceiling=bool(part.ceil_mode))
-    except ValueError as error:
-        raise InvalidNetworkError(f"{step.where}: {error}") from error
-    candidates = windows.candidates(source.shape[0], LAYOUT)
-    value = step.builder.maximum(step.name, step.where, source.value, candidates)
-    step.builder.images.settle(source.value, Image(source.shape[0], windows.spatial, LAYOUT))
-    step.builder.images.settle(value, Image(source.shape[0], windows.result, LAYOUT))
-    return replace(source, value=value, shape=(source.shape[0], *windows.result))
-
-
 def _layer(
-    step: _Step,
+    step: Step,
     part: Any,
-    source: _Codes,
+    source: Codes,
     operator: Operator,
     place: Callable[[Float64Array], tuple[Matrix, Int64Array]],
     shape: tuple[int, ...],
     convolution: Convolution | None = None,
-) -> _Codes:
+) -> Codes:
     """Append a linear layer whose weights `place` turns into a matrix over the flat input."""
     weights: torch.Tensor = part.weight()
     if weights.dtype is not torch.qint8:
@@ -352,56 +267,21 @@ def _layer(
         pairs_saturate=False,
         convolution=convolution,
     )
-    return _Codes(step.builder.linear(linear, grid), shape, wide)
+    return Codes(step.builder.linear(linear, grid), shape, wide)
 
 
-def _relu(step: _Step, part: nn.Module | None = None) -> _Value:
-    del part
-    source = step.codes()
-    known = step.builder.grid(source.value)
-    assert known is not None
-    grid = replace(known, lower=max(known.lower, known.zero_point))
-    value = step.builder.lookup(
-        step.name, step.where, source.value, lambda codes: np.maximum(codes, known.zero_point), grid
-    )
-    return replace(source, value=value)
-
-
-def _flatten(step: _Step, part: nn.Module | None = None) -> _Value:
-    source = step.args[0]
-    starts = (part.start_dim, part.end_dim) if isinstance(part, nn.Flatten) else (
-        step.argument(1, "start_dim", 0), step.argument(2, "end_dim", -1))  # fmt: skip
-    if starts != (1, -1) or not isinstance(source, _Codes | _Real):
-        raise step.unsupported("flattens other dimensions than all but the batch")
-    return replace(source, shape=(math.prod(source.shape),))
-
-
-def _unchanged(step: _Step, part: nn.Module | None = None) -> _Value:
-    del part
-    return step.args[0]
-
-
-_FUNCTIONS: Final[dict[object, Callable[[_Step], _Value]]] = {
+_FUNCTIONS: Final[dict[object, Callable[[Step], Value]]] = {
+    **FUNCTIONS,
     torch.quantize_per_tensor: _quantize_function,
-    torch.flatten: _flatten,
-    torch.relu: _relu,
-    nn.functional.relu: _relu,
     "dequantize": _dequantize,
-    "flatten": _flatten,
-    "relu": _relu,
 }
 
-_MODULE_HANDLERS: Final[dict[type[nn.Module], Callable[[_Step, Any], _Value]]] = {
+_MODULE_HANDLERS: Final[dict[type[nn.Module], Callable[[Step, Any], Value]]] = {
+    **MODULES,
     nnq.Quantize: _quantize_module,
     nnq.DeQuantize: _dequantize,
     nnq.Linear: _linear,
     nniq.LinearReLU: _linear,
     nnq.Conv2d: _conv,
     nniq.ConvReLU2d: _conv,
-    nnq.Dropout: _unchanged,
-    nn.MaxPool2d: _max_pool,
-    nn.ReLU: _relu,
-    nn.Flatten: _flatten,
-    nn.Identity: _unchanged,
-    nn.Dropout: _unchanged,
 }

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import Int64Array
+from milpq.errors import TargetError
 from milpq.rounding.arithmetic import float32_half_even, require_int32
+from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
+from milpq.rounding.qnnpack_kernels import qnnpack_average, qnnpack_sum
 from milpq.rounding.requantization import Requantization, Requantizer
 from milpq.rounding.targets.base import TargetFamily, require_scales
 
@@ -53,6 +56,18 @@ class QnnpackTarget:
             return float32_half_even(accumulator, factor, lower, upper) + zero_point
 
         return requantize
+
+    def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
+        """Raise TargetError: torch states such operators by their float32 arithmetic, as tables."""
+        raise TargetError(f"{self.name}: has no kernel {kernel.kind.upper()} from codes to codes")
+
+    def pair_sum(self, kernel: SumKernel) -> PairSum:
+        """Return how ``quantized::add`` computes."""
+        return qnnpack_sum(kernel)
+
+    def average(self, kernel: AverageKernel, counts: Int64Array) -> Requantizer:
+        """Return the function from sums of levels to codes of pools and of means over an image."""
+        return qnnpack_average(kernel, counts)
 
 
 def _build(options: Mapping[str, str]) -> QnnpackTarget:
