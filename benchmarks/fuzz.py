@@ -33,7 +33,7 @@ from milpq.formats.vnnlib_query import read_vnnlib_query
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.rounding.targets import get_target
-from milpq.search.checkpoint import SearchJournal
+from milpq.search.checkpoint import Journal
 
 MODELS = Path(__file__).resolve().parent / "models"
 SUITES = MODELS.parent.parent / "configs"
@@ -97,7 +97,7 @@ def seeds(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[bytes]
         return load_region(path.with_name("center.toml"))
 
     def resume(path: Path) -> object:
-        return SearchJournal(path, problem, "fuzz", resume=True)
+        return Journal(path, problem, "fuzz", resume=True)
 
     return {
         "quantized.onnx": (load, [(folder / "quantized.onnx").read_bytes()]),
