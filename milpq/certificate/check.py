@@ -34,6 +34,8 @@ QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | DynamicNetwork
 
 _BATCH_BYTES = 1 << 24
 _EXECUTED_AT_ONCE = 1024
+_CORNERS_AT_ONCE = 1 << 13
+"""Neurons of leaves; each takes up to 30 kB."""
 _NAMES = {BOUND: "bounded", EXECUTED: "executed", DUAL: "multipliers", REWRITTEN: "rewritten"}
 
 
@@ -120,9 +122,12 @@ class _Checker:
 
     def run(self, file: CertificateFile) -> None:
         """Check every tree, and that together they prove every bound of the claim."""
-        # With multipliers the forms of all layers are kept at once.
-        bounded, with_multipliers = (self._zonotope.leaves_in(_BATCH_BYTES // share) for share in (1, 8))
-        sizes = {BOUND: bounded, EXECUTED: _EXECUTED_AT_ONCE, DUAL: with_multipliers, REWRITTEN: 1}
+        bounded = self._zonotope.leaves_in(_BATCH_BYTES)
+        # With multipliers the ends of all layers are kept, and the corners of one layer are looked at together.
+        widest = max(node.size for node in self._problem.merged.nodes)
+        with_multipliers = min(self._zonotope.leaves_in(_BATCH_BYTES // 8), _CORNERS_AT_ONCE // widest + 1)
+        executed = min(bounded, _EXECUTED_AT_ONCE)
+        sizes = {BOUND: bounded, EXECUTED: executed, DUAL: with_multipliers, REWRITTEN: 1}
         reader = Reader(file, self._splitter, sizes)
         proved = np.zeros(len(self._claim), dtype=np.bool_)
         for objective in file.array("tree.objective").tolist():

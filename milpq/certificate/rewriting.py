@@ -109,7 +109,7 @@ class _Run:
     def ranges(self, trace: Trace, value: int) -> Ranges | None:
         """Return the ends of ``a``, ``v`` and ``d`` of the last value of a trace; None where that is too much work."""
         size = len(trace.sizes[value][0])
-        if value not in self._known and size <= _MOST_NEURONS:
+        if value not in self._known and size <= _MOST_NEURONS and not trace.empty.any():
             unit, none = np.eye(size), np.zeros((size, size))
 
             def ends(p: Float64Array, r: Float64Array) -> Ends:
@@ -131,7 +131,7 @@ class _Run:
                 backward(
                     self._problem,
                     trace,
-                    self._corners,
+                    self._corners.__getitem__,
                     value,
                     (p[:, some], r[:, some]),
                     lambda number, p, r: self._planes[number].multipliers(p, r),

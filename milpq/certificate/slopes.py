@@ -81,7 +81,9 @@ def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Mult
         rows = int(first[number]), int(first[number]) + len(p)
         return multipliers.over(rows[0], len(p), leaves), multipliers.over(rows[1], len(p), leaves)
 
-    corners = [Corners.of(layer) for layer in trace.layers]
+    def corners(number: int) -> Corners:
+        return Corners.of(trace.layers[number])
+
     return backward(problem, trace, corners, problem.merged.output, (-start, start), given)
 
 
@@ -94,7 +96,7 @@ def objectives_of(problem: Problem) -> Float64Array:
 def backward(
     problem: Problem,
     trace: Trace,
-    corners: Sequence[Corners],
+    corners: Callable[[int], Corners],
     value: int,
     functional: _Pair,
     multipliers: Callable[[int, Float64Array, Float64Array], _Pair],
@@ -105,8 +107,8 @@ def backward(
     ----------
     trace : Trace
         Of all that lies in front of the value.
-    corners : sequence of Corners
-        Of the activations of the trace.
+    corners : callable
+        Returns those of an activation of the trace, by its number.
     functional : p, r of shape (neurons, functionals)
         One functional a leaf, or any number of them over one leaf.
     multipliers : callable
@@ -138,7 +140,7 @@ def backward(
                 _add(on, term.source, (term.float_matrix.T @ p, term.quantized_matrix.T @ r))
         else:
             y, w = multipliers(number, p, r)
-            best, sizes = corners[number].most(p, r, y, w)
+            best, sizes = corners(number).most(p, r, y, w)
             total, size = total + best.sum(axis=0), sizes.sum(axis=0)
             slack += gamma(node.size + 64) * size
             _add(on, node.source, (y, w))

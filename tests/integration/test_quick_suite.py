@@ -3,7 +3,12 @@
 import csv
 from pathlib import Path
 
+import pytest
 from running import Milpq
+
+import milpq
+from milpq.bench.plan import Case, Poser, expand
+from milpq.bench.suite import load_suite
 
 SUITE = Path(__file__).parents[2] / "configs" / "quick.toml"
 SMALL = {"targets", "random"}
@@ -29,3 +34,23 @@ def test_the_suite_runs_to_its_end(milpq: Milpq, tmp_path: Path) -> None:
         "bound-radius.svg",
     }
     assert (tmp_path / "report.html").exists()
+
+
+def questions() -> list[Case]:
+    """Return the questions of the suite, each once."""
+    cases = {case.question: case for case in expand(load_suite(SUITE))}
+    return list(cases.values())
+
+
+@pytest.mark.parametrize("case", questions(), ids=lambda case: case.question)
+def test_every_question_is_certified_and_checked(case: Case, tmp_path: Path) -> None:
+    problem, path = Poser(SUITE.parent).pose(case), tmp_path / "proof.milpq"
+    options = {"outputs": problem.outputs.tolist(), "jobs": 1, "time_limit": 4.0, "gap": 0.05}
+    domain = problem.domain.kind if problem.domain.integer is not None else None
+    sides = problem.float_network, problem.quantized
+    result = milpq.bound(*sides, problem.domain.box, input_domain=domain, certificate=path, **options)
+    verified = milpq.check(path, *sides)
+    assert verified.problem.hash() == problem.hash()
+    assert result.lower <= verified.upper == result.certificate.proved_upper
+    # Where time is short less is proved than was found.
+    assert verified.upper <= 3 * result.upper
