@@ -65,6 +65,10 @@ class WorkersLostError(MilpqError, RuntimeError):
     """Worker processes died again and again, most often for want of memory."""
 
 
+class OutOfTimeError(MilpqError, TimeoutError):
+    """A part of a search has been stopped by its deadline; what was known before stands."""
+
+
 class CertificateError(MilpqError, ValueError):
     """A certificate is malformed, damaged, or about other networks."""
 

@@ -120,13 +120,17 @@ def check_placeable(problem: Problem) -> None:
             raise UnsupportedModelError(f"{origin}: layer {node.name!r} is a convolution; use --device cpu")
 
 
-def differential_within(problem: Problem, cubes: Cubes, assumed: Bounds) -> Bounds:
+def differential_within(
+    problem: Problem, cubes: Cubes, assumed: Bounds, stop: Callable[[], bool] = never
+) -> Bounds:
     """Bound ``(a, v, d)`` on the points of some cubes that satisfy further bounds, such as decided phases.
 
     Parameters
     ----------
     assumed : Bounds
         Taken into account at every value, before its consumers are bounded.
+    stop : callable
+        As of `differential`.
 
     Raises
     ------
@@ -136,7 +140,7 @@ def differential_within(problem: Problem, cubes: Cubes, assumed: Bounds) -> Boun
     *Soundness:* as `differential`; every bound holds at the points of the cubes that satisfy `assumed`.
     """
     start = input_bounds(problem, cubes)
-    return _Sweep(problem, len(cubes), start, carry_difference=True, assumed=assumed).run()
+    return _Sweep(problem, len(cubes), start, carry_difference=True, assumed=assumed, stop=stop).run()
 
 
 def _batched(

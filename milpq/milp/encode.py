@@ -10,6 +10,7 @@ programming* (ReLU rows); the difference formulation and the integer lines are p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,8 +21,9 @@ from milpq.bounds.forward import residue_band
 from milpq.bounds.planes import PlanePair
 from milpq.bounds.prepared import prepared
 from milpq.bounds.relaxation import activation_planes
+from milpq.bounds.symbolic import never
 from milpq.bounds.values import Bounds, ValueBounds
-from milpq.errors import UsageError
+from milpq.errors import OutOfTimeError, UsageError
 from milpq.merge.domain import Cubes
 from milpq.merge.nodes import MergedActivation, MergedAffine
 from milpq.merge.problem import Problem
@@ -154,19 +156,19 @@ class Encoder:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self._sizes: dict[int, tuple[Matrix, ...]] = {}
-        self._slopes: dict[int, Slopes | None] = {}
+        self._slopes: dict[int, Slopes] = {}
         merged = problem.merged
         for index, node in enumerate(merged.nodes):
             if isinstance(node, MergedAffine):
                 terms = () if node.integer is None else node.integer.terms
                 self._sizes[index] = tuple(absolute(term.matrix) for term in terms)
-            else:
-                self._slopes[index] = None if node.step is None else Slopes.of(node.step)
         self._need_input_difference = merged.output == 0 or any(
             isinstance(node, MergedActivation) and node.source == 0 for node in merged.nodes
         )
 
-    def encode(self, cubes: Cubes, bounds: Bounds, *, cuts: bool = False) -> Encoding:
+    def encode(
+        self, cubes: Cubes, bounds: Bounds, *, cuts: bool = False, stop: Callable[[], bool] = never
+    ) -> Encoding:
         """Encode one cube.
 
         Parameters
@@ -178,11 +180,15 @@ class Encoder:
         cuts : bool
             Add the cuts of the linear relaxation: on for bounds by linear programs, off for mixed-integer
             solves, which they slow down.
+        stop : callable
+            Asked before every layer.
 
         Raises
         ------
         SoundnessError
             Two bounds do not meet.
+        OutOfTimeError
+            `stop` has said True.
         """
         if len(cubes) != 1:
             raise UsageError(f"a model is made of one cube, not of {len(cubes)}")
@@ -199,6 +205,8 @@ class Encoder:
         ]
         values = [0] * len(parts)
         for index, node in enumerate(self.problem.merged.nodes):
+            if stop():
+                raise OutOfTimeError(f"time is up before layer {node.name!r} is encoded")
             builder.value = index + 1
             value = bounds.values[index + 1]
             if isinstance(node, MergedAffine):
@@ -207,7 +215,7 @@ class Encoder:
             else:
                 planes = partial(self._planes, index, node)
                 source, before = faces[node.source], bounds.values[node.source]
-                slopes = self._slopes[index]
+                slopes = self._slopes_of(index, node)
                 faces.append(
                     encode_activation(builder, parts, node, slopes, source, value, before, planes, cuts=cuts)
                 )
@@ -216,6 +224,12 @@ class Encoder:
         return Encoding(
             self.problem, cubes, model, _with_equations(model), tuple(faces), tuple(parts), tuple(values)
         )
+
+    def _slopes_of(self, index: int, node: MergedActivation) -> Slopes | None:
+        """Return the slopes of a step, which take long and are made when they are first needed."""
+        if node.step is not None and index not in self._slopes:
+            self._slopes[index] = Slopes.of(node.step)
+        return self._slopes.get(index)
 
     def _planes(self, index: int, node: MergedActivation, source: ValueBounds) -> PlanePair:
         """Return planes of the difference of an activation, in the float side and the difference of its source."""

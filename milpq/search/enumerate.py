@@ -207,7 +207,7 @@ def enumerate_codes(
         return Enumeration(
             nothing, WitnessPool.empty(problem), 0, False, np.zeros(len(nothing), dtype=np.bool_)
         )
-    return _settle(problem, execution, found, done, done == total)
+    return _settle(execution, found, done, budget, complete=done == total)
 
 
 def _merge(
@@ -239,9 +239,13 @@ def _merge_one(
 
 
 def _settle(
-    problem: Problem, execution: Execution, found: _Extremes, codes: int, complete: bool
+    execution: Execution, found: _Extremes, codes: int, budget: Budget, *, complete: bool
 ) -> Enumeration:
-    """Compare the candidates in exact arithmetic and round the extremes outwards."""
+    """Compare the candidates in exact arithmetic and round the extremes outwards.
+
+    Where time is up before all of those of an objective are compared, its extreme is known within the execution error.
+    """
+    problem = execution.problem
     integer = problem.domain.integer
     assert integer is not None
     pool = WitnessPool.empty(problem)
@@ -250,20 +254,24 @@ def _settle(
     values, lower, upper = (np.full(objectives, -np.inf) for _ in range(3))
     exact = np.zeros(objectives, dtype=np.bool_)
     for k in range(objectives):
+        error = float(execution.error[k % chosen])
+        values[k], levels[k] = found.values[k][0], found.levels[k][0]
+        lower[k] = np.nextafter(values[k] - error, -np.inf)
+        loose = float(np.nextafter(values[k] + error, np.inf))
         best: Fraction | None = None
         highest: list[Fraction] = []
         for candidate in found.levels[k]:
-            point = integer.float_value(candidate)
-            least, most = enclose_difference(problem, point)[k % chosen]
+            if budget.spent:
+                break
+            least, most = enclose_difference(problem, integer.float_value(candidate))[k % chosen]
             if k >= chosen:
                 least, most = -most, -least
             highest.append(most)
             if best is None or least > best:
-                best, points[k], levels[k] = least, point, candidate
-        assert best is not None
-        exact[k] = not found.overflow[k]
-        values[k], lower[k] = float(best), round_down(best)
-        loose = float(np.nextafter(found.values[k][0] + execution.error[k % chosen], np.inf))
+                best = least
+                values[k], lower[k], levels[k] = float(best), round_down(best), candidate
+        points[k] = integer.float_value(levels[k])
+        exact[k] = not found.overflow[k] and len(highest) == len(found.levels[k])
         upper[k] = (round_up(max(highest)) if exact[k] else loose) if complete else np.inf
     frozen_pool = WitnessPool(frozen(points), frozen(levels), frozen(values), frozen(lower), problem.outputs)
     return Enumeration(frozen(upper), frozen_pool, codes, complete, frozen(exact))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.bounds.outward import down, up
-from milpq.bounds.symbolic import differential_within
+from milpq.bounds.symbolic import differential_within, never
 from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.errors import DisjointBoundsError
 from milpq.merge import Cubes, MergedActivation, MergedAffine, Problem
@@ -20,7 +21,10 @@ from milpq.search.tree.leaf import Decision
 
 
 def anchor_encoding(
-    encoder: Encoder, bounds: Bounds, decisions: tuple[Decision, ...]
+    encoder: Encoder,
+    bounds: Bounds,
+    decisions: tuple[Decision, ...],
+    stop: Callable[[], bool] = never,
 ) -> tuple[Encoding, Bounds] | None:
     """Return the relaxation of the root cube under decisions, and the bounds it is made of.
 
@@ -28,6 +32,8 @@ def anchor_encoding(
     ----------
     bounds : Bounds
         Valid on the root cube.
+    stop : callable
+        Asked between layers.
 
     Returns
     -------
@@ -37,13 +43,15 @@ def anchor_encoding(
     ------
     DisjointBoundsError
         The bounds contradict themselves without any decision.
+    OutOfTimeError
+        `stop` has said True.
     """
     problem = encoder.problem
     try:
         cubes, assumed = assume(problem, bounds, decisions)
         if decisions:
-            assumed = assumed.intersect(differential_within(problem, cubes, assumed))
-        return encoder.encode(cubes, assumed, cuts=True), assumed
+            assumed = assumed.intersect(differential_within(problem, cubes, assumed, stop))
+        return encoder.encode(cubes, assumed, cuts=True, stop=stop), assumed
     except DisjointBoundsError:
         if not decisions:
             raise  # the root cube has points

@@ -15,6 +15,7 @@ import numpy as np
 from milpq._arrays import Float64Array, frozen
 from milpq.bounds.symbolic import differential
 from milpq.bounds.values import Bounds
+from milpq.errors import OutOfTimeError
 from milpq.merge import Cubes, Problem
 from milpq.milp.backends.protocol import Backend, Session, Solution, SolveOptions
 from milpq.milp.encode import Encoder, Encoding
@@ -112,7 +113,14 @@ class TreeWork:
             Ctrl-C, when the solver has stopped.
         """
         node = job.node
-        found = anchor_encoding(self._encoder, self.bounds, node.decisions)
+
+        def late() -> bool:
+            return self.stopped or (job.deadline is not None and time.monotonic() >= job.deadline)
+
+        try:
+            found = anchor_encoding(self._encoder, self.bounds, node.decisions, late)
+        except OutOfTimeError:
+            return Done([node], [], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
         depth = len(node.decisions)
         if found is None:
             empty = Node(node.objective, node.decisions, -math.inf, Evidence("propagation", depth))

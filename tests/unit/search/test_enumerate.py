@@ -127,3 +127,21 @@ def test_extremes_agree_with_plain_execution():
     problem = problem_of("codes")
     values = signed(Execution(problem).run(all_codes(problem)))
     assert np.allclose(enumerate_codes(problem).upper, values.max(axis=0), rtol=0, atol=1e-12)
+
+
+def test_ties_are_not_settled_for_ever():
+    """The time limit holds while candidates are compared exactly: what is left is known within the error."""
+    problem = almost_constant(40)
+    asked = []
+
+    def late() -> bool:
+        asked.append(1)
+        return len(asked) > 5
+
+    found = enumerate_codes(problem, budget=Budget(cancelled=late))
+    whole = enumerate_codes(problem)
+    assert found.complete and whole.exact.all()
+    assert not found.exact.any()
+    assert (found.upper >= whole.upper).all()
+    assert (found.pool.lower <= whole.upper).all() and np.isfinite(found.pool.lower).all()
+    assert (found.upper - found.pool.lower).max() < 1e-12

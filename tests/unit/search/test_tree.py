@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from random_pairs import box, float_network, quantized
 from search_problems import problem_of
 
 from milpq.bounds import differential, interval
-from milpq.errors import SoundnessError, UsageError
+from milpq.errors import OutOfTimeError, SoundnessError, UsageError
 from milpq.merge import Problem
 from milpq.milp.backends.highs import HighsBackend
 from milpq.milp.encode import Encoder
@@ -24,10 +25,12 @@ from milpq.search.budget import Budget
 from milpq.search.cells import parts_of
 from milpq.search.pool import WitnessPool
 from milpq.search.threads import ThreadExecutor
-from milpq.search.tree import TreeOptions, tree_search
-from milpq.search.tree.jobs import Effort
+from milpq.search.tree import Evidence, Node, TreeOptions, tree_search
+from milpq.search.tree.branching import Gains
+from milpq.search.tree.jobs import Effort, Job
 from milpq.search.tree.region import Box as Columns
 from milpq.search.tree.region import anchor_encoding, restrict
+from milpq.search.tree.work import TreeWork
 
 HIGHS = HighsBackend()
 SMALL = Effort(programs=12, enumerate_codes=2, enumerate_cells=2)
@@ -242,3 +245,17 @@ def test_scaling_is_exact_and_brings_a_model_to_order_one():
         plain = session.maximize(objective)
     assert found.claimed_value == pytest.approx(plain.claimed_value, rel=1e-6)
     assert safe_upper_bound(model, objective, found.duals) == pytest.approx(plain.claimed_value, rel=1e-6)
+
+
+def test_a_late_job_encodes_nothing():
+    problem = problem_of("codes")
+    work = TreeWork(problem, interval(problem, problem.domain.root), HIGHS, SMALL)
+    node, pool = Node(0, (), 1.0, Evidence("root", 0)), WitnessPool.empty(problem)
+    late = work(Job(node, pool, Gains(), time.monotonic()))
+    assert late.open == [node] and not late.leaves and late.programs == 0
+    asked = []
+    encoder = Encoder(problem)
+    with pytest.raises(OutOfTimeError, match="linear1"):
+        encoder.encode(problem.domain.root, work.bounds, stop=lambda: asked.append(1) or len(asked) > 2)
+    assert len(asked) == 3
+    assert work(Job(node, pool, Gains(), None)).programs > 0
