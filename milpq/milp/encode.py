@@ -121,8 +121,9 @@ class Encoding:
         integer, levels = self.problem.domain.integer, self.levels
         if integer is None or levels is None:
             return x
-        level = np.rint(point[levels]).astype(np.int64)
-        level = np.clip(level, self.cubes.level_lower[0], self.cubes.level_upper[0])
+        # A solver's numbers may be beyond every integer.
+        level = np.clip(np.rint(point[levels]), self.cubes.level_lower[0], self.cubes.level_upper[0])
+        level = level.astype(np.int64)
         if self.problem.domain.kind == "codes":
             return integer.float_value(level)
         assert integer.quantizer is not None
