@@ -20,7 +20,7 @@ class Budget:
     time_limit_s : float or None
         Seconds from the making of this object.
     evaluations : int or None
-        Executions of both networks.
+        Executions of both networks; nodes or linear programs where a search counts these.
     cancelled : callable
         Asked often; the search stops once it says True.
     """
@@ -47,11 +47,16 @@ class Budget:
         return self.time_limit_s is not None and self.elapsed_s >= self.time_limit_s
 
     @property
+    def ended(self) -> bool:
+        """Tell whether the search must stop at once, whatever it was about to find."""
+        return self.out_of_time or self.cancelled()
+
+    @property
     def spent(self) -> bool:
         """Tell whether the search must stop."""
         if self.evaluations is not None and self.used >= self.evaluations:
             return True
-        return self.out_of_time or self.cancelled()
+        return self.ended
 
     def part(self, evaluations: int) -> Budget:
         """Return a budget for one phase, with the time that is left here."""

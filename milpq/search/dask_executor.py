@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import distributed
 
 from milpq.errors import UsageError, WorkersLostError
 from milpq.search.budget import Budget
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+from milpq.search.ordered import OrderedExecutor
 
 _PATIENCE_S: Final = 10.0  # for the scheduler to answer at first
 _POLL_S: Final = 0.25
 _LOSSES: Final = 3
-_LOOKAHEAD: Final = 3  # jobs under way for each worker
 
 
 def connect(address: str | None, workers: int) -> tuple[Any, Any]:
@@ -58,7 +54,16 @@ def connect(address: str | None, workers: int) -> tuple[Any, Any]:
     return client, cluster
 
 
-class DaskExecutor:
+@dataclass(slots=True)
+class _Sent:
+    """A job, where its result will be, and the result once it is fetched."""
+
+    job: Any
+    future: Any
+    result: Any = None
+
+
+class DaskExecutor(OrderedExecutor[_Sent]):
     """Runs jobs on a Dask cluster.
 
     Parameters
@@ -72,6 +77,11 @@ class DaskExecutor:
     ------
     UsageError
         No scheduler answers there.
+
+    Notes
+    -----
+    `map` raises WorkersLostError where the same job has lost its worker again and again, or the scheduler is
+    gone.
     """
 
     def __init__(self, address: str | None, workers: int = 1) -> None:
@@ -79,34 +89,11 @@ class DaskExecutor:
         self._work: Callable[[Any], Any] | None = None
         self._sent: Any = None
 
-    def map(
-        self, work: Callable[[Job], Result], jobs: Iterable[Job], budget: Budget | None = None
-    ) -> Iterator[Result]:
-        """Yield ``work(job)`` for every job, in their order, until the budget is spent.
-
-        Raises
-        ------
-        WorkersLostError
-            The same job has lost its worker again and again, or the scheduler is gone.
-        """
-        self._send(work)
-        waiting: deque[_Sent] = deque()
-        try:
-            for job in jobs:
-                if budget is not None and budget.spent:
-                    return
-                waiting.append(_Sent(job, self._submit(job)))
-                while len(waiting) > self._room():
-                    if not self._wait(waiting[0], budget):
-                        return
-                    yield waiting.popleft().result
-            while waiting:
-                if not self._wait(waiting[0], budget):
-                    return
-                yield waiting.popleft().result
-        finally:
-            for sent in waiting:
-                sent.future.cancel()
+    @property
+    def workers(self) -> int:
+        """Threads of the cluster at this time."""
+        threads = cast("dict[str, int]", self._client.nthreads())
+        return max(1, sum(threads.values()))
 
     def close(self) -> None:
         """Leave the cluster, and stop it where it was started here."""
@@ -115,31 +102,30 @@ class DaskExecutor:
         if self._cluster is not None:
             self._cluster.close()
 
-    def _send(self, work: Callable[[Any], Any]) -> None:
+    def _prepare(self, work: Callable[[Any], Any]) -> None:
         if self._work is not work:
             content = pickle.dumps(work, protocol=pickle.HIGHEST_PROTOCOL)
             self._sent, self._work = self._client.submit(_unpack, content, pure=False), work
 
-    def _room(self) -> int:
-        threads = cast("dict[str, int]", self._client.nthreads())
-        return _LOOKAHEAD * max(1, sum(threads.values()))
+    def _submit(self, work: Callable[[Any], Any], job: object) -> _Sent:  # noqa: ARG002 - sent by `_prepare`
+        return _Sent(job, self._future(job))
 
-    def _submit(self, job: object) -> Any:  # noqa: ANN401
+    def _future(self, job: object) -> Any:  # noqa: ANN401
         return self._client.submit(_run, self._sent, job, pure=False)
 
-    def _wait(self, sent: _Sent, budget: Budget | None) -> bool:
-        """Wait for one result and fetch it; return False where the budget ends first."""
+    def _wait(self, ticket: _Sent, budget: Budget | None) -> bool:
+        """Wait for one result and fetch it."""
         module: Any = distributed
         for _ in range(_LOSSES + 1):
-            while sent.future.status not in {"lost", "cancelled"}:
-                if budget is not None and budget.spent:
+            while ticket.future.status not in {"lost", "cancelled"}:
+                if budget is not None and budget.ended:
                     return False
                 self._check_alive()
                 try:
                     # Never longer: a worker may die between the end of its job and the fetching of the result.
-                    sent.result = sent.future.result(timeout=_POLL_S)
+                    ticket.result = ticket.future.result(timeout=_POLL_S)
                 except TimeoutError:
-                    if sent.future.status == "error":
+                    if ticket.future.status == "error":
                         raise  # by the job itself
                     continue
                 except CancelledError:
@@ -150,23 +136,21 @@ class DaskExecutor:
                         "give them more, or use a smaller region"
                     ) from error
                 return True
-            sent.future = self._submit(sent.job)
+            ticket.future = self._future(ticket.job)
         raise WorkersLostError(f"the Dask scheduler has dropped a batch {_LOSSES + 1} times")
+
+    def _result(self, ticket: _Sent) -> Any:  # noqa: ANN401
+        return ticket.result
+
+    def _cancel(self, ticket: _Sent) -> bool:
+        ticket.future.cancel()
+        return True
 
     def _check_alive(self) -> None:
         if self._client.status != "running":
             raise WorkersLostError("the Dask scheduler is gone")
         if not self._client.loop.asyncio_loop.is_running():
             raise WorkersLostError("the connection to the Dask scheduler has ended")
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A job, where its result will be, and the result once it is fetched."""
-
-    job: Any
-    future: Any
-    result: Any = None
 
 
 def _unpack(content: bytes) -> Callable[[Any], Any]:

@@ -1,63 +1,59 @@
-"""Where batches of work run: in this process, in threads of it, or on a Dask cluster.
+"""Where batches of work run: in this process, in threads of it, in processes beside it, or on a Dask cluster.
 
 A job is a pure function of its input, and results come back in the order of the jobs, so an answer does not
-depend on the executor.
+depend on the executor (`milpq.search.ordered`).
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from threadpoolctl import threadpool_limits
 
 from milpq.errors import UsageError
-from milpq.search.budget import Budget
+from milpq.search.ordered import OrderedExecutor
+from milpq.search.processes import ProcessExecutor
 from milpq.search.threads import ThreadExecutor
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+Executor: TypeAlias = OrderedExecutor[Any]
+"""Any executor; what it keeps of a job under way is its own business."""
 
 
-class Executor(Protocol):
-    """Runs jobs."""
+class SerialExecutor(OrderedExecutor[tuple[Callable[[Any], Any], Any]]):
+    """Runs every job in this process, when its result is asked for."""
 
-    def map(
-        self, work: Callable[[Job], Result], jobs: Iterable[Job], budget: Budget | None = None
-    ) -> Iterator[Result]:
-        """Yield ``work(job)`` for every job, in their order, until the budget is spent.
-
-        On a cluster `work` must be picklable; it is sent to each worker once, however many jobs follow.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the workers."""
-        ...
-
-
-class SerialExecutor:
-    """Runs every job in this process."""
-
-    def map(
-        self, work: Callable[[Job], Result], jobs: Iterable[Job], budget: Budget | None = None
-    ) -> Iterator[Result]:
-        """Yield ``work(job)`` for every job, in their order, until the budget is spent."""
-        for job in jobs:
-            if budget is not None and budget.spent:
-                return
-            yield work(job)
+    @property
+    def workers(self) -> int:
+        """One."""
+        return 1
 
     def close(self) -> None:
         """Do nothing."""
 
+    def _submit(self, work: Callable[[Any], Any], job: object) -> tuple[Callable[[Any], Any], Any]:
+        return work, job
 
-def open_executor(name: str, workers: int) -> Executor:
+    def _result(self, ticket: tuple[Callable[[Any], Any], Any]) -> Any:  # noqa: ANN401
+        work, job = ticket
+        return work(job)
+
+    def _cancel(self, ticket: tuple[Callable[[Any], Any], Any]) -> bool:  # noqa: ARG002 - none has begun
+        return True
+
+
+def open_executor(name: str, workers: int, *, interpreted: bool = False) -> Executor:
     """Return the executor of a name: ``local``, ``dask`` or ``dask://HOST:PORT``.
 
     Parameters
     ----------
     workers : int
-        Threads; a running Dask cluster has its own.
+        Threads or processes; a running Dask cluster has its own.
+    interpreted : bool
+        Whether jobs spend their time in Python, which one thread at a time can run: local workers are processes
+        then.
 
     Raises
     ------
@@ -66,10 +62,23 @@ def open_executor(name: str, workers: int) -> Executor:
     """
     check_executor(name)
     if name == "local":
-        return SerialExecutor() if workers == 1 else ThreadExecutor(workers)
+        if workers == 1:
+            return SerialExecutor()
+        return ProcessExecutor(workers) if interpreted else ThreadExecutor(workers)
     from milpq.search.dask_executor import DaskExecutor  # noqa: PLC0415 - an extra, and slow to import
 
     return DaskExecutor(None if name == "dask" else name.removeprefix("dask://"), workers)
+
+
+@contextmanager
+def working(executor: Executor) -> Generator[Executor]:
+    """Keep an executor open, its linear algebra in the threads that run jobs.
+
+    More threads below these would only get in their way; and sums that are added up in another order, by other
+    numbers of threads, are other sums.
+    """
+    with threadpool_limits(1), executor:
+        yield executor
 
 
 def check_executor(name: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.merge import Cubes
+
+_NONE: Final = -1  # the job of a free cube
 
 
 class Frontier:
@@ -21,6 +23,7 @@ class Frontier:
     Notes
     -----
     Rows are unordered.  A removal fills the hole with the last row, so the tail holds the cubes pushed last.
+    Cubes that are for a job are still open: they stay here, and are found again by the number of the job.
     """
 
     def __init__(self, inputs: int, objectives: int) -> None:
@@ -33,6 +36,7 @@ class Frontier:
         self._level_upper = np.empty((capacity, inputs), dtype=np.int32)
         self._bound = np.empty((capacity, objectives))
         self._dimension = np.empty(capacity, dtype=np.int32)
+        self._job = np.empty(capacity, dtype=np.int64)
 
     def __len__(self) -> int:
         return self._size
@@ -40,7 +44,7 @@ class Frontier:
     @staticmethod
     def bytes_per_cube(inputs: int, objectives: int) -> int:
         """Return what one open cube takes."""
-        return 24 * inputs + 8 * objectives + 4
+        return 24 * inputs + 8 * objectives + 12
 
     @property
     def bound(self) -> Float64Array:
@@ -56,6 +60,7 @@ class Frontier:
         self._level_lower[start:stop] = cubes.level_lower
         self._level_upper[start:stop] = cubes.level_upper
         self._bound[start:stop], self._dimension[start:stop] = bound, dimension
+        self._job[start:stop] = _NONE
         self._size = stop
 
     def get(self, rows: Int64Array | slice) -> tuple[Cubes, Float64Array, Int64Array]:
@@ -68,30 +73,43 @@ class Frontier:
         )
         return cubes, np.array(self.bound[rows]), self._dimension[: self._size][rows].astype(np.int64)
 
-    def remove(self, rows: Int64Array) -> None:
-        """Remove some cubes."""
-        keep = self._size - len(rows)
-        leaving = np.zeros(self._size, dtype=np.bool_)
-        leaving[rows] = True
+    def take(self, rows: Int64Array, job: int) -> None:
+        """Note that some cubes are for a job, by its number from 0 on."""
+        self._job[rows] = job
+
+    def taken(self, job: int) -> Int64Array:
+        """Return the rows of the cubes of a job."""
+        return np.flatnonzero(self._job[: self._size] == job)
+
+    def remove(self, job: int) -> None:
+        """Remove the cubes of a job."""
+        leaving = self._job[: self._size] == job
+        keep = self._size - int(leaving.sum())
         holes = np.flatnonzero(leaving[:keep])
         movers = keep + np.flatnonzero(~leaving[keep:])
         for array in self._arrays():
             array[holes] = array[movers]
         self._size = keep
 
+    def free(self) -> Int64Array:
+        """Return the rows of the cubes that are for no job."""
+        return np.flatnonzero(self._job[: self._size] == _NONE)
+
     def worst(self, count: int, priority: Float64Array) -> Int64Array:
-        """Return the rows of the cubes with the highest priority, in a deterministic order."""
-        rows = np.arange(self._size)
-        if count < self._size:
-            rows = np.argpartition(-priority, count - 1)[:count]
-        return rows[np.lexsort((rows, -priority[rows]))]
+        """Return the rows of the free cubes with the highest priority (open,), in a deterministic order."""
+        rows = self.free()
+        if count < len(rows):
+            rows = np.sort(rows[np.argpartition(-priority[rows], count - 1)[:count]])
+        return rows[np.argsort(-priority[rows], kind="stable")]
 
     def last(self, count: int) -> Int64Array:
-        """Return the rows of the cubes pushed last."""
-        return np.arange(max(0, self._size - count), self._size)
+        """Return the rows of the free cubes pushed last."""
+        rows = self.free()
+        return rows[max(0, len(rows) - count) :]
 
     def _arrays(self) -> list[npt.NDArray[Any]]:
-        return [self._lower, self._upper, self._level_lower, self._level_upper, self._bound, self._dimension]
+        ends = [self._lower, self._upper, self._level_lower, self._level_upper]
+        return [*ends, self._bound, self._dimension, self._job]
 
     def _grow(self, capacity: int) -> None:
         def larger(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -102,3 +120,4 @@ class Frontier:
         self._lower, self._upper = larger(self._lower), larger(self._upper)
         self._level_lower, self._level_upper = larger(self._level_lower), larger(self._level_upper)
         self._bound, self._dimension = larger(self._bound), larger(self._dimension)
+        self._job = larger(self._job)

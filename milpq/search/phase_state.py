@@ -24,7 +24,7 @@ class PhaseState:
     Parameters
     ----------
     nodes : PhaseNodes
-        The open ones, in the order of their heap.
+        The open ones.
     order : int64, shape (open,)
         Numbers by which equal bounds are told apart.
     upper, closed : float64, shape (objectives,)

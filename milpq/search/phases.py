@@ -8,7 +8,9 @@ References: Wang et al., *Beta-CROWN*, NeurIPS 2021, for branch and bound on bat
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -21,6 +23,7 @@ from milpq.merge import Problem
 from milpq.search.budget import Budget
 from milpq.search.checkpoint import Arrays, Section, executed, witnesses_of
 from milpq.search.executor import Executor, SerialExecutor
+from milpq.search.ordered import AHEAD
 from milpq.search.phase_branching import TRIALS, Experience
 from milpq.search.phase_nodes import PhaseNodes
 from milpq.search.phase_state import PhaseState
@@ -31,6 +34,9 @@ from milpq.search.witness import WitnessOptions, search_witnesses
 PhaseStatus: TypeAlias = Literal["closed", "certified", "violated", "exhausted", "limit", "interrupted"]
 """``closed``: the gap is reached.  ``exhausted``: no node is left that a cut could improve, yet the gap is not
 reached.  ``limit``: time or nodes ran out."""
+
+_FEW, _SELDOM = 200, 16
+"""More open nodes than so many are gone through only after every so many jobs, and at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,7 @@ class PhaseOptions:
     memory_bytes : int
         Room for open nodes; once it is taken the search goes depth first.
     batch : int
-        Nodes cut in one job.
-    jobs_per_round : int
+        Nodes cut in one job at most.
     steps : int
         Gradient steps for the bound of a node.
     tried_nodes : int
@@ -57,7 +62,7 @@ class PhaseOptions:
     witness_evaluations : int
         Executions of each local witness search; 0 for none.
     witness_rounds : int
-        Rounds between two of them.
+        Jobs between two of them.
     seed : int
     """
 
@@ -65,16 +70,15 @@ class PhaseOptions:
     tolerance: float | None = None
     max_nodes: int | None = None
     memory_bytes: int = 1 << 29
-    batch: int = 64
-    jobs_per_round: int = 2
+    batch: int = 32
     steps: int = 20
     tried_nodes: int = 200
     witness_evaluations: int = 2_000
-    witness_rounds: int = 32
+    witness_rounds: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.gap >= 0.0 or min(self.batch, self.jobs_per_round, self.witness_rounds) < 1:
+        if not self.gap >= 0.0 or min(self.batch, self.witness_rounds) < 1:
             raise UsageError("search over phases: counts must be positive and the gap not negative")
 
 
@@ -120,7 +124,7 @@ def phase_search(
     bounds : Bounds
         On the whole domain; the tighter, the better.
     pool, upper, executor, budget
-        As for `milpq.search.split.split_search`.
+        As for `milpq.search.split.split_search`; evaluations of the budget are nodes.
     on_progress : callable, optional
         Given lower and upper bound on the largest ``|f_q − f|``, open nodes and all nodes.
     journal : Section, optional
@@ -129,7 +133,7 @@ def phase_search(
     Returns
     -------
     PhaseResult
-        Also after ``KeyboardInterrupt``, with the bracket of the last round.
+        Also after ``KeyboardInterrupt``, with the bracket of the last job.
 
     Raises
     ------
@@ -166,6 +170,7 @@ class PhaseSearch:
         self._upper: Float64Array = known if upper is None else np.minimum(upper, known)
         self._closed: Float64Array = np.full(len(known), -np.inf)
         self._heap: list[tuple[float, int, PhaseNodes]] = []
+        self._working: deque[list[tuple[float, int, PhaseNodes]]] = deque()
         self._nodes = self._rounds = self._bytes = 0
         self._time_s = 0.0
         self._work = PhaseStep(problem, bounds, self._options.steps)
@@ -211,41 +216,44 @@ class PhaseSearch:
         while self._roots and not self._budget.spent:
             work = self._work.root(self._roots[0], self._threshold(), lambda: self._budget.spent)
             del self._roots[0]
-            self._commit([], [work])
+            self._commit(work)
 
     def _run(self) -> PhaseStatus:
         """Work until something says stop."""
+        status = self._status()
+        if status is not None:
+            return status
+        try:
+            with closing(self._executor.map(self._work, self._jobs(), self._budget)) as works:
+                for work in works:
+                    self._commit(work)
+                    self._rounds += 1
+                    status = self._status()
+                    if status is not None:
+                        return status
+                    if self._rounds % self._options.witness_rounds == 0:
+                        self._look_around()
+        finally:
+            # What was taken and not replaced stays open, whatever stopped the search.
+            while self._working:
+                for entry in self._working[-1]:
+                    heapq.heappush(self._heap, entry)
+                    self._bytes += entry[2].size_bytes
+                self._working.pop()
+            self._commit(None)
+        return self._status() or "limit"
+
+    def _jobs(self) -> Iterator[PhaseJob | None]:
+        """Give out the next job, by what is known when it is asked for; None where no node is free."""
         while True:
-            status = self._status()
-            if status is not None:
-                return status
+            if not self._heap:
+                yield None
+                continue
             taken = self._take()
-            threshold = self._threshold()
-            size = min(self._options.batch, self._work.relaxation.rows)
-            parts = [taken[i : i + size] for i in range(0, len(taken), size)]
+            self._working.append(taken)
             tries = self._experience.count < TRIALS * self._options.tried_nodes
-            jobs = [
-                PhaseJob(
-                    PhaseNodes.concatenate([node for _, _, node in part]),
-                    threshold,
-                    self._experience,
-                    tries,
-                    self._budget.deadline,
-                )
-                for part in parts
-            ]
-            done = 0
-            works: list[PhaseWork] = []
-            try:
-                for work in self._executor.map(self._work, jobs, self._budget):
-                    works.append(work)
-                    done += 1
-            finally:
-                # What was taken and not replaced stays open, whatever stopped the round.
-                self._commit([entry for part in parts[done:] for entry in part], works)
-            self._rounds += 1
-            if self._rounds % self._options.witness_rounds == 0:
-                self._look_around()
+            nodes = PhaseNodes.concatenate([node for _, _, node in taken])
+            yield PhaseJob(nodes, self._threshold(), self._experience, tries, self._budget.deadline)
 
     def _threshold(self) -> Float64Array:
         lower = self._pool.largest
@@ -256,26 +264,25 @@ class PhaseSearch:
 
     def _take(self) -> list[tuple[float, int, PhaseNodes]]:
         """Remove the nodes to cut next: the worst, or the youngest while memory is short."""
-        count = self._options.batch * self._options.jobs_per_round
+        most = min(self._options.batch, self._work.relaxation.rows)
         if self._bytes > self._options.memory_bytes:
             self._heap.sort(key=lambda entry: entry[1])
-            taken = self._heap[-self._options.batch :]
-            del self._heap[-self._options.batch :]
+            taken = self._heap[-most:]
+            del self._heap[-most:]
             heapq.heapify(self._heap)
         else:
-            taken = [heapq.heappop(self._heap) for _ in range(min(count, len(self._heap)))]
+            # A few open nodes are for all workers.
+            count = min(most, -(-len(self._heap) // AHEAD))
+            taken = [heapq.heappop(self._heap) for _ in range(count)]
         self._bytes -= sum(node.size_bytes for _, _, node in taken)
         return taken
 
-    def _commit(self, back: list[tuple[float, int, PhaseNodes]], works: list[PhaseWork]) -> None:
-        for work in works:
+    def _commit(self, work: PhaseWork | None) -> None:
+        """Take in what became of the oldest job under way, or of a root, and hold the witnesses against the bounds."""
+        if work is not None:
             self._pool = self._pool.join(work.pool)
             self._experience = self._experience.join(work.experience)
-        threshold = self._threshold()
-        for entry in back:
-            heapq.heappush(self._heap, entry)
-            self._bytes += entry[2].size_bytes
-        for work in works:
+            threshold = self._threshold()
             self._closed = np.maximum(self._closed, work.highest)
             for row in range(len(work.nodes)):
                 node = work.nodes.select(np.array([row]))
@@ -286,13 +293,10 @@ class PhaseSearch:
                 heapq.heappush(self._heap, (-upper, self._nodes + row, node))
                 self._bytes += node.size_bytes
             self._nodes += len(work.nodes) + work.closed
-        highest = self._closed.copy()
-        for objectives in self._roots:
-            highest[objectives] = np.inf
-        for negative, _, node in self._heap:
-            objective = int(node.objective[0])
-            highest[objective] = max(highest[objective], -negative)
-        self._upper = np.minimum(self._upper, highest)
+            self._budget.used += len(work.nodes) + work.closed
+            if self._working:
+                self._working.popleft()  # only now: whatever interrupts this, no part of the domain is lost
+        self._upper = np.minimum(self._upper, self._highest())
         wrong = np.flatnonzero(self._pool.lower > self._upper)
         if len(wrong):
             k = int(wrong[0])
@@ -306,8 +310,10 @@ class PhaseSearch:
             self._on_progress(self._pool.largest, float(self._upper.max()), len(self._heap), self._nodes)
 
     def _state(self) -> Arrays:
-        order = np.array([number for _, number, _ in self._heap], dtype=np.int64)
-        nodes = [node for _, _, node in self._heap]
+        # Jobs under way count as not begun.
+        entries = [*self._heap, *(entry for part in self._working for entry in part)]
+        order = np.array([number for _, number, _ in entries], dtype=np.int64)
+        nodes = [node for _, _, node in entries]
         state = PhaseState(
             PhaseNodes.concatenate([self._work.none, *nodes]),
             order,
@@ -328,14 +334,28 @@ class PhaseSearch:
         self._nodes, self._rounds = state.counts.tolist()
         left = set(state.roots.tolist())
         self._roots = [part for part in self._roots if left.issuperset(part.tolist())]
-        # A heap stays one in the order it was written in.
         nodes = (state.nodes.select(np.array([row])) for row in range(len(state.nodes)))
         self._heap = [
             (-float(node.upper[0]), number, node)
             for number, node in zip(state.order.tolist(), nodes, strict=True)
         ]
+        heapq.heapify(self._heap)
         self._bytes = sum(node.size_bytes for _, _, node in self._heap)
-        self._commit([], [])
+        self._commit(None)
+
+    def _highest(self) -> Float64Array:
+        """Return bounds on the objectives over all nodes; of many nodes mostly one for all objectives."""
+        highest = self._closed.copy()
+        for objectives in self._roots:
+            highest[objectives] = np.inf
+        taken = (entry for part in self._working for entry in part)
+        if len(self._heap) > _FEW and self._working and self._rounds % _SELDOM:
+            most = max(-negative for negative, _, _ in (self._heap[0], *taken))
+            return np.maximum(highest, most)
+        for negative, _, node in (*self._heap, *taken):
+            objective = int(node.objective[0])
+            highest[objective] = max(highest[objective], -negative)
+        return highest
 
     def _status(self) -> PhaseStatus | None:
         """Return why to stop, or None."""
@@ -346,7 +366,7 @@ class PhaseSearch:
             return "closed" if tolerance is None else "certified"
         if self._budget.spent:
             return "interrupted" if self._budget.cancelled() else "limit"
-        if not self._heap:
+        if not (self._heap or self._working):
             return "exhausted"
         if options.max_nodes is not None and self._nodes >= options.max_nodes:
             return "limit"

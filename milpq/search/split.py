@@ -1,20 +1,22 @@
 """Anytime branch and bound over cubes of the input, best first and in batches.
 
-Every round takes the cubes with the highest bounds, splits each along one input, bounds the halves in
-batches and closes those that cannot matter.  At any moment the highest bound of an open or closed cube is an
-upper bound on the answer, and the best executed input a lower one.
+Batches of the cubes with the highest bounds become jobs, a few at a time: each cube is split along one input, the
+halves are bounded, and those that cannot matter closed.  At any moment the highest bound of an open or closed cube
+is an upper bound on the answer, and the best executed input a lower one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen
-from milpq.errors import SoundnessError, UsageError, WorkersLostError
+from milpq.errors import SoundnessError, WorkersLostError
 from milpq.merge import Cubes, Problem
 from milpq.search.bounding import Bounding
 from milpq.search.branch import Batch, Branching, Worked
@@ -22,7 +24,9 @@ from milpq.search.budget import Budget
 from milpq.search.checkpoint import Arrays, Section, executed
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.frontier import Frontier
+from milpq.search.ordered import AHEAD
 from milpq.search.pool import WitnessPool
+from milpq.search.split_options import SplitOptions
 from milpq.search.split_state import SplitState
 from milpq.search.witness import WitnessOptions, search_witnesses
 
@@ -36,60 +40,6 @@ cube is left that splitting could improve, yet the gap is not reached.  ``limit`
 Progress: TypeAlias = Callable[[float, float, int, int], None]
 """Given the lower and upper bound on the largest ``|f_q − f|``, and the numbers of open and of closed
 cubes."""
-
-
-@dataclass(frozen=True, slots=True)
-class SplitOptions:
-    """How to search.
-
-    Parameters
-    ----------
-    gap : float
-        Stop at ``upper <= lower·(1 + gap)``.
-    absolute_gap : float
-        Or at ``upper <= lower + absolute_gap``, in real units of the output.
-    tolerance : float or None
-        Stop once the largest ``|f_q − f|`` is known to be at most, or above, this.
-    each : bool
-        Close the gap of the extreme of every output by itself instead of that of the largest difference of
-        all.
-    max_cubes : int or None
-        Stop after bounding so many cubes.
-    memory_bytes : int
-        Room for open cubes; once it is taken the search goes depth first.
-    batch : int or None
-        Cubes split in one job; None chooses by the size of the networks.
-    jobs_per_round : int
-    enumerate_codes : int or None
-        See ``milpq.search.branch.Branching``; None takes what costs as much as bounding a cube and its halves.
-    enumerate_cells : int
-        See ``milpq.search.branch.Branching``.
-    witness_evaluations : int
-        Executions of each local witness search, run every `witness_rounds` rounds; 0 for none.
-    witness_rounds : int
-    seed : int
-    """
-
-    gap: float = 1e-3
-    absolute_gap: float = 0.0
-    tolerance: float | None = None
-    each: bool = False
-    max_cubes: int | None = None
-    memory_bytes: int = 1 << 29
-    batch: int | None = None
-    jobs_per_round: int = 2
-    enumerate_codes: int | None = None
-    enumerate_cells: int = 512
-    witness_evaluations: int = 20_000
-    witness_rounds: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (self.gap >= 0.0 and self.absolute_gap >= 0.0):
-            raise UsageError("the gap must not be negative")
-        counts = (self.jobs_per_round, self.witness_rounds, self.batch or 1)
-        if min(counts) < 1 or self.memory_bytes < 0:
-            raise UsageError("branch and bound: counts must be positive")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +56,7 @@ class SplitResult:
     open_cubes, closed_cubes, bounded_cubes : int
         Cubes left, settled, and bounded altogether.
     rounds : int
+        Jobs done.
     time_s : float
     open, open_upper
         The cubes left with their bounds (cubes, objectives), worst first, at most `KEPT` of them.
@@ -130,6 +81,12 @@ class SplitResult:
 
 KEPT = 4096
 """Open cubes that a result carries at most."""
+
+_LEAST = 8
+"""Cubes of a job, where there are so many."""
+
+_LOOKED_AT = 1 << 16
+"""Open cubes that are looked through for a job."""
 
 
 def split_search(
@@ -156,7 +113,8 @@ def split_search(
     upper : float64, shape (objectives,), optional
         Known upper bounds.
     executor : Executor, optional
-        Where batches run.  The answer does not depend on it unless the time limit cuts the search.
+        Where batches run.  The answer does not depend on it unless the time limit cuts the search, or it has more
+        than `milpq.search.ordered.AHEAD` workers.
     budget : Budget, optional
         Time limit and cancel flag.
     on_progress : callable, optional
@@ -168,7 +126,7 @@ def split_search(
     Returns
     -------
     SplitResult
-        Also after ``KeyboardInterrupt``, or when memory runs out, with the bracket of the last round.
+        Also after ``KeyboardInterrupt``, or when memory runs out, with the bracket of the last job.
 
     Raises
     ------
@@ -231,7 +189,8 @@ class _Split:
         self._pool = pool
         self._upper: Float64Array = np.full(objectives, np.inf)
         self._closed_upper: Float64Array = np.full(objectives, -np.inf)
-        self._closed = self._bounded = self._rounds = 0
+        self._closed = self._bounded = self._rounds = self._jobs = 0
+        self._planned: deque[int] = deque()
         self._committing = True
         self._batch = options.batch or _batch_size(problem, work)
         room = options.memory_bytes // Frontier.bytes_per_cube(problem.merged.input_size, objectives)
@@ -249,30 +208,47 @@ class _Split:
             return
         self._local_search(None)
         batch = Batch(self._problem.domain.root, known, None, self._threshold(), self._pool)
-        self._commit(np.zeros(0, dtype=np.int64), list(self._executor.map(self._work, [batch])))
+        self._commit(0, list(self._executor.map(self._work, [batch])))
+        self._jobs = 1
 
     def run(self) -> SplitStatus:
         """Work until something says stop."""
+        status = self._status()
+        if status is not None:
+            return status
+        with closing(self._executor.map(self._work, self._batches(), self._budget)) as works:
+            for job, work in enumerate(works, start=self._jobs):
+                self._rounds += 1
+                self._commit(job, [work])
+                if self._journal is not None:
+                    self._journal.save(self._state)
+                status = self._status()
+                if status is not None:
+                    return status
+                if self._rounds % self._options.witness_rounds == 0:
+                    self._local_search(_middles(work.cubes))
+        return self._status() or "limit"
+
+    def _batches(self) -> Iterator[Batch | None]:
+        """Give out the next batch, by what is known when it is asked for; None where no cube is free."""
         while True:
-            status = self._status()
-            if status is not None:
-                return status
-            rows = self._select()
-            parts = [rows[i : i + self._batch] for i in range(0, len(rows), self._batch)]
-            batches: list[Batch] = []
-            for part in parts:
-                cubes, upper, dimension = self._frontier.get(part)
-                batches.append(Batch(cubes, upper, dimension, self._threshold(), self._pool))
-            works = list(self._executor.map(self._work, batches, self._budget))
-            done = parts[: len(works)]
-            self._rounds += 1
-            self._commit(np.concatenate(done) if done else np.zeros(0, dtype=np.int64), works)
-            if self._journal is not None:
-                self._journal.save(self._state)
-            if self._rounds % self._options.witness_rounds == 0:
-                self._local_search(
-                    np.concatenate([_middles(work.cubes) for work in works] or [np.zeros((0, 0))])
-                )
+            if not self._planned:
+                self._plan()
+            if not self._planned:
+                yield None
+                continue
+            job = self._planned.popleft()
+            cubes, upper, dimension = self._frontier.get(self._frontier.taken(job))
+            yield Batch(cubes, upper, dimension, self._threshold(), self._pool)
+
+    def _plan(self) -> None:
+        """Choose the cubes of the next job, or jobs: looking for the worst of a million takes as long as a job."""
+        jobs = 1 + len(self._frontier) // _LOOKED_AT
+        rows = self._select(jobs)
+        for start in range(0, len(rows), self._batch):
+            self._frontier.take(rows[start : start + self._batch], self._jobs)
+            self._planned.append(self._jobs)
+            self._jobs += 1
 
     def result(self, status: SplitStatus) -> SplitResult:
         """Return the bracket as of the last commit."""
@@ -282,8 +258,9 @@ class _Split:
             # Interrupted between two states of the open set: the whole domain is what surely covers the rest.
             cubes, upper, count = self._problem.domain.root, self._upper[None], 1
         else:
+            self._lower_upper()
             count = len(self._frontier)
-            rows = self._frontier.worst(KEPT, self._priority()) if count else slice(0, 0)
+            rows = np.argsort(-self._priority(), kind="stable")[:KEPT]
             cubes, upper, _ = self._frontier.get(rows)
         return SplitResult(
             status,
@@ -308,16 +285,10 @@ class _Split:
         state.fill(self._frontier)
         self._closed_upper, self._upper = state.closed_upper, np.minimum(self._upper, state.known_upper)
         self._closed, self._bounded, self._rounds = state.counts.tolist()
-        self._commit(np.zeros(0, dtype=np.int64), [])
+        self._commit(0, [])
 
     def _threshold(self) -> Float64Array:
-        """Return the bounds at which a cube needs no more work, shape (objectives,)."""
-        options, lower = self._options, self._pool.lower
-        base = lower if options.each else np.full(len(lower), self._pool.largest)
-        with np.errstate(invalid="ignore"):
-            threshold = base + np.maximum(options.gap * np.abs(base), options.absolute_gap)
-        threshold = np.where(np.isfinite(base), threshold, -np.inf)
-        return threshold if options.tolerance is None else np.maximum(threshold, options.tolerance)
+        return self._options.threshold(self._pool)
 
     def _priority(self) -> Float64Array:
         """Return how much each open cube matters, shape (open,)."""
@@ -327,23 +298,24 @@ class _Split:
         threshold = self._threshold()
         return (bound - np.where(np.isfinite(threshold), threshold, 0.0)).max(axis=1)
 
-    def _select(self) -> Int64Array:
+    def _select(self, jobs: int) -> Int64Array:
         """Return the rows to split next: the worst, or the last ones while memory is short."""
-        count = self._batch * self._options.jobs_per_round
-        free = self._room - len(self._frontier)
-        if free < 2 * count:
+        batch, free = self._batch, self._room - len(self._frontier)
+        if free < 2 * AHEAD * batch * jobs:
             # The halves of the cubes pushed last are dived into, so the open set grows by at most one small
             # batch for each level of splitting below the present ones.
-            return self._frontier.last(max(1, min(self._batch, len(self._frontier), max(free, 0) // 2 + 8)))
-        return self._frontier.worst(count, self._priority())
+            return self._frontier.last(max(1, min(batch, max(free, 0) // (2 * AHEAD) + 8)))
+        # A few open cubes are for all workers.
+        share = -(-len(self._frontier) // AHEAD)
+        return self._frontier.worst(min(batch * jobs, max(share, _LEAST)), self._priority())
 
-    def _commit(self, rows: Int64Array, works: list[Worked]) -> None:
-        """Replace split cubes by what became of them."""
+    def _commit(self, job: int, works: list[Worked]) -> None:
+        """Replace the cubes of a job by what became of them."""
         for work in works:
             self._pool = self._pool.join(work.pool)
         frontier, closed_upper, threshold = self._frontier, self._closed_upper, self._threshold()
         self._committing = True
-        frontier.remove(rows)
+        frontier.remove(job)
         for work in works:
             is_open = (work.upper > threshold).any(axis=1)
             kept, gone = np.flatnonzero(is_open), np.flatnonzero(~is_open)
@@ -355,9 +327,8 @@ class _Split:
             if self._on_closed is not None:
                 self._on_closed(work.with_closed(kept, gone))
         self._closed_upper = closed_upper
-        if works:
-            highest = np.concatenate([closed_upper[None], frontier.bound]).max(axis=0)
-            self._upper = np.minimum(self._upper, highest)
+        if works and not self._planned:
+            self._lower_upper()
         self._committing = False
         wrong = np.flatnonzero(self._pool.lower > self._upper)
         if len(wrong):
@@ -369,6 +340,11 @@ class _Split:
         if self._on_progress is not None:
             lower, upper = self._pool.largest, float(self._upper.max())
             self._on_progress(lower, upper, len(frontier), self._closed)
+
+    def _lower_upper(self) -> None:
+        """Bound the objectives by all cubes there are."""
+        highest = self._frontier.bound.max(axis=0, initial=-np.inf)
+        self._upper = np.minimum(self._upper, np.maximum(highest, self._closed_upper))
 
     def _status(self) -> SplitStatus | None:
         """Return why to stop, or None."""

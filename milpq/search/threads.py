@@ -6,22 +6,15 @@ processes do, start at once, and share the problem without sending it.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Self, TypeVar
-
-from threadpoolctl import threadpool_limits
+from typing import Any
 
 from milpq.errors import UsageError
-from milpq.search.budget import Budget
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+from milpq.search.ordered import OrderedExecutor
 
 
-class ThreadExecutor:
+class ThreadExecutor(OrderedExecutor["Future[Any]"]):
     """Runs jobs in a few threads.
 
     Parameters
@@ -38,37 +31,22 @@ class ThreadExecutor:
         if workers < 1:
             raise UsageError(f"--jobs must be at least 1, not {workers}")
         self._workers = workers
-        # Threads of linear algebra below these would only get in their way.
-        self._limit = threadpool_limits(1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="milpq")
 
-    def map(
-        self, work: Callable[[Job], Result], jobs: Iterable[Job], budget: Budget | None = None
-    ) -> Iterator[Result]:
-        """Yield ``work(job)`` for every job, in their order, until the budget is spent."""
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for job in jobs:
-                if budget is not None and budget.spent:
-                    break
-                waiting.append(self._pool.submit(work, job))
-                while len(waiting) > 2 * self._workers:
-                    yield waiting.popleft().result()
-            while waiting and not (budget is not None and budget.spent):
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    @property
+    def workers(self) -> int:
+        """Number of threads."""
+        return self._workers
 
     def close(self) -> None:
         """Wait for the jobs under way; jobs that wait are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._limit.restore_original_limits()
 
-    def __enter__(self) -> Self:
-        return self
+    def _submit(self, work: Callable[[Any], object], job: object) -> Future[Any]:
+        return self._pool.submit(work, job)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _result(self, ticket: Future[Any]) -> Any:  # noqa: ANN401
+        return ticket.result()
+
+    def _cancel(self, ticket: Future[Any]) -> bool:
+        return ticket.cancel()

@@ -16,6 +16,8 @@ from milpq.milp.solve import MilpOptions, MilpResult, SolveProgress, maximize_ou
 from milpq.search.budget import Budget
 from milpq.search.checkpoint import Arrays
 from milpq.search.decider import Leaves
+from milpq.search.execution import execution_s
+from milpq.search.executor import Executor
 from milpq.search.tree import TreeOptions, TreeResult, TreeSearch
 from milpq.search.tree.state import TreeState, unpack_nodes
 from milpq.verify import stages
@@ -30,8 +32,15 @@ _LEAST_GAP: Final = 1e-9
 _TRIAL_S: Final = 8.0
 """Seconds of a trial at most."""
 
+_LONGEST_TRIAL_S: Final = 80.0
+"""Seconds of a trial at most where it is limited by what it does."""
+
 _TRIAL_SHARE: Final = 0.1
 """Share of the time left that a trial may use."""
+
+_NODE_S: Final = 5e-4, 80.0
+_PROGRAM_S: Final = 2e-3, 1500.0
+"""Roughly how long a node of the search over phases and a linear program take: seconds, plus so many executions."""
 
 
 _WORTHWHILE: Final = 1e-3
@@ -90,7 +99,8 @@ def bound_by_milp(run: Run) -> None:
     itself.
     """
     if run.options.solver == "auto":
-        _search_tree(run, _tree(run), run.part(1.0))
+        with stages.executor(run, interpreted=True) as workers:
+            _search_tree(run, _tree(run), workers, run.part(1.0))
     else:
         _solve_natively(run)
 
@@ -106,24 +116,32 @@ def search_phases_or_programs(run: Run) -> None:
     if run.finished:
         return
     phases = stages.phase_searching(run)
-    by_phases = stages.cut_phases(run, phases, _trial(run))
+    by_phases = stages.cut_phases(run, phases, _trial(run, _NODE_S))
     if run.finished or run.options.solver != "auto":
         return
-    tree = _tree(run)
-    by_tree = _search_tree(run, tree, _trial(run))
-    if run.finished:
-        return
-    behind = by_tree.upper.max() < (1 - _WORTHWHILE) * by_phases.upper.max()
-    if not behind and by_phases.status == "limit":
-        stages.cut_phases(run, phases, run.part(1.0))
-    if not run.finished:
-        _search_tree(run, tree, run.part(1.0))
+    with stages.executor(run, interpreted=True) as workers:
+        tree = _tree(run)
+        by_tree = _search_tree(run, tree, workers, _trial(run, _PROGRAM_S))
+        if run.finished:
+            return
+        behind = by_tree.upper.max() < (1 - _WORTHWHILE) * by_phases.upper.max()
+        if not behind and by_phases.status == "limit":
+            stages.cut_phases(run, phases, run.part(1.0))
+        if not run.finished:
+            _search_tree(run, tree, workers, run.part(1.0))
 
 
-def _trial(run: Run) -> Budget:
-    """Return the budget of a trial."""
+def _trial(run: Run, each_s: tuple[float, float]) -> Budget:
+    """Return the budget of a trial.
+
+    Without a time limit it is one of nodes or programs, so that the run does the same whenever it is run; the time
+    is then there only for networks on which these take far longer than thought.
+    """
     limit = run.part(_TRIAL_SHARE).time_limit_s
-    return Budget(_TRIAL_S if limit is None else min(limit, _TRIAL_S))
+    if limit is not None:
+        return Budget(min(limit, _TRIAL_S))
+    constant, executions = each_s
+    return Budget(_LONGEST_TRIAL_S, int(_TRIAL_S / (constant + executions * execution_s(run.problem))) + 1)
 
 
 def _tree(run: Run) -> TreeSearch:
@@ -134,7 +152,6 @@ def _tree(run: Run) -> TreeSearch:
     options = TreeOptions(
         gap=run.options.gap,
         tolerance=run.options.tolerance,
-        jobs_per_round=run.options.jobs,
         seed=run.options.seed,
     )
     run.leaves = Leaves() if run.certified else None
@@ -160,7 +177,7 @@ def _restore(run: Run, search: TreeSearch, state: Arrays) -> None:
         )
 
 
-def _search_tree(run: Run, search: TreeSearch, budget: Budget) -> TreeResult:
+def _search_tree(run: Run, search: TreeSearch, workers: Executor, budget: Budget) -> TreeResult:
     """Start or go on with a branch and bound."""
     run.tell("milp")
 
@@ -174,7 +191,7 @@ def _search_tree(run: Run, search: TreeSearch, budget: Budget) -> TreeResult:
         known = search.state()
         return known.arrays() | ({} if leaves is None else leaves.arrays(known.nodes))
 
-    with run.timed("search"), stages.executor(run) as workers:
+    with run.timed("search"):
         found = search.go(
             pool=run.bracket.pool,
             executor=workers,

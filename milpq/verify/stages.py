@@ -19,7 +19,7 @@ from milpq.search.budget import Budget
 from milpq.search.checkpoint import Journal
 from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
-from milpq.search.executor import Executor, open_executor
+from milpq.search.executor import Executor, open_executor, working
 from milpq.search.inputs import FeedableInputs
 from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
@@ -52,10 +52,10 @@ _OPTIMIZING_S: Final = 60.0
 
 _OPTIMIZING_SHARE: Final = 0.25
 
-_ENUMERATION_S: Final = 60.0
-"""Seconds that executing every code may take at most, where inputs are few."""
+_ENUMERATION_S: Final = 120.0
+"""Processor seconds that executing every code may take at most, where inputs are few."""
 
-_ENUMERATION_OF_MANY_S: Final = 10.0
+_ENUMERATION_OF_MANY_S: Final = 20.0
 """The same where inputs are many: searches over phases and steps do not count codes."""
 
 _ENUMERATED_NUMBER_S: Final = 1e-8
@@ -134,11 +134,13 @@ def can_enumerate(run: Run) -> bool:
         return False
     numbers = problem.merged.input_size + 2 * len(problem.outputs)
     each = execution_s(problem) + numbers * _ENUMERATED_NUMBER_S
-    seconds = float(count_codes(problem.domain.root)[0]) * each / run.options.jobs
+    seconds = float(count_codes(problem.domain.root)[0]) * each
     left = run.budget.time_limit_s
     left = np.inf if left is None else left - run.budget.elapsed_s
     few = problem.merged.input_size <= FEW_INPUTS
-    return seconds <= min(_ENUMERATION_S if few else _ENUMERATION_OF_MANY_S, 0.5 * left)
+    # Without a time limit the choice does not depend on the number of workers, for an answer that does not.
+    most = _ENUMERATION_S if few else _ENUMERATION_OF_MANY_S
+    return seconds <= min(most, 0.5 * left * run.options.jobs)
 
 
 def enumerate_domain(run: Run) -> None:
@@ -218,12 +220,8 @@ def optimize(run: Run) -> None:
     limit = run.part(_OPTIMIZING_SHARE).time_limit_s
     budget = Budget(_OPTIMIZING_S if limit is None else limit)
     # Batches share the relaxation, so they are for threads of this process.
-    workers = open_executor("local", run.options.jobs)
-    try:
-        with run.timed("bound") as watch:
-            run.bounds = optimized(run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map)
-    finally:
-        workers.close()
+    with run.timed("bound") as watch, working(open_executor("local", run.options.jobs)) as workers:
+        run.bounds = optimized(run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map)
     run.commit("optimized", objectives(run, run.bounds), watch.elapsed_s)
     run.keep_bounds("optimized")
 
@@ -234,7 +232,6 @@ def phase_searching(run: Run) -> PhaseSearch:
     options = PhaseOptions(
         gap=run.options.gap,
         tolerance=run.options.tolerance,
-        jobs_per_round=max(2, run.options.jobs),
         seed=run.options.seed,
     )
     return PhaseSearch(
@@ -259,10 +256,11 @@ def cut_phases(run: Run, search: PhaseSearch, budget: Budget) -> PhaseResult:
 
 
 @contextmanager
-def executor(run: Run) -> Generator[Executor]:
-    """Give the workers that `executor` and `jobs` ask for."""
-    workers = open_executor(run.options.executor, run.options.jobs)
+def executor(run: Run, *, interpreted: bool = False) -> Generator[Executor]:
+    """Give the workers that `executor` and `jobs` ask for; see `open_executor`."""
+    workers = open_executor(run.options.executor, run.options.jobs, interpreted=interpreted)
     try:
-        yield workers
+        with working(workers):
+            yield workers
     finally:
-        workers.close()
+        run.bracket.notes.extend(workers.notes)

@@ -256,6 +256,14 @@ class Gains:
         total, count = self.sums.get((objective, branching.key, side), (0.0, 0))
         self.sums[objective, branching.key, side] = total + gain / distance, count + 1
 
+    def join(self, other: Gains) -> Gains:
+        """Return those of both."""
+        sums = dict(self.sums)
+        for key, (total, count) in other.sums.items():
+            known = sums.get(key, (0.0, 0))
+            sums[key] = known[0] + total, known[1] + count
+        return Gains(sums)
+
     def tries(self, objective: int, branching: Branching) -> int:
         """Return how often the less tried side of a branching has been tried."""
         return min(self.sums.get((objective, branching.key, side), (0.0, 0))[1] for side in (0, 1))

@@ -91,7 +91,8 @@ class Done:
     row_blocks : tuple of RowBlock
         Names of the rows that the evidence found here refers to.
     pool : WitnessPool
-    gains : Gains
+    learned : Gains
+        Of the branchings of this job.
     programs : int
         Linear programs solved.
     points : float64, shape (points, inputs)
@@ -102,6 +103,6 @@ class Done:
     leaves: list[Leaf]
     row_blocks: tuple[RowBlock, ...]
     pool: WitnessPool
-    gains: Gains
+    learned: Gains
     programs: int
     points: Float64Array

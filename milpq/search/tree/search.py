@@ -1,15 +1,17 @@
 """Anytime branch and bound over phases, steps, codes and inputs, best first.
 
-The open nodes of all objectives share one queue and one incumbent.  A round takes the nodes with the highest
-bounds; each becomes a job (`milpq.search.tree.work`) that makes a relaxation of its own and searches below it for a
-while.  At any moment the highest bound of an open node or a leaf is an upper bound on the answer, and the best
-executed input a lower one.
+The open nodes of all objectives share one queue and one incumbent.  The node with the highest bound becomes the next
+job (`milpq.search.tree.work`), which makes a relaxation of its own and searches below it for a while; a few jobs are
+under way at any time.  The highest bound of an open node or a leaf is always an upper bound on the answer, and
+the best executed input a lower one.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -54,11 +56,9 @@ class TreeOptions:
         Close the gap of every objective by itself instead of that of the largest difference of all.
     max_programs : int or None
         Stop after so many linear programs.
-    jobs_per_round : int
-        Nodes worked on between two looks at the queue; more than one where an executor has processes.
     effort : Effort
     witness_evaluations : int
-        Executions of each local witness search, run after rounds 1, 2, 4, 8 and so on; 0 for none.
+        Executions of each local witness search, run after jobs 1, 2, 4, 8 and so on; 0 for none.
     seed : int
     """
 
@@ -66,7 +66,6 @@ class TreeOptions:
     tolerance: float | None = None
     each: bool = False
     max_programs: int | None = None
-    jobs_per_round: int = 1
     effort: Effort = DEFAULT_EFFORT
     witness_evaluations: int = 20_000
     seed: int = 0
@@ -74,8 +73,6 @@ class TreeOptions:
     def __post_init__(self) -> None:
         if not 0.0 <= self.gap < 1.0:
             raise UsageError("the gap must be at least 0 and below 1")
-        if self.jobs_per_round < 1:
-            raise UsageError("branch and bound: counts must be positive")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +89,7 @@ class TreeResult:
     open : tuple of Node
         Nodes left, the highest bound first.
     leaves, programs, rounds : int
-        Leaves, linear programs solved, and rounds.
+        Leaves, linear programs solved, and jobs done.
     time_s : float
     """
 
@@ -137,9 +134,10 @@ def tree_search(
     upper : float64, shape (objectives,), optional
         Known upper bounds.
     executor : Executor, optional
-        Where jobs run.
+        Where jobs run.  The answer does not depend on it unless the time limit cuts the search, or it has more than
+        `milpq.search.ordered.AHEAD` workers.
     budget : Budget, optional
-        Time limit and cancel flag.
+        Time limit and cancel flag; its evaluations are linear programs.
     on_progress : callable, optional
     on_done : callable, optional
         Given every job done, before its leaves are forgotten, and every open node that later needs no more work, as a
@@ -185,14 +183,14 @@ class TreeSearch:
         self._pool = WitnessPool.empty(problem)
         self._gains = Gains()
         self._queue: list[tuple[float, int, Node]] = []
-        self._working: list[Node] = []
+        self._working: deque[Node] = deque()
         self._closed: Float64Array = np.full(2 * len(problem.outputs), -np.inf)
         self._leaves = self._programs = self._rounds = self._count = 0
         self._time_s = 0.0
         self._begin(bounds, upper)
 
     def state(self) -> TreeState:
-        """Return where the search stands; a round under way counts as not begun."""
+        """Return where the search stands; jobs under way count as not begun."""
         working = [(-node.upper, self._count + 1 + place, node) for place, node in enumerate(self._working)]
         entries = [*self._queue, *working]
         return TreeState(
@@ -212,10 +210,10 @@ class TreeSearch:
             for number, node in zip(state.order.tolist(), state.nodes, strict=True)
         ]
         heapq.heapify(self._queue)
-        self._working = []
+        self._working.clear()
         self._closed, self._gains = state.closed, state.gains
         self._leaves, self._programs, self._rounds, self._count = state.counts.tolist()
-        self._commit([], [])
+        self._check()
 
     def go(
         self,
@@ -232,15 +230,15 @@ class TreeSearch:
         Parameters
         ----------
         on_round : callable, optional
-            Told after every round; `state` says then where the search stands.
+            Told after every job; `state` says then where the search stands.
         """
         self._executor, self._budget = executor or SerialExecutor(), budget or Budget()
         self._on_progress, self._on_done = on_progress, on_done
         if pool is not None:
             self._pool = self._pool.join(pool)
-        for node in self._working:  # of a round that was interrupted
+        for node in self._working:  # of jobs that were dropped
             self._push(node)
-        self._working = []
+        self._working.clear()
         self._work.start()
         try:
             status = self._run(on_round)
@@ -261,26 +259,35 @@ class TreeSearch:
 
     def _run(self, on_round: Callable[[], None] | None) -> TreeStatus:
         """Work until something says stop."""
+        status = self._status()
+        if status is not None:
+            return status
+        with closing(self._executor.map(self._work, self._jobs(), self._budget)) as results:
+            for done in results:
+                self._commit(done)
+                self._rounds += 1
+                status = self._status()
+                if status is not None:
+                    return status
+                if self._rounds & (self._rounds - 1) == 0:
+                    self._local_search(done)
+                if on_round is not None:
+                    on_round()
+        return self._status() or "limit"
+
+    def _jobs(self) -> Iterator[Job | None]:
+        """Give out the next job, by what is known when it is asked for; None where no node is free."""
         while True:
-            status = self._status()
-            if status is not None:
-                return status
-            nodes = self._select()
-            if not nodes:
-                continue
-            self._working = nodes
-            jobs = [Job(node, self._pool, self._gains, self._budget.deadline) for node in nodes]
-            done = list(self._executor.map(self._work, jobs, self._budget))
-            self._commit(nodes, done)
-            self._rounds += 1
-            if self._rounds & (self._rounds - 1) == 0:
-                self._local_search(done)
-            if on_round is not None:
-                on_round()
+            if self._take():
+                yield Job(self._working[-1], self._pool, self._gains, self._budget.deadline)
+            else:
+                yield None
 
     def _result(self, status: TreeStatus) -> TreeResult:
         """Return the bracket as of now."""
-        nodes = sorted([entry[2] for entry in self._queue] + self._working, key=lambda node: -node.upper)
+        nodes = sorted(
+            [entry[2] for entry in self._queue] + list(self._working), key=lambda node: -node.upper
+        )
         return TreeResult(
             status,
             frozen(self._upper()),
@@ -306,40 +313,43 @@ class TreeSearch:
     def _threshold(self, objective: int) -> float:
         return self._work.effort.threshold(self._pool, objective)
 
-    def _select(self) -> list[Node]:
-        """Take the nodes with the highest bounds from the queue; close those that need no more work."""
-        nodes: list[Node] = []
-        while self._queue and len(nodes) < self._options.jobs_per_round:
+    def _take(self) -> bool:
+        """Take the node with the highest bound to work on, if any; close those that need no more work."""
+        while self._queue:
             node = self._queue[0][2]
-            if node.upper > self._threshold(node.objective):
-                nodes.append(node)
-                self._working = nodes
+            wanted = node.upper > self._threshold(node.objective)
+            if wanted:
+                self._working.append(node)
             else:
                 self._close(node)
                 if self._on_done is not None:
-                    self._on_done(Done([], [node], (), self._pool, self._gains, 0, np.zeros((0, 0))))
+                    self._on_done(Done([], [node], (), self._pool, Gains(), 0, np.zeros((0, 0))))
             heapq.heappop(self._queue)
-        return nodes
+            if wanted:
+                return True
+        return False
 
     def _close(self, node: Node) -> None:
         self._closed[node.objective] = max(self._closed[node.objective], node.upper)
         self._leaves += 1
 
-    def _commit(self, nodes: list[Node], done: list[Done]) -> None:
-        """Replace nodes by what became of them; interrupted anywhere, every point stays covered."""
-        for part in done:
-            self._pool = self._pool.join(part.pool)
-            self._programs += part.programs
-            self._gains = part.gains
-            for node in part.open:
-                self._push(node)
-            for leaf in part.leaves:
-                self._close(leaf)
-            if self._on_done is not None:
-                self._on_done(part)
-        for node in nodes[len(done) :]:
+    def _commit(self, done: Done) -> None:
+        """Replace a node by what became of it; interrupted anywhere, every point stays covered."""
+        self._pool = self._pool.join(done.pool)
+        self._programs += done.programs
+        self._budget.used += done.programs
+        self._gains = self._gains.join(done.learned)
+        for node in done.open:
             self._push(node)
-        self._working = []
+        for leaf in done.leaves:
+            self._close(leaf)
+        if self._on_done is not None:
+            self._on_done(done)
+        self._working.popleft()
+        self._check()
+
+    def _check(self) -> None:
+        """Hold the witnesses against the bounds, and report both."""
         upper = self._upper()
         wrong = np.flatnonzero(self._pool.lower > upper)
         if len(wrong):
@@ -365,7 +375,7 @@ class TreeSearch:
         objectives = range(len(upper))
         if all(upper[k] <= self._threshold(k) for k in objectives):
             return "closed"
-        if not self._queue:
+        if not (self._queue or self._working):
             return "exhausted"
         if options.max_programs is not None and self._programs >= options.max_programs:
             return "limit"
@@ -373,15 +383,15 @@ class TreeSearch:
             return "interrupted" if self._budget.cancelled() else "limit"
         return None
 
-    def _local_search(self, done: list[Done]) -> None:
+    def _local_search(self, done: Done) -> None:
         """Search for better witnesses from the inputs of relaxations."""
         evaluations = self._options.witness_evaluations
-        if not evaluations or not done:
+        if not evaluations:
             return
         options = WitnessOptions(
             evaluations=evaluations, seed=self._options.seed + self._rounds, each=self._options.each
         )
-        starts = np.concatenate([part.points for part in done])
+        budget = self._budget.part(evaluations)
         self._pool = search_witnesses(
-            self._problem, options, pool=self._pool, starts=starts, budget=self._budget.part(evaluations)
+            self._problem, options, pool=self._pool, starts=done.points, budget=budget
         )

@@ -124,10 +124,10 @@ class TreeWork:
         depth = len(node.decisions)
         if found is None:
             empty = Node(node.objective, node.decisions, -math.inf, Evidence("propagation", depth))
-            return Done([], [empty], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
+            return Done([], [empty], (), job.pool, Gains(), 0, np.zeros((0, self._inputs.size)))
         encoding = found[0]
         if job.deadline is not None and time.monotonic() >= job.deadline:
-            return Done([node], [], (), job.pool, job.gains, 0, np.zeros((0, self._inputs.size)))
+            return Done([node], [], (), job.pool, Gains(), 0, np.zeros((0, self._inputs.size)))
         with ScaledSession(self.backend, encoding.solver_model.relaxed()) as session:
             return _Subtree(self, job, encoding, session).run()
 
@@ -175,7 +175,7 @@ class _Subtree:
         self._noise = 4.0 * float(work.execution.error[self._k % chosen])
         self._deadline = job.deadline
         self.pool = job.pool
-        self.gains = Gains(dict(job.gains.sums))
+        self.gains, self.learned = Gains(dict(job.gains.sums)), Gains()
         self.programs = 0
 
     def run(self) -> Done:
@@ -192,7 +192,9 @@ class _Subtree:
         inputs = self._work.inputs.size
         points = np.array([x for _, x in self._points[:_STARTS]]).reshape(-1, inputs)
         nodes = [entry.node for _, _, entry in self._heap]
-        return Done(nodes, self._leaves, self._model.row_blocks, self.pool, self.gains, self.programs, points)
+        return Done(
+            nodes, self._leaves, self._model.row_blocks, self.pool, self.learned, self.programs, points
+        )
 
     def _threshold(self) -> float:
         return self._effort.threshold(self.pool, self._k)
@@ -313,7 +315,8 @@ class _Subtree:
         child = self._evaluate(node, restrict(self._encoding, entry.box, decision), entry.basis)
         child.cells = entry.cells
         gain = entry.node.upper - max(child.node.upper, self._threshold())
-        self.gains.add(self._k, way, side, max(gain, 0.0))
+        for gains in (self.gains, self.learned):
+            gains.add(self._k, way, side, max(gain, 0.0))
         return child
 
     def _evaluate(self, node: Node, box: Box | None, basis: object | None) -> _Open:

@@ -65,7 +65,7 @@ def test_a_job_that_kills_every_worker_is_an_error(cluster):
 
 def test_a_killed_worker_changes_nothing(cluster):
     problem = problem_of("continuous")
-    options = SplitOptions(gap=0.02, batch=2, jobs_per_round=4, witness_evaluations=500, max_cubes=600)
+    options = SplitOptions(gap=0.02, batch=2, witness_evaluations=500, max_cubes=600)
     expected = split_search(problem, Propagated(interval), options)
     killed = []
 

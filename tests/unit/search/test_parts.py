@@ -27,7 +27,11 @@ def test_the_frontier_keeps_rows_together():
         rows = rng.permutation(len(frontier))[: int(rng.integers(0, len(frontier)))]
         for i in frontier.get(rows)[0].level_lower[:, 0]:
             del model[int(i)]
-        frontier.remove(rows)
+        frontier.take(rows, 7)
+        np.testing.assert_array_equal(frontier.taken(7), np.sort(rows))
+        assert not np.isin(frontier.free(), rows).any()
+        assert len(frontier.free()) + len(rows) == len(frontier)
+        frontier.remove(7)
         cubes, bound, dimension = frontier.get(slice(None))
         assert sorted(cubes.level_lower[:, 0].tolist()) == sorted(model)
         ids = cubes.level_lower[:, 0]

@@ -107,7 +107,7 @@ def test_open_and_closed_cubes_cover_the_domain():
 
 def test_executors_agree():
     problem = small("continuous")
-    options = SplitOptions(gap=0.01, batch=8, jobs_per_round=3, **FEW)
+    options = SplitOptions(gap=0.01, batch=8, **FEW)
     serial = split_search(problem, Propagated(interval_bounds), options)
     with ThreadExecutor(2) as executor:
         threads = split_search(problem, Propagated(interval_bounds), options, executor=executor)
@@ -123,7 +123,7 @@ def test_short_memory_dives_and_stays_sound():
     problem = problem_of("codes", 1)
     truth = enumerate_codes(problem).upper
     most = []
-    options = SplitOptions(gap=0.0, absolute_gap=1e-9, memory_bytes=0, batch=8, enumerate_codes=30, **FEW)
+    options = SplitOptions(gap=0.0, absolute_gap=1e-9, memory_bytes=0, batch=8, enumerate_codes=2, **FEW)
     result = split_search(
         problem,
         Propagated(interval_bounds),
@@ -133,7 +133,7 @@ def test_short_memory_dives_and_stays_sound():
     assert result.status == "closed"
     assert result.upper.max() >= truth.max()
     wide = []
-    options = SplitOptions(gap=0.0, absolute_gap=1e-9, batch=8, enumerate_codes=30, **FEW)
+    options = SplitOptions(gap=0.0, absolute_gap=1e-9, batch=8, enumerate_codes=2, **FEW)
     split_search(
         problem,
         Propagated(interval_bounds),
@@ -178,7 +178,7 @@ def test_an_interrupt_before_the_first_bound_claims_nothing():
 def test_cancelling_and_time_limits():
     problem = problem_of("codes", 1)
     rounds = []
-    options = SplitOptions(gap=0.0, batch=1, jobs_per_round=1, enumerate_codes=1, **FEW)
+    options = SplitOptions(gap=0.0, batch=1, enumerate_codes=1, **FEW)
     result = split_search(
         problem,
         Propagated(interval_bounds),
@@ -261,7 +261,7 @@ def test_a_score_chooses_where_to_split():
             return replace(found, score=np.repeat([[1.0, 0.0, 0.0]], len(cubes), axis=0))
 
     closed = []
-    options = SplitOptions(max_cubes=6, batch=1, jobs_per_round=1, enumerate_codes=1, **FEW)
+    options = SplitOptions(max_cubes=6, batch=1, enumerate_codes=1, **FEW)
     result = split_search(problem, FirstOnly(interval_bounds), options, on_closed=closed.append)
     assert asked
     root = problem.domain.root
@@ -269,7 +269,7 @@ def test_a_score_chooses_where_to_split():
 
 
 def test_options_are_checked():
-    for wrong in ({"gap": -1.0}, {"jobs_per_round": 0}, {"batch": 0}):
+    for wrong in ({"gap": -1.0}, {"witness_rounds": 0}, {"batch": 0}):
         if wrong != {"batch": 0}:
             with pytest.raises(UsageError):
                 SplitOptions(**wrong)

@@ -55,7 +55,7 @@ def search(problem, *, effort=SMALL, limit_s=60.0, on_done=None, on_progress=Non
 def test_leaves_cover_the_domain_and_their_evidence_can_be_replayed(kind):
     problem = problem_of(kind, seed=3, sizes=(2, 4, 3, 1))
     done = []
-    found = search(problem, each=True, max_programs=120, on_done=done.append)
+    found = search(problem, each=True, max_programs=240, on_done=done.append)
     leaves = [leaf for part in done for leaf in part.leaves]
     assert {leaf.evidence.kind for leaf in leaves} >= {"dual"}
     replay(problem, leaves)
@@ -177,7 +177,7 @@ def test_two_workers_find_the_same_bracket():
     problem = problem_of("codes", seed=5)
     alone = search(problem, effort=Effort()).bracket
     with ThreadExecutor(2) as executor:
-        shared = search(problem, effort=Effort(programs=30), jobs_per_round=2, executor=executor).bracket
+        shared = search(problem, effort=Effort(programs=30), executor=executor).bracket
     np.testing.assert_allclose(shared, alone, rtol=2e-4)
 
 
@@ -194,8 +194,6 @@ def test_a_witness_above_the_bounds_is_an_alarm():
 def test_counts_are_checked():
     with pytest.raises(UsageError):
         TreeOptions(gap=1.0)
-    with pytest.raises(UsageError):
-        TreeOptions(jobs_per_round=0)
 
 
 @pytest.mark.parametrize("size", [2.0**-20, 1.0, 2.0**20])
