@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from image_pairs import KINDS, image_pair
+from image_pairs import CURVES, KINDS, image_pair
 from random_pairs import sample
 from test_bounds import all_methods, assert_inside, sub_cubes
 
-from milpq.bounds import interval
+from milpq.bounds import differential, interval, optimized
 from milpq.milp.backends.highs import HighsBackend
 from milpq.milp.encode import encode
+from milpq.milp.relax import lp_bound
 from milpq.search.enumerate import enumerate_codes
+from milpq.search.execution import signed
+from milpq.search.phases import PhaseOptions, phase_search
 from milpq.verify import bound
 
 SEEDS = range(3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *CURVES])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_value_lies_inside_every_bound(kind, seed, tmp_path):
     problem = image_pair(seed, tmp_path, kind, radius=[1, 6, 40][seed])
@@ -29,7 +32,7 @@ def test_every_value_lies_inside_every_bound(kind, seed, tmp_path):
     assert_inside(problem, problem.domain.root, single, rng, 5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *CURVES])
 def test_every_sampled_difference_lies_inside_every_bound(kind, tmp_path):
     for seed in range(3, 9):
         problem = image_pair(seed, tmp_path, kind, radius=2 * seed)
@@ -38,6 +41,29 @@ def test_every_sampled_difference_lies_inside_every_bound(kind, tmp_path):
         for name, bounds in all_methods(problem, problem.domain.root).items():
             assert (difference - error <= bounds.difference.upper[0]).all(), (name, seed)
             assert (difference + error >= bounds.difference.lower[0]).all(), (name, seed)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *CURVES])
+def test_slopes_cuts_and_linear_programs_hold_every_sample(kind, tmp_path):
+    for seed in (9, 10):
+        problem = image_pair(seed, tmp_path, kind, radius=4)
+        root, rng = problem.domain.root, np.random.default_rng(seed)
+        known = differential(problem, root).intersect(interval(problem, root))
+        tight = optimized(problem, known, steps=8)
+        assert_inside(problem, root, {"optimized": tight}, rng, 3)
+        options = PhaseOptions(max_nodes=24, batch=8, steps=4, tried_nodes=8, witness_evaluations=0)
+        relaxed = lp_bound(problem, root, known, HighsBackend())
+        found = {
+            "optimized": np.concatenate(
+                [tight.difference.upper[0, problem.outputs], -tight.difference.lower[0, problem.outputs]]
+            ),
+            "phases": phase_search(problem, tight, options).upper,
+            "lp": np.concatenate([relaxed.upper, -relaxed.lower]),
+        }
+        differences, error = problem.differences(sample(rng, problem, 2000))
+        seen = (signed(differences) - np.tile(error, 2)).max(axis=0)
+        for name, upper in found.items():
+            assert (seen <= upper).all(), (name, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,6 +91,15 @@ def test_a_fixed_input_leaves_the_execution_alone(kind, seed, tmp_path):
                 assert solution.status == "optimal"
                 expected = sign * point[encoding.differences[0]]
                 assert solution.claimed_bound == pytest.approx(expected, rel=0, abs=1e-6)
+
+
+def test_points_that_are_no_numbers_become_inputs(tmp_path):
+    problem = image_pair(0, tmp_path, "plain", radius=3)
+    root = problem.domain.root
+    encoding = encode(problem, root, interval(problem, root))
+    for far in (1e300, -1e300):
+        x = encoding.point_to_input(np.full(encoding.model.columns, far))
+        assert (root.lower[0] <= x).all() and (x <= root.upper[0]).all()
 
 
 @pytest.mark.parametrize("kind", ["residual", "max-pool", "average-pool"])
