@@ -14,7 +14,7 @@ import numpy as np
 
 from milpq._arrays import Int64Array, frozen
 from milpq.errors import TargetError
-from milpq.rounding.arithmetic import round_half_away
+from milpq.rounding.arithmetic import Float32Array, round_half_away
 from milpq.rounding.gemmlowp import fixed_point_table, fixed_sigmoid
 
 OUTPUT_SCALE = 1.0 / 256.0
@@ -91,8 +91,8 @@ def float_logistic_half_even(
 ) -> Int64Array:
     """Return XNNPACK's table: sigmoid in double, the rest in float32, halves to even after the zero point.
 
-    Shape (256,).  The exponential is that of the C library; nothing but a value within its last place of a
-    tie could depend on which one.
+    Shape (256,).  The exponential is that of the C library, within two units in the last place of a double; see
+    `settled`.
 
     References
     ----------
@@ -100,11 +100,13 @@ def float_logistic_half_even(
     """
     real = (_CODES - input_zero_point).astype(np.float32) * np.float32(input_scale)
     clipped = np.clip(real.astype(np.float64), -100.0, 100.0)
-    power = np.array([math.exp(value) for value in clipped.tolist()])
+    near = np.array([math.exp(value) for value in clipped.tolist()])
+    away = 2 * np.spacing(near)
+    power = np.stack([near, near - away, near + away])
     sigmoid = (power / (1.0 + power)).astype(np.float32)
     sigmoid = np.where(real > 100, np.float32(1), np.where(real < -100, np.float32(0), sigmoid))
     scaled = sigmoid * (np.float32(1) / np.float32(output_scale)) + np.float32(output_zero_point)
-    return np.clip(np.rint(scaled), -128, 127).astype(np.int64)
+    return settled("LOGISTIC", np.rint(scaled), input_scale)
 
 
 def float_logistic_half_away(
@@ -112,7 +114,8 @@ def float_logistic_half_away(
 ) -> Int64Array:
     """Return the table of TFLite's own kernels: all in float32, halves away from zero.
 
-    Shape (256,).  The float32 exponential is taken as correctly rounded; glibc's is within 0.502 ulp.
+    Shape (256,).  The float32 exponential is that of the C library, within a unit in the last place of the nearest
+    number (glibc's errs by 0.502 units); see `settled`.
 
     References
     ----------
@@ -120,11 +123,37 @@ def float_logistic_half_away(
     """
     real = np.float32(input_scale) * (_CODES - input_zero_point).astype(np.float32)
     one = np.float32(1)
-    with np.errstate(over="ignore"):
-        power = np.exp(-real.astype(np.float64)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        near = np.exp(-real.astype(np.float64)).astype(np.float32)
+        away = np.where(np.isfinite(near), np.spacing(near), np.float32(0))
+        power = np.stack([near, near - away, near + away])
         sigmoid = one / (one + power)
     scaled = round_half_away(sigmoid * (one / np.float32(output_scale))) + np.float32(output_zero_point)
-    return np.clip(scaled, -128, 127).astype(np.int64)
+    return settled("LOGISTIC", scaled, input_scale)
+
+
+def settled(operator: str, codes: Float32Array, input_scale: float) -> Int64Array:
+    """Return the codes of one table, where they do not depend on how the C library rounds its function.
+
+    C libraries differ from release to release in the last places.
+
+    Parameters
+    ----------
+    codes : float32, shape (ways, 256)
+        As they are with the nearest value of the function, and with those that are as far away as libraries can be.
+
+    Raises
+    ------
+    TargetError
+        A value lies so near the middle between two codes that they do.
+    """
+    table = np.clip(codes, -128, 127).astype(np.int64)
+    if (table != table[0]).any():
+        raise TargetError(
+            f"{operator} with input scale {input_scale!r}: a value lies so near the middle between two codes that "
+            "the machine's C library decides; quantize with a slightly different scale"
+        )
+    return table[0]
 
 
 def fixed_point_logistic(

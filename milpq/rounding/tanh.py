@@ -11,7 +11,7 @@ from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.arithmetic import Float32Array, round_half_away
 from milpq.rounding.gemmlowp import fixed_point_table, fixed_tanh
-from milpq.rounding.logistic import checked_table
+from milpq.rounding.logistic import checked_table, settled
 
 OUTPUT_SCALE = 1.0 / 128.0
 OUTPUT_ZERO_POINT = 0
@@ -56,14 +56,14 @@ def float_tanh_half_even(
 ) -> Int64Array:
     """Return XNNPACK's table: all in float32, halves to even after the zero point.
 
-    Shape (256,).  See `_settled` for the float32 tanh.
+    Shape (256,).  See `settled` for the float32 tanh; glibc's is within two units in the last place.
 
     References
     ----------
     XNNPACK, ``src/reference/unary-elementwise.cc`` (``TanhOp``) and ``reference-utils.h`` (``quantize``).
     """
     scaled = _tanh(input_scale, input_zero_point) * (np.float32(1) / np.float32(output_scale))
-    return _settled(np.rint(scaled + np.float32(output_zero_point)), input_scale)
+    return settled("TANH", np.rint(scaled + np.float32(output_zero_point)), input_scale)
 
 
 def float_tanh_half_away(
@@ -71,14 +71,14 @@ def float_tanh_half_away(
 ) -> Int64Array:
     """Return the table of TFLite's own kernels: in float32, halves away from zero before the zero point.
 
-    Shape (256,).  See `_settled` for the float32 tanh.
+    Shape (256,).  See `settled` for the float32 tanh; glibc's is within two units in the last place.
 
     References
     ----------
     TensorFlow Lite, ``kernels/activations.cc`` and ``kernels/internal/common.h`` (``LUTPopulate``).
     """
     scaled = _tanh(input_scale, input_zero_point) * (np.float32(1) / np.float32(output_scale))
-    return _settled(round_half_away(scaled) + np.float32(output_zero_point), input_scale)
+    return settled("TANH", round_half_away(scaled) + np.float32(output_zero_point), input_scale)
 
 
 def fixed_point_tanh(
@@ -104,22 +104,3 @@ def _tanh(input_scale: float, input_zero_point: int) -> Float32Array:
     near = np.array([math.tanh(value) for value in real.tolist()]).astype(np.float32)
     away = 2 * np.spacing(np.abs(near))
     return np.stack([near, near - away, near + away])
-
-
-def _settled(codes: Float32Array, input_scale: float) -> Int64Array:
-    """Return the codes of one table, where they do not depend on how the C library rounds its tanh.
-
-    glibc's ``tanhf`` is within two units in the last place, and differs from release to release.
-
-    Raises
-    ------
-    TargetError
-        A value lies so near the middle between two codes that they do.
-    """
-    table = np.clip(codes, -128, 127).astype(np.int64)
-    if (table != table[0]).any():
-        raise TargetError(
-            f"TANH with input scale {input_scale!r}: a value lies so near the middle between two codes that "
-            "the machine's C library decides; quantize with a slightly different scale"
-        )
-    return table[0]
