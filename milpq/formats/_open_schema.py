@@ -26,6 +26,15 @@ Integers = int | list[int] | ArrayReference
 Scales = PositiveFloat | list[PositiveFloat] | ArrayReference
 
 
+class SparseMatrix(_Strict):
+    """A matrix of this `shape` by the places of its entries; the others are 0."""
+
+    shape: tuple[int, int]
+    rows: IntegerVector
+    columns: IntegerVector
+    values: IntegerVector
+
+
 class TargetRounding(_Strict):
     """Round as a target does; ``null`` leaves the choice to whoever reads the file."""
 
@@ -125,7 +134,7 @@ class LinearLayer(_Strict):
     kind: Literal["linear"] = "linear"
     name: str
     source: Annotated[int, Field(ge=0)] | None = None
-    weights: IntegerMatrix
+    weights: IntegerMatrix | SparseMatrix
     weight_zero_point: int = 0
     weight_scales: Scales
     bias: IntegerVector | None = None
@@ -147,14 +156,133 @@ class LookupLayer(_Strict):
     output: TableOutput
 
 
+class TargetKernel(_Strict):
+    """Compute as a target does; ``null`` leaves the choice to whoever reads the file."""
+
+    target: str | None
+    as_unsigned: bool = False
+
+
+class SumTables(_Strict):
+    """``first_code`` plus the number of `thresholds` that ``first[x] + second[y]`` reaches.
+
+    `first` and `second` are nondecreasing addends, one for each code of an operand from its `code_lower` on.
+    """
+
+    first: IntegerVector
+    second: IntegerVector
+    thresholds: IntegerVector
+    first_code: int
+
+
+def _kernel_kind(value: Any) -> str:
+    has_target = "target" in value if isinstance(value, dict) else hasattr(value, "target")
+    return "target" if has_target else "stated"
+
+
+class Operand(_Strict):
+    """A value that an operator reads, and the codes of its type."""
+
+    source: Annotated[int, Field(ge=0)]
+    code_lower: int
+    code_upper: int
+
+
+class CodesOutput(_Strict):
+    """The codes an operator gives: what one of them is worth, and the smallest and largest."""
+
+    scale: PositiveFloat
+    zero_point: int = 0
+    code_lower: int
+    code_upper: int
+
+
+class SumLayer(_Strict):
+    """The sum of two values of one size, then the activation."""
+
+    kind: Literal["sum"]
+    name: str
+    first: Operand
+    second: Operand
+    activation: Literal["none", "relu", "relu6", "relu_n1_to_1"] = "none"
+    output: CodesOutput
+    rounding: Annotated[
+        Annotated[TargetKernel, Tag("target")] | Annotated[SumTables, Tag("stated")],
+        Discriminator(_kernel_kind),
+    ]
+
+
+class AverageLayer(_Strict):
+    """A pool or a mean: `candidates` are the neurons each neuron averages, −1 for none.
+
+    `rounding` is that of a target, or gives thresholds for the sum of levels (codes minus zero point): one row, or one
+    for each number of neurons that are averaged, in ascending order.
+    """
+
+    kind: Literal["average"]
+    name: str
+    operand: Operand
+    candidates: IntegerMatrix
+    operator: Literal["pool", "mean"]
+    spatial_keep: bool = False
+    activation: Literal["none", "relu", "relu6", "relu_n1_to_1"] = "none"
+    output: CodesOutput
+    rounding: Annotated[
+        Annotated[TargetKernel, Tag("target")] | Annotated[ThresholdRounding, Tag("stated")],
+        Discriminator(_kernel_kind),
+    ]
+
+
+class MaximumLayer(_Strict):
+    """A max pool: `candidates` are the neurons that compete for each neuron, −1 for none; codes stay as they are."""
+
+    kind: Literal["maximum"]
+    name: str
+    operand: Operand
+    candidates: IntegerMatrix
+    activation: Literal["none", "relu", "relu6", "relu_n1_to_1"] = "none"
+
+
+class SelectionLayer(_Strict):
+    """A pad, concatenation or any choice of neurons.
+
+    `chosen` has a row for each operand: which of its neurons each neuron is, −1 if none.  `constant` is the level
+    (code − zero point) of the neurons that are of no operand.
+    """
+
+    kind: Literal["selection"]
+    name: str
+    operands: Annotated[list[Operand], Field(min_length=1, max_length=1000)]
+    chosen: IntegerMatrix
+    constant: IntegerVector | None = None
+
+
+class FunctionLayer(_Strict):
+    """A function of codes that a target computes."""
+
+    kind: Literal["function"]
+    name: str
+    operand: Operand
+    operator: Literal["requantize", "relu", "relu6", "relu_n1_to_1", "logistic", "tanh"]
+    output: CodesOutput
+    target: str | None
+
+
 def _layer_kind(value: Any) -> str:
     if isinstance(value, dict):
-        return "lookup" if cast("dict[str, Any]", value).get("kind") == "lookup" else "linear"
-    return "lookup" if isinstance(value, LookupLayer) else "linear"
+        return str(cast("dict[str, Any]", value).get("kind", "linear"))
+    return str(getattr(value, "kind", "linear"))
 
 
 Layer = Annotated[
-    Annotated[LinearLayer, Tag("linear")] | Annotated[LookupLayer, Tag("lookup")], Discriminator(_layer_kind)
+    Annotated[LinearLayer, Tag("linear")]
+    | Annotated[LookupLayer, Tag("lookup")]
+    | Annotated[SumLayer, Tag("sum")]
+    | Annotated[AverageLayer, Tag("average")]
+    | Annotated[MaximumLayer, Tag("maximum")]
+    | Annotated[SelectionLayer, Tag("selection")]
+    | Annotated[FunctionLayer, Tag("function")],
+    Discriminator(_layer_kind),
 ]
 
 

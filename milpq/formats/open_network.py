@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
-from milpq._arrays import Float64Array, Int64Array
+from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, ModelFileError, TargetError, UnsupportedModelError
 from milpq.formats._files import PathLike, beside, read_bytes, read_npz, to_float64
 from milpq.formats._float_builder import MAX_VALUES, MAX_WEIGHTS
+from milpq.formats._open_operators import operator_layer
 from milpq.formats._open_writer import write_open_network
+from milpq.network.nodes import entries
 from milpq.network.quantized_model import (
     QuantizedLayer,
     QuantizedLinear,
@@ -23,7 +26,8 @@ from milpq.network.quantized_model import (
     QuantizedModel,
     StatedRequantization,
 )
-from milpq.rounding.requantization import Requantization, Requantizer
+from milpq.rounding.kernels import Quantization
+from milpq.rounding.requantization import CodeRange, Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer, power_of_two_requantizer
 from milpq.rounding.targets import get_target
 
@@ -78,7 +82,7 @@ def read_open_network(path: PathLike) -> QuantizedModel:
 
 
 class _Builder:
-    """Turns the validated file into a QuantizedModel; `scales` and `sizes` are those of the values so far."""
+    """Turns the validated file into a QuantizedModel; `scales`, `sizes` and `codes` are those of the values so far."""
 
     def __init__(self, path: PathLike, file: schema.NetworkFile) -> None:
         self.path = path
@@ -86,6 +90,7 @@ class _Builder:
         self.arrays = {} if file.arrays is None else read_npz(beside(path, file.arrays))
         self.layers: list[QuantizedLayer] = []
         self.scales: list[Float64Array] = []
+        self.codes: list[Quantization | None] = []
         self.sizes: list[int] = []
         self.weights = 0
 
@@ -98,19 +103,18 @@ class _Builder:
         float_scale = scale
         if given.float_scale is not None:
             float_scale = self.scale_list(given.float_scale, given.size, "input.float_scale")
-        self.scales.append(scale)
-        self.sizes.append(given.size)
+        limits = CodeRange(given.code_lower, given.code_upper)
+        self.made(given.size, scale, Quantization(given.scale, given.zero_point, limits))
         for index, layer in enumerate(self.file.layers):
-            source = index if layer.source is None else layer.source
             where = f"layer {layer.name!r}"
-            if source > index:
-                raise InvalidNetworkError(
-                    f"{self.path}: {where}: reads layer {source}, which does not come before"
-                )
             if layer.kind == "lookup":
+                source = self.earlier(index if layer.source is None else layer.source, where)
                 self.layers.append(self.lookup(layer, source, where))
-            else:
+            elif layer.kind == "linear":
+                source = self.earlier(index if layer.source is None else layer.source, where)
                 self.layers.append(self.linear(layer, source, where))
+            else:
+                self.layers.append(operator_layer(self, layer, where))
         output = len(self.layers) if self.file.output is None else self.file.output
         if output > len(self.layers):
             raise InvalidNetworkError(f"{self.path}: output is layer {output} of {len(self.layers)}")
@@ -127,16 +131,34 @@ class _Builder:
             given.rounding,
         )
 
+    def earlier(self, source: int, where: str) -> int:
+        """Return the number of a value; raise InvalidNetworkError unless it is there already."""
+        if source >= len(self.sizes):
+            raise InvalidNetworkError(
+                f"{self.path}: {where}: reads layer {source}, which does not come before"
+            )
+        return source
+
+    def made(self, size: int, scale: Float64Array, codes: Quantization | None) -> None:
+        """Note a value."""
+        self.sizes.append(size)
+        self.scales.append(scale)
+        self.codes.append(codes)
+
     def linear(self, layer: schema.LinearLayer, source: int, where: str) -> QuantizedLinear:
         """Return a linear layer."""
-        weights = self.integers(layer.weights, f"{where}: weights", 2)
-        neurons, inputs = len(weights), int(weights.shape[1])
+        weights = self.matrix(layer.weights, f"{where}: weights")
+        neurons, inputs = (int(extent) for extent in weights.shape)
         if inputs != self.sizes[source]:
             raise InvalidNetworkError(
                 f"{self.path}: {where}: weights for {inputs} inputs, {self.sizes[source]} come in"
             )
         self.check_size(neurons, where)
-        self.weights += weights.size
+        if layer.weight_zero_point:
+            if not isinstance(weights, np.ndarray):
+                raise InvalidNetworkError(f"{self.path}: {where}: sparse weights have no zero point")
+            weights = weights - layer.weight_zero_point
+        self.weights += entries(weights).size
         if self.weights > MAX_WEIGHTS:
             raise UnsupportedModelError(
                 f"{self.path}: {where}: the network has more than {MAX_WEIGHTS} weights"
@@ -154,14 +176,17 @@ class _Builder:
         if layer.output is not None:
             requantization = self.requantization(layer.output, input_scale, weight_scales, where)
         result: Float64Array = np.take(input_scale * weight_scales, channel)
+        codes = None
         if layer.output is not None:
-            result = np.full(neurons, layer.output.scale, dtype=np.float64)
-        self.scales.append(result)
-        self.sizes.append(neurons)
+            given = layer.output
+            result = np.full(neurons, given.scale, dtype=np.float64)
+            limits = CodeRange(given.code_lower, given.code_upper)
+            codes = Quantization(given.scale, given.zero_point, limits)
+        self.made(neurons, result, codes)
         return QuantizedLinear(
             layer.name,
             source,
-            weights.astype(np.float64) - layer.weight_zero_point,
+            weights,
             bias,
             input_scale,
             weight_scales,
@@ -258,7 +283,8 @@ class _Builder:
     def lookup(self, layer: schema.LookupLayer, source: int, where: str) -> QuantizedLookup:
         """Return a table of codes."""
         table = self.integers(layer.table, f"{where}: table", 1)
-        zero_point, lower, upper = self.codes_of(source, where)
+        read = self.codes_of(source, where)
+        lower, upper = read.range.lower, read.range.upper
         if (np.diff(table) < 0).any():
             raise InvalidNetworkError(
                 f"{self.path}: {where}: its table decreases; milpq needs monotone tables"
@@ -267,30 +293,25 @@ class _Builder:
             raise InvalidNetworkError(
                 f"{self.path}: {where}: its table does not cover the codes {lower} to {upper}"
             )
-        self.scales.append(np.full(self.sizes[source], layer.output.scale))
-        self.sizes.append(self.sizes[source])
+        size, given = self.sizes[source], layer.output
+        limits = CodeRange(int(table[0]), int(table[-1]))
+        self.made(size, np.full(size, given.scale), Quantization(given.scale, given.zero_point, limits))
         return QuantizedLookup(
             layer.name,
             source,
             table,
             layer.code_lower,
-            zero_point,
+            read.zero_point,
             layer.output.scale,
             layer.output.zero_point,
         )
 
-    def codes_of(self, source: int, where: str) -> tuple[int, int, int]:
-        """Return zero point, smallest and largest code of a value."""
-        if source == 0:
-            given = self.file.input
-            return given.zero_point, given.code_lower, given.code_upper
-        maker = self.layers[source - 1]
-        if isinstance(maker, QuantizedLookup):
-            return maker.output_zero_point, int(maker.table[0]), int(maker.table[-1])
-        requantization = maker.requantization if isinstance(maker, QuantizedLinear) else None
-        if requantization is None:
-            raise InvalidNetworkError(f"{self.path}: {where}: a table reads codes, not accumulators")
-        return requantization.output_zero_point, requantization.code_lower, requantization.code_upper
+    def codes_of(self, source: int, where: str) -> Quantization:
+        """Return the codes of a value that must not be accumulators."""
+        codes = self.codes[source]
+        if codes is None:
+            raise InvalidNetworkError(f"{self.path}: {where}: reads codes, not accumulators")
+        return codes
 
     def check_size(self, size: int, where: str) -> None:
         """Raise UnsupportedModelError if a value is larger than milpq handles."""
@@ -338,6 +359,28 @@ class _Builder:
         if (np.abs(array.astype(np.float64)) >= 2.0**31).any():
             raise InvalidNetworkError(f"{self.path}: {where}: an entry does not fit int32")
         return array.astype(np.int64)
+
+    def matrix(self, given: list[Any] | schema.ArrayReference | schema.SparseMatrix, where: str) -> Matrix:
+        """Return weights, dense or sparse."""
+        from milpq.formats import _open_schema as kinds
+
+        if not isinstance(given, kinds.SparseMatrix):
+            return self.integers(given, where, 2).astype(np.float64)
+        rows, columns, values = (
+            self.integers(part, where, 1) for part in (given.rows, given.columns, given.values)
+        )
+        height, width = given.shape
+        for extent in given.shape:
+            self.check_size(extent, where)
+        if not len(rows) == len(columns) == len(values):
+            raise InvalidNetworkError(f"{self.path}: {where}: its entries are not one list of triples")
+        if min(rows.min(), columns.min()) < 0 or rows.max() >= height or columns.max() >= width:
+            raise InvalidNetworkError(f"{self.path}: {where}: an entry lies outside {height}×{width}")
+        found = sp.csr_array((values.astype(np.float64), (rows, columns)), shape=(height, width))
+        if found.nnz != len(values):
+            raise InvalidNetworkError(f"{self.path}: {where}: an entry is given twice")
+        found.sort_indices()
+        return found
 
     def scale_list(self, given: schema.Scales, count: int, where: str) -> Float64Array:
         """Return one positive scale for each of `count` entries."""

@@ -15,8 +15,11 @@ import numpy as np
 from milpq._arrays import Int64Array, frozen
 from milpq.rounding.step import NEVER, StepFunction
 
-MOST_PAIRS = 2**22
+MOST_PAIRS = 2**20
 """Of more pairs of codes than these the runtime's own tables are taken."""
+
+_LARGEST_SUM = 2**31 - 1
+"""Sums of addends stay in int32, as accumulators do."""
 
 _BITS = range(7, 23)
 _NEIGHBOURS = (0, 1, -1, 2, -2)
@@ -69,6 +72,8 @@ def fit_sum(
     slopes = [float(values[-1] - values[0]) / max(len(values) - 1, 1) for values in (first, second)]
     for weights in _candidates(slopes):
         addends = weights[0] * x, weights[1] * y
+        if sum(int(np.abs(addend).max()) for addend in addends) > _LARGEST_SUM:
+            break
         found = _thresholds(addends, ends)
         if found is not None:
             levels = np.arange(level_lower, level_upper + 1, dtype=np.int64)
