@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ class Outcome:
     sampled_points, sampled_max, rmse, sqnr_db
         Of random inputs; None where there were none.
     cpu_s : float or None
-        Processor seconds of this process for all of it.
+        Processor seconds for all of it, those of worker processes among them.
     trace : tuple of (time_s, lower, upper)
         How the bracket moved.
     note : str
@@ -93,12 +94,17 @@ def run_method(
     MilpqError
         As `milpq.bound`.
     """
-    started = time.process_time()
+    started = _processor_s()
     if effort.method in {"separate", "separate-milp", "naive-milp"}:
         outcome = _baseline(problem, effort)
     else:
         outcome = _bounded(problem, effort, on_progress)
-    return replace(outcome, cpu_s=time.process_time() - started)
+    return replace(outcome, cpu_s=_processor_s() - started)
+
+
+def _processor_s() -> float:
+    """Return the processor seconds of this process, and of those it has started and seen end."""
+    return sum(os.times()[:4])
 
 
 def _bounded(problem: Problem, effort: Effort, on_progress: Callable[[Progress], None] | None) -> Outcome:
