@@ -149,15 +149,11 @@ class _Checker:
         self.leaves[_NAMES[batch.kind]] += len(cubes)
         if batch.kind == REWRITTEN and len(some):
             upper = self._rewriter.upper(cubes, limits)
-        elif batch.kind != DUAL and len(some):
-            inhabited = cubes.select(some)
+        elif batch.kind == EXECUTED and len(some):
+            upper[some] = self._execution.upper(cubes.select(some))
+        elif batch.kind == BOUND and len(some):
             decided = None if limits is None else Limits(limits.lower[:, some], limits.upper[:, some])
-            trace = self._zonotope.trace(inhabited, decided, keep=False)
-            upper[some] = (
-                self._zonotope.bounds(trace)
-                if batch.kind == BOUND
-                else self._execution.upper(inhabited, trace)
-            )
+            upper[some] = self._zonotope.upper(cubes.select(some), decided)
         elif batch.kind == DUAL:
             if which.start is None or len(some) < len(cubes):
                 raise CertificateError(

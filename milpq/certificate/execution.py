@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
-from milpq.certificate.forms import ROUNDED, TINY, Ends, middle, padded
-from milpq.certificate.zonotope import Trace, Zonotope
+from milpq.certificate.forms import ROUNDED, TINY, Ends, Form, middle, padded
+from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Problem
 from milpq.network.integer_network import IntegerNetwork
@@ -25,7 +25,9 @@ from milpq.network.integer_network import IntegerNetwork
 MOST_CODES: Final = 10**10
 """Code vectors that one leaf may hold; more would take hours to execute."""
 
-_CODES_AT_ONCE: Final = 1 << 14
+_NEURONS_AT_ONCE: Final = 1 << 16
+"""Of codes that are executed together: what is calculated of them then stays in the cache."""
+
 _CELLS_AT_ONCE: Final = 512
 _MOST_FRACTIONS: Final = 1000
 
@@ -46,13 +48,8 @@ class Execution:
     zonotope: Zonotope
     claim: Float64Array
 
-    def upper(self, leaves: Cubes, trace: Trace) -> Float64Array:
+    def upper(self, leaves: Cubes) -> Float64Array:
         """Return upper bounds on the objectives over each leaf; minus infinity where it has no inputs.
-
-        Parameters
-        ----------
-        trace : Trace
-            Of the leaves.
 
         Returns
         -------
@@ -66,9 +63,11 @@ class Execution:
         counts = count_codes(self.problem, leaves)
         result = np.full((len(leaves), len(self.claim)), -np.inf)
         ends = np.cumsum(counts)
-        linear = Linear.of(self.problem, leaves, trace)
-        for begin in range(0, int(ends[-1]), _CODES_AT_ONCE):
-            stop = min(begin + _CODES_AT_ONCE, int(ends[-1]))
+        linear = Linear.of(self.problem, leaves, self.zonotope.float_side(leaves))
+        widest = max(len(self.problem.domain.box.lower), *(node.size for node in self.problem.merged.nodes))
+        at_once = _NEURONS_AT_ONCE // widest + 1
+        for begin in range(0, int(ends[-1]), at_once):
+            stop = min(begin + at_once, int(ends[-1]))
             first, last = np.searchsorted(ends, [begin, stop - 1], side="right").tolist()
             # Codes of a leaf follow each other: from leaf `first` to leaf `last`, so many of each.
             here = slice(first, last + 1)
@@ -191,14 +190,14 @@ class Linear:
     radius: Float64Array
 
     @classmethod
-    def of(cls, problem: Problem, leaves: Cubes, trace: Trace) -> Linear:
+    def of(cls, problem: Problem, leaves: Cubes, form: Form) -> Linear:
         """Take the float side's form apart: the symbol of input ``i`` is ``(x_i − middle_i) / half_i``.
 
         *Soundness:* what is read, and the ends of the leaf, are within a few roundings of where the form has them:
         times the slope, that is added.  The slope is rounded once; all that is added up is at most `size`, and 4γ of
         how many summands there are covers the sums here and those at each point.
         """
-        inputs, form = leaves.lower.shape[1], trace.output.a
+        inputs = leaves.lower.shape[1]
         centre, half = middle(leaves.lower, leaves.upper)
         shared = padded(form.shared[problem.outputs], 1 + inputs)
         rest = np.abs(shared[:, :, 1 + inputs :]).sum(axis=2) + form.error[problem.outputs]

@@ -22,7 +22,8 @@ from milpq.certificate.zonotope import Layer, Limits, Ranges, Trace, Zonotope
 from milpq.merge import Cubes, Problem
 
 _MOST_NEURONS: Final = 1024
-"""Of a layer whose ranges are rewritten; those of larger ones come from forms."""
+_MOST_COEFFICIENTS: Final = 1 << 25
+"""Of a layer whose ranges are rewritten, and of its functionals; ranges of larger ones come from forms."""
 
 _EQUAL: Final = 1e-9
 """Relative: bounds no further apart are the same, so that every machine chooses alike."""
@@ -84,7 +85,7 @@ class Rewriter:
         """How many coefficients there are: functionals times the neurons in front, summed up."""
         front = total = 0
         for node in self._problem.merged.nodes:
-            total += 6 * node.size * front if node.size <= _MOST_NEURONS else 0
+            total += 6 * node.size * front if _is_rewritten(node.size, front) else 0
             front += node.size
         return total + 2 * len(self._problem.outputs) * front
 
@@ -108,8 +109,8 @@ class _Run:
 
     def ranges(self, trace: Trace, value: int) -> Ranges | None:
         """Return the ends of ``a``, ``v`` and ``d`` of the last value of a trace; None where that is too much work."""
-        size = len(trace.sizes[value][0])
-        if value not in self._known and size <= _MOST_NEURONS and not trace.empty.any():
+        size, front = len(trace.sizes[value][0]), sum(len(sizes[0]) for sizes in trace.sizes[1:value])
+        if value not in self._known and _is_rewritten(size, front) and not trace.empty.any():
             unit, none = np.eye(size), np.zeros((size, size))
 
             def ends(p: Float64Array, r: Float64Array) -> Ends:
@@ -138,3 +139,8 @@ class _Run:
                 )
             )
         return np.concatenate(found)
+
+
+def _is_rewritten(size: int, front: int) -> bool:
+    """Tell whether the ranges of a value of so many neurons, behind so many others, are rewritten."""
+    return size <= _MOST_NEURONS and 6 * size * front <= _MOST_COEFFICIENTS

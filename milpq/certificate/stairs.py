@@ -57,25 +57,27 @@ class Staircase:
         least, most = phi.image((np.full_like(unit, -np.inf), np.full_like(unit, np.inf)))
         bottom, top = np.clip(least, ends[:, :1], ends[:, 1:]), np.clip(most, ends[:, :1], ends[:, 1:])
         low, high = np.empty_like(unit), np.empty_like(unit)
-        for neuron, row in enumerate(step.rows.tolist()):
+        # Neurons of one channel are alike.
+        kinds = np.stack([step.rows, unit[:, 0], scale[:, 0]], axis=1)
+        _, first_of, kind_of = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
+        for neuron in first_of.tolist():
+            row = int(step.rows[neuron])
             taken = (column >= first[row]) & (column <= last[row])
             level = scale[neuron] * step.values[row]
-            threshold = step.thresholds[row].astype(np.float64)
-            threshold = np.where(np.abs(threshold) < NEVER, threshold, np.copysign(np.inf, threshold))
+            threshold: Float64Array = step.thresholds[row].astype(np.float64)
+            never = np.abs(threshold) >= NEVER
+            threshold[never] = np.copysign(np.inf, threshold[never])
+            starts, stops = np.append(-np.inf, threshold), np.append(threshold - 1, np.inf)
             left, right = (
                 np.clip(psi, bottom[neuron], top[neuron])
-                for psi in phi.image(
-                    (
-                        unit[neuron] * np.append(-np.inf, threshold),
-                        unit[neuron] * np.append(threshold - 1, np.inf),
-                    )
-                )
+                for psi in phi.image((unit[neuron] * starts, unit[neuron] * stops))
             )
             slack = ROUNDED * (np.abs(ends[neuron]).max() + max(abs(bottom[neuron, 0]), abs(top[neuron, 0])))
             slack += 0.0 if phi.curve is None else 2 * CURVE_ERROR
             high[neuron] = (level - left)[taken].max() + slack + TINY
             low[neuron] = (level - right)[taken].min() - slack - TINY
-        return cls(phi, step, unit, scale, bottom, top, low, high)
+        same = first_of[kind_of.ravel()]
+        return cls(phi, step, unit, scale, bottom, top, low[same], high[same])
 
     def band(self, value: Ends) -> tuple[Float64Array, Float64Array, Float64Array]:
         """Return slope, centre and radius with ``|ψ(v) − slope·v − centre| <= radius`` over intervals."""

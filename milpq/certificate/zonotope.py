@@ -242,6 +242,20 @@ class Zonotope:
         assert output is not None
         return Trace(read, layers, sides, sizes, output, empty)
 
+    def float_side(self, cubes: Cubes) -> Form:
+        """Return the form of the float output alone over leaves."""
+        merged, symbols = self._problem.merged, Symbols(self._symbols)
+        forms = [_input(self._problem.domain, cubes, symbols)[1].a]
+        for node in merged.nodes:
+            if isinstance(node, MergedAffine):
+                terms = [(term.float_matrix, forms[term.source], 0.0) for term in node.terms]
+                forms.append(affine(terms, node.float_bias, np.zeros_like(node.float_bias), symbols))
+            else:
+                a, spread = forms[node.source], forms[node.source].spread()
+                band = Activation.of(node).band(a.ends(spread))
+                forms.append(clamped(a, np.abs(a.centre) + spread, band, symbols)[0])
+        return forms[merged.output]
+
     def _activations(self) -> list[tuple[MergedActivation, Staircase | None]]:
         nodes = zip(self._problem.merged.nodes, self._stairs, strict=True)
         return [(node, stairs) for node, stairs in nodes if isinstance(node, MergedActivation)]

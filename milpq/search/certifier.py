@@ -192,11 +192,8 @@ class Certifier:
             upper = np.full((len(rows), len(self._goal)), -np.inf)
             some = np.flatnonzero((part.lower <= part.upper).all(axis=1))
             if len(some):
-                inhabited = part.select(some)
-                trace = self._zonotope.trace(inhabited, None, keep=False)
-                upper[some] = (
-                    self._zonotope.bounds(trace) if kind == BOUND else self._execution.upper(inhabited, trace)
-                )
+                bounding = self._zonotope if kind == BOUND else self._execution
+                upper[some] = bounding.upper(part.select(some))
             exact = kind == EXECUTED and self._problem.domain.kind == "codes"
             if not exact:
                 upper += SLACK * np.abs(np.where(np.isfinite(upper), upper, 0.0))

@@ -278,7 +278,7 @@ class Decider:
             goal = np.full(2 * len(self._problem.outputs), self._goal)
             execution = Execution(self._problem, self._zonotope, goal)
             some = cubes.select(here)
-            upper = execution.upper(some, self._zonotope.trace(some, None, keep=False))[:, tree.objective]
+            upper = execution.upper(some)[:, tree.objective]
             self._settle(tree, [numbers[leaf] for leaf in here.tolist()], EXECUTED, upper, SLACK)
 
     def _refine(self, budget: Budget, on_progress: Callable[[float, int, int], None] | None) -> None:

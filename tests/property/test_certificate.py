@@ -67,8 +67,7 @@ def test_executing_the_codes_of_a_leaf_holds_every_executed_input(seed: int) -> 
     if problem.domain.kind == "real":
         return
     cubes = halved(problem, rng, 4)
-    zonotope = Zonotope(problem)
-    upper = Execution(problem, zonotope, np.zeros(4)).upper(cubes, zonotope.trace(cubes, None, keep=False))
+    upper = Execution(problem, Zonotope(problem), np.zeros(4)).upper(cubes)
     points = sample(rng, problem, 500)
     for row in range(len(cubes)):
         values = executed(problem, inside(problem, cubes, row, points))

@@ -110,7 +110,4 @@ def exact_objectives(problem: Problem) -> list[Fraction]:
 
 def executed_upper(problem: Problem, claim: list[float], leaves: Cubes) -> np.ndarray:
     """Return what executing the codes of leaves proves."""
-    zonotope = Zonotope(problem)
-    return Execution(problem, zonotope, np.array(claim)).upper(
-        leaves, zonotope.trace(leaves, None, keep=False)
-    )
+    return Execution(problem, Zonotope(problem), np.array(claim)).upper(leaves)
