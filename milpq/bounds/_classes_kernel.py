@@ -18,6 +18,9 @@ from milpq.bounds.zonotope._compiled import compiled, entry
 Layer: TypeAlias = tuple[Int64Array, Int64Array, Int64Array, Int64Array, Int64Array]
 """A first layer: weights (neurons, inputs), biases, and thresholds, values and rows of its step function."""
 
+_FEW, _SHARE = 32, 1.0 / 16
+"""Cubes of more classes than a few and this share of their codes are given up: splitting them costs less."""
+
 _FAR = np.int64(2**62)
 
 
@@ -81,8 +84,21 @@ def collect(
             if values[row, first] != values[row, last]:
                 undecided[count] = j
                 count += 1
+        codes = 1.0
+        for i in range(weights.shape[1]):
+            codes *= upper[cube, i] - lower[cube, i] + 1
+        room = min(most, _FEW + int(_SHARE * codes))
         found = _walk(
-            weights, bias, thresholds, rows, undecided[:count], lower[cube], upper[cube], table, hashes, seen
+            weights,
+            bias,
+            thresholds,
+            rows,
+            undecided[:count],
+            lower[cube],
+            upper[cube],
+            table,
+            hashes[:room],
+            seen,
         )
         complete[cube] = found >= 0
         for c in range(found):

@@ -33,6 +33,9 @@ _ELEMENTS = 4_000_000
 _CLASS_CODES = 1 << 16
 """Codes of a cube whose classes are looked for: finding them takes a few nanoseconds a code."""
 
+_CLASS_TRIALS = 8
+"""Cubes of a batch whose classes are looked for in any case."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
@@ -191,12 +194,16 @@ class Branching:
         # What a constant integer side would leave open must be little of what is open now.
         wanted = ((upper > threshold) & (2 * width < upper - np.maximum(threshold, 0.0))).any(axis=1)
         rows = np.flatnonzero(wanted & (count_codes(cubes) <= _CLASS_CODES))
-        if not len(rows):
-            return upper
-        image, outputs = self._classes.image(cubes.select(rows)), self.problem.outputs
-        most = image.upper[:, outputs] - side.lower[rows]
-        least = image.lower[:, outputs] - side.upper[rows]
-        upper[rows] = np.minimum(upper[rows], up(np.concatenate([most, -least], axis=1)))
+        outputs, start, size, known = self.problem.outputs, 0, _CLASS_TRIALS, 0
+        # Where the first ones have too many classes, so have most of the others.
+        while start < len(rows) and 4 * known >= start:
+            part = rows[start : start + size]
+            image = self._classes.image(cubes.select(part))
+            most = image.upper[:, outputs] - side.lower[part]
+            least = image.lower[:, outputs] - side.upper[part]
+            upper[part] = np.minimum(upper[part], up(np.concatenate([most, -least], axis=1)))
+            known += int(np.isfinite(most[:, 0]).sum())
+            start, size = start + len(part), 2 * size
         return upper
 
     def _settle_points(self, cubes: Cubes, upper: Float64Array) -> Float64Array:

@@ -61,6 +61,29 @@ class Moves:
         pushed = generator.random((count * brood, 1)) < 0.5
         return np.where(pushed, self.to_cell_ends(flat, prefer), flat).reshape(children.shape)
 
+    def jumps(
+        self, generator: np.random.Generator, points: Float64Array, objective: Int64Array, brood: int
+    ) -> Float64Array:
+        """Return `brood` children of each point, shape (points, brood, inputs), with many inputs at an end.
+
+        Some inputs, from all of them down to one, go to the end that the gradient points to, or to either end or
+        the middle at random: the largest differences of many inputs lie in such corners.  Within the cells of an
+        input quantizer every input then goes to the end that the float side prefers.
+        """
+        through_quantized, through_float = difference_gradient(self.inputs.problem, points, objective)
+        count, inputs = points.shape
+        shape = count, brood, inputs
+        share = 2.0 ** -generator.integers(0, inputs.bit_length(), size=(count, brood, 1))
+        moved = generator.random(shape) < share
+        corner = np.where(through_quantized + through_float > 0, self.inputs.upper, self.inputs.lower)
+        anywhere = self.inputs.lower + 0.5 * self.width * generator.integers(0, 3, size=shape)
+        uphill = generator.random((count, brood, 1)) < 0.5
+        children = np.where(moved, np.where(uphill, corner[:, None], anywhere), points[:, None])
+        flat = self.inputs.snap(children.reshape(-1, inputs))
+        if self.inputs.problem.domain.kind == "continuous":
+            flat = self.to_cell_ends(flat, np.repeat(through_float > 0, brood, axis=0))
+        return flat.reshape(shape)
+
     def to_cell_ends(self, points: Float64Array, prefer_upper: BoolArray) -> Float64Array:
         """Move every input to an end of its code cell, shapes (points, inputs)."""
         lower, upper = self.inputs.cell_ends(self.inputs.levels(points))

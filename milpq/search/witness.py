@@ -30,6 +30,21 @@ _ELEMENTS = 2_000_000
 _CHUNK_OPERATIONS = 2e8
 """Multiplications between two looks at the budget: a tenth of a second or so."""
 
+_FEW_INPUTS = 16
+"""With more inputs most of the effort goes to climbs."""
+
+_EVOLVED, _DONE = 0.5, 0.9
+"""Shares of the effort after which evolution, and climbing, end; the rest is for polishing."""
+
+_CLIMBED = 3
+"""Objectives that climbs are made for."""
+
+_CLIMBERS, _JUMPS = 16, 24
+"""Points that climb together, and children of each."""
+
+_LEAST_CLIMB, _MIXED = 60, 15
+"""Rounds that the effort must suffice for, or fewer points climb; how often the worse ones start anew."""
+
 _GENERATIONS = 40
 """Generations that the effort must suffice for; the population is smaller where it would not."""
 
@@ -98,7 +113,10 @@ def search_witnesses(
         budget.evaluations = options.evaluations
     search = _Search(problem, options, pool or WitnessPool.empty(problem), budget)
     search.sample(starts)
-    search.evolve()
+    many = problem.merged.input_size > _FEW_INPUTS
+    search.evolve(_EVOLVED if many else _DONE)
+    if many:
+        search.climb(_DONE)
     search.polish()
     return search.pool
 
@@ -187,12 +205,12 @@ class _Search:
         rows = np.lexsort((-self.values, -best[self.objective]))[: self._parents]
         self.points, self.values, self.objective = self.points[rows], self.values[rows], self.objective[rows]
 
-    def evolve(self) -> None:
-        """Let the population move until four fifths of the effort are spent."""
+    def evolve(self, until: float) -> None:
+        """Let the population move until a share of the effort is spent."""
         age = np.zeros(len(self.points), dtype=np.int64)
         focused = self._options.each
-        while self._budget.used < 0.8 * self._limit and not self._budget.spent:
-            if not focused and self._budget.used > 0.4 * self._limit:
+        while self._budget.used < until * self._limit and not self._budget.spent:
+            if not focused and self._budget.used > 0.5 * until * self._limit:
                 focused = True
                 age = age[self._focus()]
             children = self._moves.children(self._generator, self.points, self.objective, self._options.brood)
@@ -206,6 +224,40 @@ class _Search:
             self.values = np.where(better, own[row, best], self.values)
             age = np.where(better, 0, age + 1)
             self._restart(age)
+
+    def climb(self, until: float) -> None:
+        """Climb from random points and the witness, for one of the best objectives after the other, until a share is spent."""
+        start = self._budget.used
+        left = until * self._limit - start
+        best = np.argsort(-self.pool.lower, kind="stable")[:_CLIMBED].tolist()
+        for done, objective in enumerate(best):
+            self._climb_one(objective, start + left * (done + 1) / len(best))
+
+    def _climb_one(self, objective: int, until: float) -> None:
+        """Move a few points by jumps; now and then the worse half starts anew as mixtures of the better one."""
+        generator, left = self._generator, until - self._budget.used
+        count = int(np.clip(left / (_JUMPS * _LEAST_CLIMB), 4, _CLIMBERS))
+        every = max(8, int(left / (_JUMPS * count)) // _MIXED)
+        points, objectives = self._inputs.random(generator, count), np.full(count, objective, dtype=np.int64)
+        points[0] = self.pool.points[objective]
+        values, row = np.full(count, -np.inf), np.arange(count)
+        values[0] = self.pool.lower[objective]
+        rounds = 0
+        while self._budget.used < until and not self._budget.spent:
+            children = self._moves.jumps(generator, points, objectives, _JUMPS)
+            found = self.run(children.reshape(-1, children.shape[2]))[:, objective].reshape(count, _JUMPS)
+            best = found.argmax(axis=1)
+            better = found[row, best] >= values
+            points = np.where(better[:, None], children[row, best], points)
+            values = np.where(better, found[row, best], values)
+            rounds += 1
+            if rounds % every == 0:
+                order = np.argsort(-values, kind="stable")
+                good, bad = order[: count // 2], order[count // 2 :]
+                first, second = generator.choice(good, size=(2, len(bad)))
+                share = generator.random((len(bad), points.shape[1])) < 0.5
+                points[bad] = np.where(share, points[first], points[second])
+                values[bad] = -np.inf
 
     def polish(self) -> None:
         """Try every value of every input on the best witnesses until none helps."""
