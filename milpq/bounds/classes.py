@@ -36,7 +36,7 @@ class CodeClasses:
     network : IntegerNetwork
         One that `has_classes`.
     most : int
-        Classes that a cube may have; the image of a cube of more is not found.
+        Classes that a cube may have, and no more than a share of its codes; the image of others is not found.
     """
 
     network: IntegerNetwork

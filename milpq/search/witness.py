@@ -226,7 +226,7 @@ class _Search:
             self._restart(age)
 
     def climb(self, until: float) -> None:
-        """Climb from random points and the witness, for one of the best objectives after the other, until a share is spent."""
+        """Climb from random points and witnesses, for some of the best objectives, until a share is spent."""
         start = self._budget.used
         left = until * self._limit - start
         best = np.argsort(-self.pool.lower, kind="stable")[:_CLIMBED].tolist()

@@ -7,6 +7,7 @@ from search_problems import problem_of
 from milpq.errors import UsageError
 from milpq.search.budget import Budget
 from milpq.search.enumerate import enumerate_codes
+from milpq.search.inputs import FeedableInputs
 from milpq.search.moves import Moves
 from milpq.search.pool import WitnessPool, enclose_difference, refine_exact, refine_pool, round_down, round_up
 from milpq.search.witness import WitnessOptions, search_witnesses
@@ -38,6 +39,18 @@ def test_witnesses_replay(kind):
         assert Fraction(refined.lower) <= witness.sign * exact < Fraction(np.nextafter(refined.lower, np.inf))
     assert (refine_pool(problem, pool).lower >= pool.lower).all()
     assert pool.best.lower == pool.largest
+
+
+@pytest.mark.parametrize("kind", ["codes", "continuous", "real"])
+def test_climbs_of_many_inputs_leave_random_inputs_far_behind(kind):
+    problem = problem_of(kind, sizes=(24, 10, 2))
+    pool = search_witnesses(problem, WitnessOptions(evaluations=20_000))
+    points = FeedableInputs(problem).random(np.random.default_rng(0), 20_000)
+    assert pool.largest > 1.1 * np.abs(problem.differences(points)[0]).max()
+    exact = enclose_difference(problem, pool.best.point)[pool.best.output][0]
+    assert Fraction(pool.largest) <= abs(exact)
+    root = problem.domain.root
+    assert ((root.lower[0] <= pool.best.point) & (pool.best.point <= root.upper[0])).all()
 
 
 @pytest.mark.parametrize("kind", ["codes", "continuous", "real"])
