@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [SECONDS] [JOBS] [RADIUS]
 
-By default 600 seconds, two jobs and radius 0.1 with a gap of 0, so that cubes pile up.  Prints the resident memory of
+By default 600 seconds, two jobs and radius 0.3 with a gap of 0, so that cubes pile up.  Prints the resident memory of
 the process and its peak every tenth of the time; ends with 1 where the peak reaches 1 GiB.  Needs MILPQ_DATA
 (default ../shared/data), and a system with /proc.
 """
@@ -32,7 +32,7 @@ def memory_mib() -> tuple[int, int]:
 def main() -> int:
     """Run the search."""
     seconds, jobs, radius = (
-        float(given) for given in (sys.argv[1:] + ["600", "2", "0.1"][len(sys.argv) - 1 :])
+        float(given) for given in (sys.argv[1:] + ["600", "2", "0.3"][len(sys.argv) - 1 :])
     )
     path = Path(os.environ.get("MILPQ_DATA", "../shared/data")) / "acasxu/ACASXU_run2a_1_1_batch_2000.onnx"
     if not path.exists():

@@ -87,7 +87,7 @@ def bound(
     time_limit : float, optional
         Seconds for the whole run, the loading of files apart.
     jobs : int, optional
-        Threads of the search or of the solver; processes on a Dask cluster.  Every core by default.
+        Threads or processes of the search, threads of the solver.  Every core by default; up to 4 give the same answer.
     executor : str
         Where batches of a search run: ``local``, ``dask``, or ``dask://HOST:PORT`` for a running cluster.
     device : str

@@ -38,7 +38,7 @@ _LONGEST_TRIAL_S: Final = 80.0
 _TRIAL_SHARE: Final = 0.1
 """Share of the time left that a trial may use."""
 
-_NODE_S: Final = 5e-4, 80.0
+_NODE_S: Final = 1.2e-3, 60.0
 _PROGRAM_S: Final = 2e-3, 1500.0
 """Roughly how long a node of the search over phases and a linear program take: seconds, plus so many executions."""
 
