@@ -77,13 +77,13 @@ def digits(folder: Path) -> Case:
     network, model = load_float(models[0]), load_quantized(models[1]).on_target(get_target("tflm"))
     centre = np.zeros(64)
     centre[20:44] = 128 / 255
-    radius = np.where((np.arange(64) >= 20) & (np.arange(64) < 32), 1 / 255, 1e-4)
+    radius = np.where((np.arange(64) >= 20) & (np.arange(64) < 41), 1 / 255, 1e-4)
     box = milpq.Box(centre - radius, centre + radius)
     problem = Problem.create(network, model, box, "codes", [3])
     truth = enumerate_codes(problem).upper
     zonotope = Zonotope(problem)
     root = zonotope.upper(problem.domain.root)[0]
-    goal = float(0.05 * root.max() + 0.95 * truth.max())
+    goal = float(0.03 * root.max() + 0.97 * truth.max())
     backend = choose_backend("highs").backend
     decider = Decider(problem, zonotope, backend, differential(problem, problem.domain.root))
     trees = decider.run(goal, Budget(600.0), None)
