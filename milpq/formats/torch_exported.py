@@ -23,6 +23,7 @@ from torch import fx, nn
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
 from milpq.formats._quantized_builder import LinearPart, QuantizedBuilder
+from milpq.formats._torch_exported_operators import HANDLERS
 from milpq.formats._torch_graph import Codes, Pending, Real, Step, Value, Weights
 from milpq.formats._torch_numbers import quantized_bias
 from milpq.formats._torch_step import LAYOUT
@@ -106,8 +107,8 @@ class _Walker:
             handler = _HANDLERS.get(str(node.target))
             if handler is None or self._builder is None:
                 raise UnsupportedModelError(
-                    f"{where}: {node.target} is not supported; milpq reads conv2d, linear, relu, hardtanh, max_pool2d "
-                    "and flatten between dequantize and quantize"
+                    f"{where}: {node.target} is not supported; milpq reads conv2d, linear, relu, hardtanh, sums, "
+                    "pools, means, cat and flatten between dequantize and quantize"
                 )
             self._values[node] = handler(Step(self._builder, node, where, self._values))
 
@@ -342,6 +343,7 @@ def _unchanged(step: Step) -> Value:
 
 
 _HANDLERS: Final[dict[str, Callable[[Step], Value]]] = {
+    **HANDLERS,
     f"{PREFIX}quantize_per_tensor.default": _quantize,
     f"{PREFIX}dequantize_per_tensor.default": _dequantize,
     f"{PREFIX}dequantize_per_channel.default": _dequantize_channels,
