@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from milpq._arrays import Float64Array, Matrix, frozen
 from milpq.bounds import interval, symbolic
 from milpq.bounds.outward import down, up
+from milpq.bounds.symbolic import never
 from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.merge import Cubes, Problem
 from milpq.milp.backends import choose_backend
@@ -189,9 +191,11 @@ class _NaiveEncoder(Encoder):
 
     __slots__ = ()
 
-    def encode(self, cubes: Cubes, bounds: Bounds, *, cuts: bool = False) -> Encoding:
+    def encode(
+        self, cubes: Cubes, bounds: Bounds, *, cuts: bool = False, stop: Callable[[], bool] = never
+    ) -> Encoding:
         """Encode one cube."""
-        encoding = super().encode(cubes, bounds, cuts=cuts)
+        encoding = super().encode(cubes, bounds, cuts=cuts, stop=stop)
         faces, output = encoding.faces, self.problem.merged.output
         allowed = np.ones(encoding.model.columns, dtype=np.bool_)
         for index, face in enumerate(faces):
