@@ -72,7 +72,9 @@ Solver: TypeAlias = Annotated[
 ]
 Jobs: TypeAlias = Annotated[
     int,
-    typer.Option(metavar="N", help="Threads of the search or of the solver.", rich_help_panel=EFFORT),
+    typer.Option(
+        metavar="N", help="Threads or processes of the search, threads of the solver.", rich_help_panel=EFFORT
+    ),
 ]
 JobsOrAll: TypeAlias = Annotated[
     int | None,

@@ -42,7 +42,7 @@ class Options:
     time_limit : float or None
         Seconds for the whole run.
     jobs : int
-        Threads of the search or of the solver; processes on a Dask cluster.
+        Threads or processes of the search, threads of the solver.
     executor : str
         Where batches of a search run: ``local``, ``dask`` or ``dask://HOST:PORT``.
     device : str

@@ -143,7 +143,7 @@ def test_jobs_under_way_end_with_their_search(workers):
 
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 import milpq.search.processes as processes
 processes._WORTH_S = -1.0
 import operator
@@ -151,13 +151,11 @@ print("once", flush=True)
 executor = processes.ProcessExecutor(2)
 while not any(worker.ready for worker in executor._processes):
     list(executor.map(operator.neg, [1]))
-for worker in executor._processes:
-    print(worker.process.pid, flush=True)
-ending = sys.argv[1]
-if ending == "kill":
-    os.kill(os.getpid(), signal.SIGKILL)
-import time
 try:
+    for worker in executor._processes:
+        print(worker.process.pid, flush=True)
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     list(executor.map(time.sleep, [600, 600, 600]))
 except KeyboardInterrupt:
     executor.close()
@@ -180,7 +178,7 @@ def test_workers_leave_with_a_script_without_a_guard(tmp_path, ending):
         said = [process.stdout.readline().strip() for _ in range(3)]
         assert said[0] == "once"
         if ending == "interrupt":
-            time.sleep(0.5)
+            time.sleep(0.2)
             process.send_signal(signal.SIGINT)
         rest = process.stdout.read().split()
         assert rest == ([] if ending == "kill" else ["interrupted"])
