@@ -14,8 +14,9 @@ from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, DUAL, EXECUTED, REWRITTEN, CertificateFile
 from milpq.certificate.rewriting import Rewriter
 from milpq.certificate.slopes import dual_upper
+from milpq.certificate.traces import Limits
 from milpq.certificate.tree import Batch, Reader, Splitter
-from milpq.certificate.zonotope import Limits, Zonotope
+from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, MilpqError, UnprovenError
 from milpq.formats import TorchModule, load_float, load_quantized
 from milpq.formats._files import PathLike

@@ -18,7 +18,8 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.certificate.forms import Ends
 from milpq.certificate.slopes import Corners, backward, objectives_of
-from milpq.certificate.zonotope import Layer, Limits, Ranges, Trace, Zonotope
+from milpq.certificate.traces import Layer, Limits, Ranges, Trace
+from milpq.certificate.zonotope import Zonotope
 from milpq.merge import Cubes, Problem
 
 _MOST_NEURONS: Final = 1024

@@ -25,7 +25,8 @@ import numpy as np
 from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
 from milpq.certificate.forms import ROUNDED, TINY, Ends
 from milpq.certificate.stairs import Pieces, around
-from milpq.certificate.zonotope import Layer, Trace, largest
+from milpq.certificate.traces import Layer, Trace
+from milpq.certificate.zonotope import largest
 from milpq.merge import MergedActivation, MergedAffine, Problem
 
 _Pair: TypeAlias = tuple[Float64Array, Float64Array]

@@ -11,7 +11,7 @@ import numpy as np
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.certificate.format import DUAL, CertificateFile
 from milpq.certificate.slopes import Multipliers
-from milpq.certificate.zonotope import Limits
+from milpq.certificate.traces import Limits
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain
 

@@ -15,8 +15,6 @@ errors, decisions and the choice between bands are this project's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
@@ -34,6 +32,7 @@ from milpq.certificate.forms import (
     padded,
 )
 from milpq.certificate.stairs import Quantized, Staircase
+from milpq.certificate.traces import Layer, Limits, Ranges, Trace, Value
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain, MergedActivation, MergedAffine, Problem
 from milpq.network.nodes import absolute
@@ -43,92 +42,6 @@ _SYMBOLS = 4096
 
 _MOST_BYTES = 1 << 28
 """Of one form; a handful of them are held at once."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Limits:
-    """Decisions of leaves: ends of *quantities*, shape (quantities, leaves); infinite where nothing is decided.
-
-    The quantities are, for each activation in turn, its neurons' ``a`` (real units) and then its neurons' ``v``
-    (accumulators where a step follows, real units otherwise).
-    """
-
-    lower: Float64Array
-    upper: Float64Array
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """One activation over a batch of leaves: what its arguments and results can be under the decisions.
-
-    Parameters
-    ----------
-    phi : Activation
-        ``h = φ(a)``.
-    stairs : Staircase or None
-        What ``z`` is of ``v``; None where it is known by `cut` alone.
-    a, v, d, z : Ends
-        Of shape (neurons, leaves), ``d = v − a``.
-    cut : Ends
-        Of ``z − φ(v)``.
-    """
-
-    phi: Activation
-    stairs: Staircase | None
-    a: Ends
-    v: Ends
-    d: Ends
-    z: Ends
-    cut: Ends
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Value:
-    """What is known of one value of both networks.
-
-    Parameters
-    ----------
-    a, d : Form
-        Of the float side and of the difference.
-    sides : Ends, Ends
-        Of the float and of the quantized side, shape (neurons, leaves); those of forms may be tighter.
-    sizes : pair of float64, shape (neurons, leaves)
-        Both sides, and all summands of an affine map together, are no larger.
-    """
-
-    a: Form
-    d: Form
-    sides: tuple[Ends, Ends]
-    sizes: tuple[Float64Array, Float64Array]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trace:
-    """A batch of leaves from input to output.
-
-    Parameters
-    ----------
-    input : Layer
-        What both sides read, as an activation that changes nothing.
-    layers : list of Layer
-        The activations, where they were to be kept.
-    sides, sizes : list of pairs
-        As in `Value`, of each value, where the activations were to be kept.
-    output : Value
-    empty : bool, shape (leaves,)
-        Where the decisions contradict the forms: no input satisfies them.
-    """
-
-    input: Layer
-    layers: list[Layer]
-    sides: list[tuple[Ends, Ends]]
-    sizes: list[tuple[Float64Array, Float64Array]]
-    output: Value
-    empty: BoolArray
-
-
-Ranges: TypeAlias = tuple[Ends, Ends, Ends]
-"""Ends of ``a``, ``v`` and ``d``."""
 
 
 class Zonotope:

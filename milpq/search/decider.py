@@ -21,8 +21,9 @@ from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, DUAL, EXECUTED
 from milpq.certificate.slopes import Multipliers, dual_upper
+from milpq.certificate.traces import Trace
 from milpq.certificate.tree import Splitter
-from milpq.certificate.zonotope import Trace, Zonotope
+from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, DisjointBoundsError, SoundnessError
 from milpq.merge import Cubes, MergedActivation, MergedAffine, Problem
 from milpq.milp.backends.protocol import Backend
