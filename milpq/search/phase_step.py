@@ -26,7 +26,11 @@ from milpq.search.phase_nodes import Cuts, Offers, PhaseNodes, offer_cuts
 from milpq.search.pool import WitnessPool
 
 _ROOT_STEPS: Final = 300
+_MANY_STEPS: Final = 100
 _LAST_STEPS: Final = 600
+
+_FEW_ROOTS: Final = 8
+"""Up to so many, roots get long ascents and try cuts out; of more, most will never be cut."""
 
 _LONGEST: Final = 2
 """Steps are tripled as often as a bound has stalled, but not more often than this."""
@@ -127,8 +131,9 @@ class PhaseStep:
         stop : callable
             Asked between gradient steps.
         """
-        job = PhaseJob(self._whole(objectives), threshold, Experience.none(self.relaxation.open), tries=True)
-        return self._bounded(job.nodes, job, self._scale, _ROOT_STEPS, stop=stop)
+        few = len(objectives) <= _FEW_ROOTS
+        job = PhaseJob(self._whole(objectives), threshold, Experience.none(self.relaxation.open), tries=few)
+        return self._bounded(job.nodes, job, self._scale, _ROOT_STEPS if few else _MANY_STEPS, stop=stop)
 
     @property
     def none(self) -> PhaseNodes:
