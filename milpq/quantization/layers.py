@@ -304,13 +304,15 @@ class _Collector:
         source = self.layer_of[node.source]
         before = self.layers[source - 1] if source else None
         alone = self.readers[self.same.get(node.source, node.source)] == 1
-        if isinstance(before, LinearLayer | SumLayer) and alone:
+        if isinstance(before, LinearLayer | SumLayer):
             lower, upper = max(before.lower, node.lower), min(before.upper, node.upper)
             if not lower < upper:
                 raise UnsupportedModelError(f"{where}: leaves nothing of the activation before it")
-            self.layers[source - 1] = replace(before, lower=lower, upper=upper, value=number)
-            self.layer_of[number] = source
-            return
+            # One clamp a step, as the two networks are compared step by step.
+            if alone and (before.lower, before.upper) == (-np.inf, np.inf):
+                self.layers[source - 1] = replace(before, lower=lower, upper=upper, value=number)
+                self.layer_of[number] = source
+                return
         size = self.network.graph.sizes[number]
         self._append(ClampLayer(node.name, (source,), number, size, node.lower, node.upper))
 
