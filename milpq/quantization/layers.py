@@ -14,7 +14,7 @@ from milpq.network.curves import Curve
 from milpq.network.float_network import FloatNetwork
 from milpq.network.images import Convolution
 from milpq.network.nodes import Affine, Clamp, Smooth
-from milpq.quantization.structure import averaged, is_identity, is_sum, maximum, selected
+from milpq.quantization.structure import averaged, is_sum, maximum, selected
 from milpq.rounding.activation import ENDS, Activation
 from milpq.rounding.requantization import Operator
 
@@ -200,17 +200,11 @@ class _Collector:
         self.layer_of = {0: 0}
         # Curves have codes of their own, which what is read together with others must not share.
         self.curve_of: dict[int, str] = {}
-        same: dict[int, int] = {}
-        for number, node in enumerate(network.nodes, start=1):
-            if _keeps_all(node):
-                same[number] = same.get(node.sources[0], node.sources[0])
-        self.same = same
         self.readers = np.zeros(len(network.nodes) + 1, dtype=np.int64)
-        for number, node in enumerate(network.nodes, start=1):
-            if number not in same:
-                for source in node.sources:
-                    self.readers[same.get(source, source)] += 1
-        self.readers[same.get(network.output, network.output)] += 1
+        for node in network.nodes:
+            for source in node.sources:
+                self.readers[source] += 1
+        self.readers[network.output] += 1
 
     def result(self) -> int:
         """Return the layer value of the output."""
@@ -222,10 +216,6 @@ class _Collector:
         while index < len(network.nodes):
             node = network.nodes[index]
             number = index + 1
-            if number in self.same:
-                self.layer_of[number] = self.layer_of[self.same[number]]
-                index += 1
-                continue
             found = None if isinstance(node, Smooth) else maximum(network.nodes, index, self.readers)
             if found is not None:
                 index += found.nodes
@@ -303,7 +293,7 @@ class _Collector:
         where = f"{self.network.origin}: layer {node.name!r}"
         source = self.layer_of[node.source]
         before = self.layers[source - 1] if source else None
-        alone = self.readers[self.same.get(node.source, node.source)] == 1
+        alone = self.readers[node.source] == 1
         if isinstance(before, LinearLayer | SumLayer):
             lower, upper = max(before.lower, node.lower), min(before.upper, node.upper)
             if not lower < upper:
@@ -315,14 +305,3 @@ class _Collector:
                 return
         size = self.network.graph.sizes[number]
         self._append(ClampLayer(node.name, (source,), number, size, node.lower, node.upper))
-
-
-def _keeps_all(node: object) -> bool:
-    """Tell whether a node gives what it reads."""
-    return (
-        isinstance(node, Affine)
-        and not node.weighted
-        and len(node.terms) == 1
-        and not node.bias.any()
-        and is_identity(node.terms[0].matrix)
-    )

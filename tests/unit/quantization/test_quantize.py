@@ -20,6 +20,7 @@ from milpq.errors import (
     UnsupportedModelError,
     UsageError,
 )
+from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
 from milpq.network.pairing import check_pair
@@ -292,6 +293,17 @@ def test_clamps_that_are_part_of_no_layer() -> None:
         assert largest_error(network, model, points, target) < 0.02
     with pytest.raises(UnsupportedModelError, match="'early': its codes end at"):
         milpq.save(model, Path("never.tflite"))
+
+
+@pytest.mark.parametrize("seed", [2, 10, 11])
+def test_graphs_pair_with_their_float_network(seed: int) -> None:
+    """With clamps in a row and pools of one pixel, which are steps of their own."""
+    network = random_graph(seed, "channels_last", outputs=3)
+    points = np.random.default_rng(0).uniform(-1, 1, (60, 90))
+    model = quantize(network, points, target="tflm")
+    box = milpq.Box(np.full(90, -1.0), np.full(90, 1.0))
+    problem = Problem.create(network, model.on_target(None), box)
+    assert 0 < np.abs(problem.differences(points)[0]).max() < 0.2
 
 
 def test_values_that_are_joined_share_their_codes() -> None:
