@@ -22,6 +22,7 @@ from milpq.bench.case_process import Task
 from milpq.bench.methods import Outcome
 from milpq.bench.warmup import warm_up
 from milpq.errors import UsageError, WorkersLostError
+from milpq.search.processes import own_environment
 
 _TRIES: Final = 3
 """How often a process that somebody else has killed is started again."""
@@ -96,7 +97,7 @@ class _Processes:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env=os.environ | {"PYTHONPATH": _search_path()},
+                env=own_environment(),
                 start_new_session=True,
             )
             self._running.add(process)
@@ -113,14 +114,6 @@ class _Processes:
         total_s = time.monotonic() - started
         late = order.hard_time_s is not None and total_s >= order.hard_time_s
         return _outcome(words, process.returncode, total_s, late=late)
-
-
-def _search_path() -> str:
-    """Return where this process looks for modules, so that a case runs this very milpq.
-
-    Without -P the current folder came first: in a clone of milpq its sources, in place of what is installed.
-    """
-    return os.pathsep.join(str(Path(place).absolute()) for place in sys.path)
 
 
 def _listen(process: subprocess.Popen[str]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, Final, cast
 
@@ -178,12 +179,11 @@ class ProcessExecutor(OrderedExecutor[_Sent]):
                 self._start()
 
     def _start(self) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=own_environment(),
             start_new_session=True,  # so that Ctrl-C in a terminal is for this process alone
         )
         worker = _Worker(process)
@@ -244,6 +244,14 @@ class ProcessExecutor(OrderedExecutor[_Sent]):
                 )
             self._queue.appendleft(sent)
         self._start()
+
+
+def own_environment() -> dict[str, str]:
+    """Return an environment in which Python, started with -P, finds the modules of this very process.
+
+    Without -P the current folder would come first: in a clone of milpq its sources, in place of what is installed.
+    """
+    return os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path)}
 
 
 def _read(worker: _Worker, news: SimpleQueue[tuple[_Worker, Ready | Answer | None]]) -> None:
