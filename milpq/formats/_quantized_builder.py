@@ -29,7 +29,7 @@ from milpq.network.quantized_model import (
 )
 from milpq.rounding.activation import Activation, CodeRange
 from milpq.rounding.kernels import AverageKernel, Quantization, SumKernel
-from milpq.rounding.requantization import Operator, Requantization
+from milpq.rounding.requantization import FloatBias, Operator, Requantization
 
 Kind: TypeAlias = Literal["int8", "uint8"]
 
@@ -96,6 +96,8 @@ class LinearPart:
         Whether two neighbouring products of a uint8 activation and an int8 weight can leave int16.
     convolution : Convolution or None
         The convolution that the weights are.
+    float_bias : FloatBias or None
+        What the file holds where `bias` is rounded.
     """
 
     name: str
@@ -109,6 +111,7 @@ class LinearPart:
     per_channel: bool
     pairs_saturate: bool
     convolution: Convolution | None = None
+    float_bias: FloatBias | None = None
 
 
 class QuantizedBuilder:
@@ -172,6 +175,7 @@ class QuantizedBuilder:
                 grid.lower,
                 grid.upper,
                 part.pairs_saturate,
+                float_bias=part.float_bias,
             )
         self._layers.append(
             QuantizedLinear(

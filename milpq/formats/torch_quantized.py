@@ -17,14 +17,14 @@ from torch.ao.nn.intrinsic import quantized as nniq
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
 from milpq.errors import InvalidNetworkError, UnsupportedModelError
-from milpq.formats._quantized_builder import LinearPart, QuantizedBuilder
+from milpq.formats._quantized_builder import LinearPart, QuantizedBuilder, pairs_saturate
 from milpq.formats._torch_numbers import quantized_bias
 from milpq.formats._torch_operators import FUNCTIONS, MODULES
 from milpq.formats._torch_step import LAYOUT, Codes, Real, Step, Value
 from milpq.network.geometry import Windows, convolution_matrix
 from milpq.network.images import Convolution
 from milpq.network.quantized_model import QuantizedModel
-from milpq.rounding.requantization import Operator
+from milpq.rounding.requantization import FloatBias, Operator
 
 _MODULES: Final = (nnq.Linear, nnq.Conv2d, nnq.Quantize)
 
@@ -217,7 +217,7 @@ def _conv(step: Step, part: Any) -> Value:
         )
     except ValueError as error:
         raise InvalidNetworkError(f"{step.where}: {error}") from error
-    depthwise = part.groups == part.in_channels == part.out_channels and part.groups > 1
+    depthwise = part.groups == part.in_channels and part.groups > 1
 
     def place(weights: Float64Array) -> tuple[Matrix, Int64Array]:
         return convolution_matrix(weights, windows, int(part.groups), LAYOUT)
@@ -254,18 +254,23 @@ def _layer(
     matrix, channel = place(codes - zero_points.reshape(-1, *[1] * (codes.ndim - 1)))
     relu = isinstance(part, nniq.LinearReLU | nniq.ConvReLU2d)
     grid, wide = step.grid(part.scale, part.zero_point, int(part.zero_point) if relu else 0)
+    bias = quantized_bias(part.bias(), source.scale * scales, step.where)
+    real = np.zeros(channels)
+    if part.bias() is not None:
+        real = part.bias().detach().numpy().astype(np.float64)
     linear = LinearPart(
         step.name,
         step.where,
         operator,
         source.value,
         matrix,
-        quantized_bias(part.bias(), source.scale * scales, step.where)[channel],
+        bias[channel],
         scales.astype(np.float32).astype(np.float64),
         channel,
         per_channel,
-        pairs_saturate=False,
-        convolution=convolution,
+        pairs_saturate(codes.reshape(channels, -1).astype(np.int64)),
+        convolution,
+        FloatBias(real, bias),
     )
     return Codes(step.builder.linear(linear, grid), shape, wide)
 

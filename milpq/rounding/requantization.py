@@ -34,6 +34,21 @@ UINT8 = CodeRange(0, 255)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FloatBias:
+    """A bias that the file holds in float32, and what of it the accumulator holds already.
+
+    Parameters
+    ----------
+    real : float64 holding float32 values, shape (channels,), real units
+    codes : int64, shape (channels,)
+        The integer bias that accumulators contain in its place.
+    """
+
+    real: Float64Array
+    codes: Int64Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Requantization:
     """The scales, zero point and limits with which a file describes the end of one integer layer.
 
@@ -52,6 +67,8 @@ class Requantization:
         kernels that add them in saturating int16 do not compute the accumulator.
     limits : CodeRange
         The codes of the output's type; runtimes have other kernels for uint8 than for int8.
+    float_bias : FloatBias or None
+        For runtimes that add it in float; None where the file holds integers.
     """
 
     operator: Operator
@@ -64,6 +81,7 @@ class Requantization:
     code_upper: int
     pairs_saturate: bool = False
     limits: CodeRange = INT8
+    float_bias: FloatBias | None = None
 
 
 class Target(Protocol):

@@ -8,7 +8,7 @@ from typing import Final
 
 from milpq.errors import TargetError
 from milpq.rounding.requantization import Target
-from milpq.rounding.targets import float32, litert, power_of_two, qnnpack, single_rounding, tflm
+from milpq.rounding.targets import fbgemm, float32, litert, power_of_two, qnnpack, single_rounding, tflm
 from milpq.rounding.targets.base import TargetFamily
 
 ENTRY_POINT_GROUP: Final = "milpq.targets"
@@ -21,6 +21,7 @@ BUILTIN: Final[dict[str, TargetFamily]] = {
         *litert.FAMILIES,
         *float32.FAMILIES,
         qnnpack.FAMILY,
+        fbgemm.FAMILY,
         *single_rounding.FAMILIES,
         *power_of_two.FAMILIES,
     )

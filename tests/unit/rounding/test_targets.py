@@ -9,7 +9,7 @@ import pytest
 
 from milpq.errors import AccumulatorOverflowError, TargetError
 from milpq.rounding.input_quantizer import RULES
-from milpq.rounding.requantization import Requantization
+from milpq.rounding.requantization import FloatBias, Requantization
 from milpq.rounding.step import StepFunction
 from milpq.rounding.targets import TargetFamily, get_target, list_targets, registry, target_options
 from milpq.rounding.targets.tflm import TflmTarget
@@ -19,7 +19,10 @@ def layer(
     input_scale: float = 0.5, weight_scale: float = 0.25, output_scale: float = 1.0, channels: int = 2
 ) -> Requantization:
     scales = np.full(channels, np.float32(weight_scale), dtype=np.float64)
-    return Requantization("fully_connected", input_scale, scales, False, output_scale, 3, -128, 127)
+    bias = FloatBias(np.zeros(channels), np.zeros(channels, dtype=np.int64))
+    return Requantization(
+        "fully_connected", input_scale, scales, False, output_scale, 3, -128, 127, float_bias=bias
+    )
 
 
 def test_every_listed_target_is_found_by_its_name() -> None:
