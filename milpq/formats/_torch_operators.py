@@ -136,7 +136,7 @@ def _joined(step: Step, grid: Grid, wide: float) -> Value:
         raise step.unsupported(f"joins shapes {shapes} along axis {axis}")
     axis = axis % rank - 1
     chosen = [part.ravel() for part in concatenated_indices(shapes, axis)]
-    values = [step.requantized(part, grid) for part in codes]
+    values = [step.requantized(part, grid, image=rank == 4) for part in codes]
     joined = step.builder.join(step.name, step.where, values, chosen, grid)
     total = sum(shape[axis] for shape in shapes)
     shape = (*shapes[0][:axis], total, *shapes[0][axis + 1 :])

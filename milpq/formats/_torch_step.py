@@ -87,17 +87,30 @@ class Step:
         grid.check(self.where)
         return grid, wide
 
-    def requantized(self, codes: Codes, grid: Grid) -> int:
-        """Return the value of codes that are dequantized and quantized on another grid."""
+    def requantized(self, codes: Codes, grid: Grid, *, image: bool = False) -> int:
+        """Return the value of codes that are dequantized and quantized on another grid.
+
+        Raises
+        ------
+        UnsupportedModelError
+            They are an `image`, and a tie goes one way or the other with its layout in memory: torch adds the
+            zero point after rounding where an image lies in channels-last order, as convolutions give it.
+        """
         known = self.known(codes)
         if (known.scale, known.zero_point) == (grid.scale, grid.zero_point):
             return codes.value
 
-        def table(numbers: Int64Array) -> Int64Array:
+        def rounded(numbers: Int64Array, rule: str) -> Int64Array:
             real = (numbers - known.zero_point).astype(np.float32) * np.float32(known.scale)
-            levels = RULES["rint-fma"](
-                real, np.full(len(real), grid.scale, dtype=np.float32), grid.zero_point
-            )
+            levels = RULES[rule](real, np.full(len(real), grid.scale, dtype=np.float32), grid.zero_point)
             return np.clip(levels.astype(np.int64) + grid.zero_point, grid.lower, grid.upper)
+
+        def table(numbers: Int64Array) -> Int64Array:
+            codes = rounded(numbers, "rint-fma")
+            if image and (codes != rounded(numbers, "rint-mul")).any():
+                raise self.unsupported(
+                    "rounds ties by how an image lies in memory; use an even zero point, or one scale for both"
+                )
+            return codes
 
         return self.builder.lookup(self.name, self.where, codes.value, table, grid)

@@ -137,6 +137,39 @@ class Functional(torch.nn.Module):
         return functional.hardtanh(self.last(functional.relu6(x.mean([2, 3]))), -0.5, 1.5)
 
 
+class Joined(torch.nn.Module):
+    """An image joined with itself on a grid twice as coarse, where every other code is a tie."""
+
+    def __init__(self, zero_point: int, *, convolved: bool) -> None:
+        super().__init__()
+        from torch.ao.nn import quantized as nnq
+
+        self.start = nnq.Quantize(torch.tensor([0.5]), torch.tensor([7]), torch.quint8)
+        self.layer = nnq.Conv2d(1, 8, 1) if convolved else torch.nn.Identity()
+        if convolved:
+            weights = torch.quantize_per_tensor(torch.ones(8, 1, 1, 1), 1.0, 0, torch.qint8)
+            self.layer.set_weight_bias(weights, None)
+            self.layer.scale, self.layer.zero_point = 0.5, 7
+        self.both, self.end = nnq.QFunctional(), nnq.DeQuantize()
+        self.both.scale, self.both.zero_point = 1.0, zero_point
+
+    def forward(self, x: Any) -> Any:
+        x = self.layer(self.start(x))
+        return self.end(self.both.cat([x, x], 1))
+
+
+def test_joins_whose_ties_depend_on_the_layout_are_refused() -> None:
+    rows = ((torch.arange(256).float() - 7) / 2).reshape(1, 1, 16, 16)
+    given = [Joined(101, convolved=convolved)(rows)[0, 0] for convolved in (False, True)]
+    assert (given[0] != given[1]).any()
+    with pytest.raises(UnsupportedModelError, match="how an image lies in memory"):
+        milpq.load(Joined(101, convolved=True), input_shape=(1, 16, 16))
+    module = Joined(100, convolved=True)
+    network = milpq.load(module, input_shape=(1, 16, 16)).on_target(QnnpackTarget())
+    levels = network.execute(network.input.quantizer(rows.reshape(1, -1).double().numpy()))
+    np.testing.assert_array_equal(levels[0], module(rows).numpy().ravel())
+
+
 def quantized(module: Any, *, fx: bool) -> Any:
     from torch.ao import quantization as tq
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
