@@ -36,11 +36,17 @@ class SparseMatrix(_Strict):
 
 
 class TargetRounding(_Strict):
-    """Round as a target does; ``null`` leaves the choice to whoever reads the file."""
+    """Round as a target does; ``null`` leaves the choice to whoever reads the file.
+
+    `code_type` is that of the activations; `pairs_saturate` says whether two products of uint8 codes and int8 weights
+    of a row can leave int16 together.
+    """
 
     target: str | None
     operator: Literal["fully_connected", "conv", "depthwise"] = "fully_connected"
     per_channel: bool = False
+    code_type: Literal["int8", "uint8"] = "int8"
+    pairs_saturate: bool = False
 
 
 class MultiplierRounding(_Strict):

@@ -219,7 +219,7 @@ def _rounding_entry(
     stated: Requantization | StatedRequantization, number: int, arrays: _Arrays
 ) -> dict[str, object]:
     if isinstance(stated, Requantization):
-        return {"target": None, "operator": stated.operator, "per_channel": stated.per_channel}
+        return stated.statement(None)
     return _arrays_of(stated.statement, number, arrays)
 
 

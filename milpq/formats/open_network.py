@@ -27,7 +27,7 @@ from milpq.network.quantized_model import (
     StatedRequantization,
 )
 from milpq.rounding.kernels import Quantization
-from milpq.rounding.requantization import CodeRange, Requantization, Requantizer
+from milpq.rounding.requantization import INT8, UINT8, CodeRange, Requantization, Requantizer
 from milpq.rounding.requantizers import explicit_requantizer, power_of_two_requantizer
 from milpq.rounding.targets import get_target
 
@@ -247,11 +247,13 @@ class _Builder:
                     rounding.per_channel,
                     output.scale,
                     *limits,
+                    rounding.pairs_saturate,
+                    UINT8 if rounding.code_type == "uint8" else INT8,
                 )
                 if rounding.target is None:
                     return unsettled
                 requantizer = get_target(rounding.target).requantizer(unsettled)
-                statement = rounding.model_dump()
+                statement = unsettled.statement(rounding.target)
             elif isinstance(rounding, kinds.ThresholdRounding):
                 thresholds = self.thresholds(rounding, channels, where)
                 requantizer = _threshold_requantizer(thresholds, rounding.first_code, *limits[1:])

@@ -288,6 +288,6 @@ def _on_target(layer: QuantizedLinear, target: Target) -> QuantizedLinear:
         settled.output_zero_point,
         settled.code_lower,
         settled.code_upper,
-        {"target": target.name, "operator": settled.operator, "per_channel": settled.per_channel},
+        settled.statement(target.name),
     )
     return replace(layer, requantization=stated)

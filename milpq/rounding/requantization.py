@@ -83,6 +83,16 @@ class Requantization:
     limits: CodeRange = INT8
     float_bias: FloatBias | None = None
 
+    def statement(self, target: str | None) -> dict[str, object]:
+        """Return what the open network file says of it, rounded as a target does; None leaves that open."""
+        return {
+            "target": target,
+            "operator": self.operator,
+            "per_channel": self.per_channel,
+            "code_type": "uint8" if self.limits == UINT8 else "int8",
+            "pairs_saturate": self.pairs_saturate,
+        }
+
 
 class Target(Protocol):
     """An inference target: the exact requantization and input quantizer of one runtime.

@@ -201,6 +201,20 @@ def test_written_file_means_the_same(tmp_path: Path, changes: dict[str, Any]) ->
     assert (tmp_path / "again.npz").exists() == (len(model.layers[0].name) > 0 and "weights" in changes)
 
 
+@pytest.mark.parametrize(
+    ("stated", "target", "message"),
+    [({"pairs_saturate": True}, "ort", "saturate"), ({"code_type": "uint8"}, "tflm", "no uint8")],
+)
+def test_what_a_target_refuses_it_refuses_of_the_written_file(
+    tmp_path: Path, stated: dict[str, object], target: str, message: str
+) -> None:
+    model = read(tmp_path, small(output=output(rounding={"target": None} | stated)))
+    write_open_network(model, tmp_path / "again.json")
+    for each in (model, read_open_network(tmp_path / "again.json")):
+        with pytest.raises(TargetError, match=message):
+            each.on_target(get_target(target))
+
+
 def test_fixed_point_is_written_again(tmp_path: Path) -> None:
     model = read(tmp_path, fixed_point(np.random.default_rng(0), 8)[0])
     write_open_network(model, tmp_path / "again.json")

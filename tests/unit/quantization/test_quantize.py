@@ -70,7 +70,8 @@ def largest_error(
     flags=st.tuples(*[st.booleans()] * 4),
     method=st.sampled_from(["min-max", "percentile", "mse"]),
     clamp=st.sampled_from([RELU, (0.0, 6.0), (-1.0, 1.0), (-0.3, 0.9)]),
-    target=st.sampled_from([*BUILTIN, None]),
+    # FBGEMM adds biases in float32, which only torch modules state.
+    target=st.sampled_from([*(name for name in BUILTIN if name != "torch-fbgemm"), None]),
 )
 def test_every_scheme_makes_a_pair_that_any_target_runs(
     seed: int,
