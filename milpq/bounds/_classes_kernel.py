@@ -14,6 +14,7 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.zonotope._compiled import compiled, entry
+from milpq.bounds.zonotope.phases import reached
 
 Layer: TypeAlias = tuple[Int64Array, Int64Array, Int64Array, Int64Array, Int64Array]
 """A first layer: weights (neurons, inputs), biases, and thresholds, values and rows of its step function."""
@@ -79,7 +80,7 @@ def collect(
                 least += w * (lower[cube, i] if w > 0 else upper[cube, i])
                 most_ += w * (upper[cube, i] if w > 0 else lower[cube, i])
             row = rows[j]
-            first, last = _plateau(thresholds[row], least), _plateau(thresholds[row], most_)
+            first, last = reached(thresholds[row], least), reached(thresholds[row], most_)
             constant[j] = values[row, first]
             if values[row, first] != values[row, last]:
                 undecided[count] = j
@@ -110,19 +111,6 @@ def collect(
                 levels[used, j] = values[rows[j], seen[c, u]]
             used += 1
     return len(lower), used
-
-
-@compiled
-def _plateau(thresholds: Int64Array, accumulator: int) -> int:
-    """Return how many thresholds an accumulator has reached."""
-    low, high = 0, len(thresholds)
-    while low < high:
-        middle = (low + high) // 2
-        if thresholds[middle] <= accumulator:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @compiled
@@ -170,7 +158,7 @@ def _walk(
                 for u in range(count):
                     if accumulator[u] >= ceiling[u] or accumulator[u] < floor[u]:
                         mine = thresholds[rows[undecided[u]]]
-                        here = _plateau(mine, accumulator[u])
+                        here = reached(mine, accumulator[u])
                         hashed += (here - plateau[u]) * mixer[u]
                         plateau[u] = here
                         floor[u] = mine[here - 1] if here > 0 else -_FAR

@@ -181,3 +181,34 @@ def check_scales(*tensors: Quantization) -> None:
         scale = tensor.scale
         if not (math.isfinite(scale) and scale > 0 and float(np.float32(scale)) == scale):
             raise TargetError(f"scale {scale!r} is not a positive float32 value")
+
+
+def shifted_addends(
+    kernel: SumKernel, bits: int, ratios: tuple[float, float], refusal: str
+) -> tuple[tuple[Int64Array, Int64Array], int]:
+    """Return what each operand of a sum adds, by multipliers that share one shift, and that shift.
+
+    Parameters
+    ----------
+    bits : int
+        Of the larger multiplier.
+    ratios : pair of float
+        What a scale may be of the result's: at least the first, below the second.
+    refusal : str
+
+    Raises
+    ------
+    TargetError
+        With the words of `refusal`, for other ratios.
+    """
+    operands, result = (kernel.first, kernel.second), kernel.result
+    check_scales(*operands, result)
+    first, second = (np.float32(operand.scale) / np.float32(result.scale) for operand in operands)
+    if min(first, second) < ratios[0] or max(first, second) >= ratios[1]:
+        raise TargetError(refusal)
+    shift = bits - int(np.frexp(max(first, second))[1])
+
+    def addend(ratio: np.float32, operand: Quantization) -> Int64Array:
+        return int(np.rint(np.float64(ratio) * 2.0**shift)) * (operand.range.codes - operand.zero_point)
+
+    return (addend(first, operands[0]), addend(second, operands[1])), shift

@@ -12,10 +12,16 @@ from __future__ import annotations
 import numpy as np
 
 from milpq._arrays import Int64Array
-from milpq.errors import TargetError
 from milpq.rounding.activation import activation_codes
 from milpq.rounding.arithmetic import float32_half_even
-from milpq.rounding.kernels import AverageKernel, PairSum, Quantization, SumKernel, check_scales
+from milpq.rounding.kernels import (
+    AverageKernel,
+    PairSum,
+    Quantization,
+    SumKernel,
+    check_scales,
+    shifted_addends,
+)
 from milpq.rounding.requantization import Requantizer
 
 _ADD_RATIOS = 2.0**-14, 2.0**8
@@ -30,20 +36,14 @@ def qnnpack_sum(kernel: SumKernel) -> PairSum:
     TargetError
         QNNPACK refuses scales that are so far apart.
     """
-    first, second, result = kernel.first, kernel.second, kernel.result
-    check_scales(first, second, result)
-    ratios = [np.float32(operand.scale) / np.float32(result.scale) for operand in (first, second)]
+    result = kernel.result
     low, high = _ADD_RATIOS
-    if min(ratios) < low or max(ratios) >= high:
-        raise TargetError(
-            f"torch-qnnpack: QNNPACK refuses an addition whose scales differ by a factor outside [{low:g}, {high:g})"
-        )
-    shift = _ADD_BITS - int(np.frexp(max(ratios))[1])
-    multipliers = [int(np.rint(np.float64(ratio) * 2.0**shift)) for ratio in ratios]
-    addends = [
-        multiplier * (operand.range.codes - operand.zero_point)
-        for multiplier, operand in zip(multipliers, (first, second), strict=True)
-    ]
+    addends, shift = shifted_addends(
+        kernel,
+        _ADD_BITS,
+        _ADD_RATIOS,
+        f"torch-qnnpack: QNNPACK refuses an addition whose scales differ by a factor outside [{low:g}, {high:g})",
+    )
     lower, upper = activation_codes(None, kernel.activation, result.scale, result.zero_point, result.range)
     mask = (1 << shift) - 1
 
@@ -51,7 +51,7 @@ def qnnpack_sum(kernel: SumKernel) -> PairSum:
         left = (total & mask) - (total < 0)
         return np.clip((total >> shift) + (left > mask >> 1) + result.zero_point, lower, upper)
 
-    return PairSum(addends[0], addends[1], output)
+    return PairSum(*addends, output)
 
 
 def qnnpack_average(kernel: AverageKernel, counts: Int64Array) -> Requantizer:

@@ -23,6 +23,7 @@ from milpq.rounding.kernels import (
     SumKernel,
     UnaryKernel,
     check_scales,
+    shifted_addends,
 )
 from milpq.rounding.requantization import Requantizer
 from milpq.rounding.requantizers import FixedPointRounding
@@ -32,6 +33,7 @@ _LEFT_SHIFT_WIDE = 15
 """Fractional bits that ADD gives its operands, int8 ones and wider ones."""
 
 _XNNPACK_ADD_RATIOS = 2.0**-10, 2.0**8
+_XNNPACK_ADD_BITS = 21
 _XNNPACK_CONVERT_RATIOS = 2.0**-8, 2.0**7
 
 
@@ -79,27 +81,21 @@ def fixed_point_sum(kernel: SumKernel, rounding: FixedPointRounding) -> PairSum:
 
 def xnnpack_sum(target: object, kernel: SumKernel) -> PairSum:
     """Return XNNPACK's ADD: multipliers of 21 bits, one shift, half up."""
-    first, second, result = kernel.first, kernel.second, kernel.result
-    check_scales(first, second, result)
-    ratios = [np.float32(operand.scale) / np.float32(result.scale) for operand in (first, second)]
+    result = kernel.result
     low, high = _XNNPACK_ADD_RATIOS
-    if min(ratios) < low or max(ratios) >= high:
-        raise TargetError(
-            f"litert-xnnpack: XNNPACK leaves an ADD whose scales differ by a factor outside [{low:g}, {high:g}) "
-            "to other kernels; use litert-nodelegate"
-        )
-    shift = 21 - int(np.frexp(max(ratios))[1])
-    multipliers = [int(np.rint(np.float64(ratio) * 2.0**shift)) for ratio in ratios]
-    addends = [
-        multiplier * (operand.range.codes - operand.zero_point)
-        for multiplier, operand in zip(multipliers, (first, second), strict=True)
-    ]
+    addends, shift = shifted_addends(
+        kernel,
+        _XNNPACK_ADD_BITS,
+        _XNNPACK_ADD_RATIOS,
+        f"litert-xnnpack: XNNPACK leaves an ADD whose scales differ by a factor outside [{low:g}, {high:g}) "
+        "to other kernels; use litert-nodelegate",
+    )
     lower, upper = activation_codes(target, kernel.activation, result.scale, result.zero_point, result.range)
 
     def output(total: Int64Array) -> Int64Array:
         return np.clip(((total + (1 << (shift - 1))) >> shift) + result.zero_point, lower, upper)
 
-    return PairSum(addends[0], addends[1], output)
+    return PairSum(*addends, output)
 
 
 def xnnpack_convert(kernel: UnaryKernel) -> Int64Array:

@@ -96,7 +96,7 @@ def residue(
     start = clip(np.ceil(start - slack * abs(start) - _TINY), -_LARGEST_ACCUMULATOR, _LARGEST_ACCUMULATOR)
     stop = clip(np.floor(stop + slack * abs(stop) + _TINY), -_LARGEST_ACCUMULATOR, _LARGEST_ACCUMULATOR)
     stop = max(start, stop)
-    first, last = _plateau(thresholds, start), _plateau(thresholds, stop)
+    first, last = reached(thresholds, start), reached(thresholds, stop)
     at_low, at_high = out * levels[first], out * levels[last]
     if curve[2] > 0.0:
         most, least = at_low - value(curve, scale * start), at_high - value(curve, scale * stop)
@@ -114,8 +114,8 @@ def residue(
 
 
 @compiled
-def _plateau(thresholds: Int64Array, accumulator: float) -> int:
-    """Return how many thresholds are at most the accumulator (an integer below 2^40 in float64)."""
+def reached(thresholds: Int64Array, accumulator: float) -> int:
+    """Return how many thresholds are at most the accumulator (an integer, or one below 2^40 in float64)."""
     low, high = 0, len(thresholds)
     while low < high:
         middle = (low + high) // 2
