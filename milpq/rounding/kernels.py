@@ -15,9 +15,7 @@ import numpy as np
 from milpq._arrays import Int64Array, frozen
 from milpq.errors import TargetError
 from milpq.rounding.activation import INT8, Activation, CodeRange
-from milpq.rounding.logistic import logistic_table
 from milpq.rounding.requantization import Requantizer
-from milpq.rounding.tanh import tanh_table
 
 UnaryKind: TypeAlias = Literal["requantize", "relu", "relu6", "relu_n1_to_1", "logistic", "tanh"]
 
@@ -37,6 +35,13 @@ class Quantization:
     scale: float
     zero_point: int
     range: CodeRange = INT8
+
+
+CURVES: dict[UnaryKind, Quantization] = {
+    "logistic": Quantization(1.0 / 256.0, -128),
+    "tanh": Quantization(1.0 / 128.0, 0),
+}
+"""The output quantization that the int8 specification fixes for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +155,9 @@ def unary_table(target: object, kernel: UnaryKernel) -> Int64Array:
         The target does not have the operator or does not take these parameters.
     """
     source, result = kernel.source, kernel.result
-    if kernel.kind in {"logistic", "tanh"}:
-        if source.range != INT8 or result.range != INT8:
-            raise TargetError(f"{kernel.kind.upper()}: milpq knows it for int8 only")
-        curve = logistic_table if kernel.kind == "logistic" else tanh_table
-        return curve(target, source.scale, source.zero_point, result.scale, result.zero_point)
+    if kernel.kind in CURVES and (source.range != INT8 or result.range != INT8):
+        raise TargetError(f"{kernel.kind.upper()}: milpq knows it for int8 only")
+    check_scales(source, result)
     table = supported(target, kernel.kind.upper()).unary_codes(kernel)
     if table.shape != source.range.codes.shape or (np.diff(table) < 0).any():
         raise TargetError(f"{kernel.kind.upper()}: the table is not monotone")
@@ -170,9 +173,14 @@ def supported(target: object, operator: str) -> SupportsKernels:
         It does not.
     """
     if not isinstance(target, SupportsKernels):
-        name = getattr(target, "name", target)
-        raise TargetError(f"target {name}: its {operator} is not known to milpq; use another target")
+        raise unknown_operator(target, operator)
     return target
+
+
+def unknown_operator(target: object, operator: str) -> TargetError:
+    """Return the error of an operator whose integers no one has stated for a target."""
+    name = getattr(target, "name", target)
+    return TargetError(f"target {name}: its {operator} is not known to milpq; use another target")
 
 
 def check_scales(*tensors: Quantization) -> None:

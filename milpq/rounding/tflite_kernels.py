@@ -41,10 +41,9 @@ def fixed_point_unary(kernel: UnaryKernel, rounding: FixedPointRounding) -> Int6
     """Return the table of RELU, RELU6, RELU_N1_TO_1 or QUANTIZE from codes to codes."""
     source, result = kernel.source, kernel.result
     check_scales(source, result)
-    activation = ACTIVATION_OF.get(kernel.kind)
-    if activation is None:
-        raise TargetError(f"{kernel.kind.upper()}: is no rescaling")
-    lower, upper = activation_codes(None, activation, result.scale, result.zero_point, result.range)
+    lower, upper = activation_codes(
+        None, ACTIVATION_OF[kernel.kind], result.scale, result.zero_point, result.range
+    )
     multiplier, shift = quantize_multiplier(np.array([source.scale / result.scale]))
     scaled = rounding(source.range.codes - source.zero_point, multiplier, shift)
     return np.clip(scaled + result.zero_point, lower, upper)

@@ -8,14 +8,20 @@ import pytest
 from benchmarks.models.tflite_writer import Activation, Layer, write_fully_connected_model
 from milpq.errors import TargetError
 from milpq.rounding.activation import activation_codes
-from milpq.rounding.logistic import logistic_table
-from milpq.rounding.tanh import float_tanh_half_even, tanh_table
+from milpq.rounding.curve_tables import xnnpack_curve
+from milpq.rounding.kernels import CURVES, Quantization, UnaryKernel, UnaryKind, unary_table
 from milpq.rounding.targets import get_target
 from tests.oracle.operators import logistic_model, tanh_model
 from tests.oracle.runtimes import runtime
 
 REFUSED = 8
 """LOGISTIC tables of small powers of two that the last place of float32 decides."""
+
+
+def curve(kind: UnaryKind, scale: float, zero_point: int) -> UnaryKernel:
+    """Return an operator with the output that the int8 specification fixes."""
+    return UnaryKernel(kind, Quantization(scale, zero_point), CURVES[kind])
+
 
 NAMES = ("tflm", "litert-xnnpack", "litert-ref", "litert-nodelegate")
 
@@ -59,7 +65,7 @@ def test_logistic_table(name: str) -> None:
         actual = run(logistic_model(scale, zero_point), codes)[0].astype(np.int64)
         assert (np.diff(actual) >= 0).all()
         try:
-            table = logistic_table(target, scale, zero_point)
+            table = unary_table(target, curve("logistic", scale, zero_point))
         except TargetError:
             refused += 1
             continue
@@ -72,7 +78,7 @@ def test_logistic_table(name: str) -> None:
 def test_logistic_tables_that_the_last_place_decides_are_refused(name: str) -> None:
     """Of a small power of two, ``0.5 + x/4`` lies on a tie as far as float32 can tell."""
     with pytest.raises(TargetError, match=r"LOGISTIC.*the machine's C library decides"):
-        logistic_table(get_target(name), 2.0**-14, 0)
+        unary_table(get_target(name), curve("logistic", 2.0**-14, 0))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,7 +96,7 @@ def test_tanh_table(name: str) -> None:
         actual = run(tanh_model(scale, zero_point), codes)[0].astype(np.int64)
         assert (np.diff(actual) >= 0).all()
         try:
-            table = tanh_table(target, scale, zero_point)
+            table = unary_table(target, curve("tanh", scale, zero_point))
         except TargetError:
             refused += 1
             continue
@@ -106,21 +112,21 @@ def _between_the_kernels(rng: np.random.Generator) -> list[tuple[float, int]]:
     for _ in range(6000):
         scale, zero_point = float(np.float32(2.0 ** rng.uniform(-10, 1))), int(rng.integers(-128, 128))
         try:
-            table = float_tanh_half_even(scale, zero_point, 1 / 128, 0)
+            table = xnnpack_curve(curve("tanh", scale, zero_point))
         except TargetError:
             found.append((scale, zero_point))
             continue
-        if (table != tanh_table(tflm, scale, zero_point)).any():
+        if (table != unary_table(tflm, curve("tanh", scale, zero_point))).any():
             found.append((scale, zero_point))
     return found
 
 
 def test_tanh_needs_what_kernels_state() -> None:
-    with pytest.raises(TargetError, match="its int8 TANH is not known"):
-        tanh_table(get_target("pow2-floor"), 0.125, 0)
+    with pytest.raises(TargetError, match="its TANH is not known"):
+        unary_table(get_target("pow2-floor"), curve("tanh", 0.125, 0))
     with pytest.raises(TargetError, match="scale 1/128"):
-        tanh_table(get_target("tflm"), 0.125, 0, 0.5)
+        unary_table(get_target("tflm"), UnaryKernel("tanh", Quantization(0.125, 0), Quantization(0.5, 0)))
     with pytest.raises(TargetError, match="float32"):
-        tanh_table(get_target("tflm"), 0.1, 0)
+        unary_table(get_target("tflm"), curve("tanh", 0.1, 0))
     with pytest.raises(TargetError, match="below 2"):
-        tanh_table(get_target("tflm"), 2.0**-30, 0)
+        unary_table(get_target("tflm"), curve("tanh", 2.0**-30, 0))

@@ -9,11 +9,10 @@ from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.activation import UINT8, xnnpack_activation_code
 from milpq.rounding.arithmetic import Float32Array, double_rounding, float32_half_even
-from milpq.rounding.kernels import AverageKernel, PairSum, Quantization, SumKernel, UnaryKernel
-from milpq.rounding.logistic import float_logistic_half_even
+from milpq.rounding.curve_tables import xnnpack_curve
+from milpq.rounding.kernels import CURVES, AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.ort_kernels import ort_average, ort_curve, ort_rescaled, ort_sum
 from milpq.rounding.requantization import Requantization, Requantizer
-from milpq.rounding.tanh import float_tanh_half_even
 from milpq.rounding.targets.base import (
     TargetFamily,
     factor_float32,
@@ -77,25 +76,13 @@ class XnnpackTarget:
         """Return the code of a finite end of an activation, which XNNPACK rounds in a way of its own."""
         return xnnpack_activation_code(real, output_scale, output_zero_point)
 
-    def logistic_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return float_logistic_half_even(input_scale, input_zero_point, output_scale, output_zero_point)
-
-    def tanh_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return float_tanh_half_even(input_scale, input_zero_point, output_scale, output_zero_point)
-
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
-        """Return the output code of every input code; XNNPACK runs QUANTIZE, TFLite's own kernels the rest."""
-        return (
-            xnnpack_convert(kernel)
-            if kernel.kind == "requantize"
-            else fixed_point_unary(kernel, double_rounding)
-        )
+        """Return the output code of every input code; XNNPACK runs QUANTIZE and curves, TFLite's kernels the rest."""
+        if kernel.kind in CURVES:
+            return xnnpack_curve(kernel)
+        if kernel.kind == "requantize":
+            return xnnpack_convert(kernel)
+        return fixed_point_unary(kernel, double_rounding)
 
     def pair_sum(self, kernel: SumKernel) -> PairSum:
         """Return how ADD computes."""
@@ -161,22 +148,10 @@ class OnnxRuntimeTarget:
         """QLinearAveragePool adds float32 numbers, which is exact on such scales only."""
         return True
 
-    def logistic_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        ends = Quantization(input_scale, input_zero_point), Quantization(output_scale, output_zero_point)
-        return ort_curve("Sigmoid", *ends)
-
-    def tanh_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        ends = Quantization(input_scale, input_zero_point), Quantization(output_scale, output_zero_point)
-        return ort_curve("Tanh", *ends)
-
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
-        """Return the output code of every input code of a rescaling, the one such operator that graphs have."""
+        """Return the output code of every input code of a rescaling or a curve, the operators that graphs have."""
+        if kernel.kind in CURVES:
+            return ort_curve("Sigmoid" if kernel.kind == "logistic" else "Tanh", kernel.source, kernel.result)
         if kernel.kind != "requantize":
             raise TargetError(f"{self.name}: has no kernel {kernel.kind.upper()} from codes to codes")
         return ort_rescaled(kernel.source, kernel.result)

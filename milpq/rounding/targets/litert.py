@@ -15,10 +15,9 @@ from milpq.rounding.arithmetic import (
     float64_half_away,
     ruy_x86_rounding,
 )
-from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
-from milpq.rounding.logistic import float_logistic_half_away
+from milpq.rounding.curve_tables import float32_curve
+from milpq.rounding.kernels import CURVES, AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.requantization import Requantization, Requantizer
-from milpq.rounding.tanh import float_tanh_half_away
 from milpq.rounding.targets.base import (
     TargetFamily,
     factor_float64,
@@ -68,21 +67,9 @@ class LiteRTReferenceTarget:
             return _float64_requantizer(requantization, factor)
         return fixed_point_requantizer(requantization, factor, "double")
 
-    def logistic_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
-
-    def tanh_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return float_tanh_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
-
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code."""
-        return fixed_point_unary(kernel, double_rounding)
+        return float32_curve(kernel) if kernel.kind in CURVES else fixed_point_unary(kernel, double_rounding)
 
     def pair_sum(self, kernel: SumKernel) -> PairSum:
         """Return how ADD computes."""
@@ -139,20 +126,10 @@ class LiteRTNoDelegateTarget:
             len(factor) - len(factor) % DEPTHWISE_BLOCK,
         )
 
-    def logistic_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return float_logistic_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
-
-    def tanh_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return float_tanh_half_away(input_scale, input_zero_point, output_scale, output_zero_point)
-
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code."""
+        if kernel.kind in CURVES:
+            return float32_curve(kernel)
         return fixed_point_unary(kernel, ruy_x86_rounding if kernel.kind == "requantize" else double_rounding)
 
     def pair_sum(self, kernel: SumKernel) -> PairSum:

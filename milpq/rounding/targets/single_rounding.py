@@ -6,17 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from milpq._arrays import Int64Array
+from milpq._arrays import Float64Array, Int64Array
 from milpq.errors import AccumulatorOverflowError, TargetError
 from milpq.rounding.activation import INT8
 from milpq.rounding.arithmetic import quantize_multiplier, single_rounding
-from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
+from milpq.rounding.kernels import (
+    CURVES,
+    AverageKernel,
+    PairSum,
+    SumKernel,
+    UnaryKernel,
+    unknown_operator,
+)
 from milpq.rounding.requantization import Requantization, Requantizer
-from milpq.rounding.requantizers import explicit_requantizer
 from milpq.rounding.targets.base import (
     Product,
     TargetFamily,
     factor_float64,
+    fixed_point_requantizer,
     is_per_tensor_fully_connected,
     spell,
 )
@@ -79,20 +86,15 @@ class SingleRoundingTarget:
                 f"{self.name}: has no uint8 {requantization.operator}; convert the model to int8"
             )
         product = self.multiplier if is_per_tensor_fully_connected(requantization) else "float64"
-        multiplier, shift = quantize_multiplier(factor_float64(requantization, product))
-        requantize = explicit_requantizer(
-            multiplier,
-            shift,
-            "single",
-            requantization.output_zero_point,
-            requantization.code_lower,
-            requantization.code_upper,
-        )
-        return requantize if self.family == "cmsis-single" else _within_tosa(requantize, shift)
+        factor = factor_float64(requantization, product)
+        requantize = fixed_point_requantizer(requantization, factor, "single")
+        return requantize if self.family == "cmsis-single" else _within_tosa(requantize, factor)
 
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code."""
         self._require_tflite(kernel.kind.upper())
+        if kernel.kind in CURVES:
+            raise unknown_operator(self, kernel.kind.upper())
         return fixed_point_unary(kernel, single_rounding)
 
     def pair_sum(self, kernel: SumKernel) -> PairSum:
@@ -112,8 +114,9 @@ class SingleRoundingTarget:
             raise TargetError(f"{self.name}: TOSA does not fix how {operator} is lowered; use cmsis-single")
 
 
-def _within_tosa(requantize: Requantizer, shift: Int64Array) -> Requantizer:
+def _within_tosa(requantize: Requantizer, factor: Float64Array) -> Requantizer:
     """Refuse accumulators for which TOSA's ``apply_scale_32`` is not defined."""
+    _, shift = quantize_multiplier(factor)
     limit = (1 << (30 - shift))[:, None]
 
     def within(accumulator: Int64Array) -> Int64Array:

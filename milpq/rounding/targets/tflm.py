@@ -9,16 +9,15 @@ from typing import cast
 from milpq._arrays import Int64Array
 from milpq.errors import TargetError
 from milpq.rounding.activation import INT8
-from milpq.rounding.arithmetic import double_rounding, quantize_multiplier
-from milpq.rounding.kernels import AverageKernel, PairSum, SumKernel, UnaryKernel
-from milpq.rounding.logistic import fixed_point_logistic
+from milpq.rounding.arithmetic import double_rounding
+from milpq.rounding.curve_tables import fixed_point_curve
+from milpq.rounding.kernels import CURVES, AverageKernel, PairSum, SumKernel, UnaryKernel
 from milpq.rounding.requantization import Requantization, Requantizer
-from milpq.rounding.requantizers import explicit_requantizer
-from milpq.rounding.tanh import fixed_point_tanh
 from milpq.rounding.targets.base import (
     Product,
     TargetFamily,
     factor_float64,
+    fixed_point_requantizer,
     is_per_tensor_fully_connected,
     spell,
 )
@@ -75,27 +74,7 @@ class TflmTarget:
                 f"{self.name}: has no uint8 {requantization.operator}; convert the model to int8"
             )
         product = self.multiplier if is_per_tensor_fully_connected(requantization) else "float64"
-        multiplier, shift = quantize_multiplier(factor_float64(requantization, product))
-        return explicit_requantizer(
-            multiplier,
-            shift,
-            "double",
-            requantization.output_zero_point,
-            requantization.code_lower,
-            requantization.code_upper,
-        )
-
-    def logistic_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return fixed_point_logistic(input_scale, input_zero_point, output_scale, output_zero_point)
-
-    def tanh_codes(
-        self, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
-    ) -> Int64Array:
-        """Return the output codes of the input codes -128 … 127, int64, shape (256,)."""
-        return fixed_point_tanh(input_scale, input_zero_point, output_scale, output_zero_point)
+        return fixed_point_requantizer(requantization, factor_float64(requantization, product), "double")
 
     def unary_codes(self, kernel: UnaryKernel) -> Int64Array:
         """Return the output code of every input code; RELU6 ignores the output scale."""
@@ -105,6 +84,8 @@ class TflmTarget:
             raise TargetError(f"{self.name}: has no RELU_N1_TO_1; fuse it into the layer before it")
         if kernel.kind == "relu6":
             return clip_unary(kernel)
+        if kernel.kind in CURVES:
+            return fixed_point_curve(kernel)
         return fixed_point_unary(kernel, double_rounding)
 
     def pair_sum(self, kernel: SumKernel) -> PairSum:

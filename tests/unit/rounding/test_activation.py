@@ -7,7 +7,7 @@ import pytest
 
 from milpq.errors import TargetError
 from milpq.rounding.activation import activation_codes, fused_on_target
-from milpq.rounding.logistic import logistic_table
+from milpq.rounding.kernels import CURVES, Quantization, UnaryKernel, unary_table
 from milpq.rounding.requantization import Requantization
 from milpq.rounding.targets import get_target
 
@@ -36,20 +36,26 @@ def test_a_readers_limits_become_the_targets() -> None:
 
 
 def test_logistic_needs_a_target_that_knows_it() -> None:
+    def table(name: str, scale: float, result: Quantization = CURVES["logistic"]) -> object:
+        return unary_table(get_target(name), UnaryKernel("logistic", Quantization(scale, 0), result))
+
     with pytest.raises(TargetError, match="pow2-floor"):
-        logistic_table(get_target("pow2-floor"), 0.125, 0)
+        table("pow2-floor", 0.125)
+    with pytest.raises(TargetError, match="cmsis-single: its LOGISTIC is not known"):
+        table("cmsis-single", 0.125)
     with pytest.raises(TargetError, match="1/256"):
-        logistic_table(get_target("tflm"), 0.125, 0, 0.5)
+        table("tflm", 0.125, Quantization(0.5, -128))
     with pytest.raises(TargetError, match="float32"):
-        logistic_table(get_target("tflm"), 0.1, 0)
+        table("tflm", 0.1)
     with pytest.raises(TargetError, match="2\\^-28"):
-        logistic_table(get_target("tflm"), 2.0**-30, 0)
+        table("tflm", 2.0**-30)
 
 
 @pytest.mark.parametrize("name", ["tflm", "litert-ref", "litert-nodelegate", "litert-xnnpack"])
 def test_logistic_is_near_the_sigmoid(name: str) -> None:
     scale = float(np.float32(0.06))
-    table = logistic_table(get_target(name), scale, 7)
+    kernel = UnaryKernel("logistic", Quantization(scale, 7), CURVES["logistic"])
+    table = unary_table(get_target(name), kernel)
     real = 256.0 / (1.0 + np.exp(-scale * (np.arange(-128, 128) - 7.0))) - 128.0
     assert np.abs(table - np.clip(real, -128, 127)).max() <= 0.51
     assert (np.diff(table) >= 0).all()
