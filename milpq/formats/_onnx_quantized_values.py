@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.errors import InvalidNetworkError, ModelFileError, TargetError, UnsupportedModelError
+from milpq.errors import InvalidNetworkError, TargetError
 from milpq.formats._files import to_float64
+from milpq.formats._onnx_node import Node
 from milpq.formats._quantized_builder import Grid, Kind, QuantizedBuilder
 from milpq.rounding.ort_kernels import ort_curve, ort_quantized
 
@@ -112,8 +113,8 @@ def requantize_real(real: npt.NDArray[np.float32], grid: Grid) -> Int64Array:
     return ort_quantized(real, grid.quantization)
 
 
-class QuantizedStep:
-    """One node with its inputs looked up, and what the handlers share."""
+class QuantizedStep(Node[QValue]):
+    """A node of a quantized graph, and what the handlers share."""
 
     def __init__(
         self,
@@ -123,35 +124,8 @@ class QuantizedStep:
         sources: list[QValue | None],
         options: dict[str, Any],
     ) -> None:
+        super().__init__(name, where, sources, options)
         self.builder = builder
-        self.name = name
-        self.where = where
-        self.options = options
-        self._sources = sources
-
-    def unsupported(self, what: str) -> UnsupportedModelError:
-        """Return the error that this node `what`."""
-        return UnsupportedModelError(f"{self.where}: {what}")
-
-    def damaged(self, what: str) -> ModelFileError:
-        """Return the error that this node is malformed."""
-        return ModelFileError(f"{self.where}: {what}")
-
-    @property
-    def inputs(self) -> int:
-        """Number of inputs, left-out ones among them."""
-        return len(self._sources)
-
-    def has(self, position: int) -> bool:
-        """Tell whether an optional input is given."""
-        return position < len(self._sources) and self._sources[position] is not None
-
-    def value(self, position: int) -> QValue:
-        """Return an input that must be given."""
-        source = self._sources[position] if position < len(self._sources) else None
-        if source is None:
-            raise self.damaged(f"its input {position} is missing")
-        return source
 
     def constant(self, position: int, what: str) -> npt.NDArray[Any]:
         """Return an input that must be a constant."""
@@ -166,15 +140,6 @@ class QuantizedStep:
         if source.dtype.kind != "i" or source.ndim > 1:
             raise self.unsupported(f"its {what} is not a list of integer constants")
         return [int(number) for number in source.ravel()]
-
-    def integer_list(self, name: str) -> list[int] | None:
-        """Return an attribute that is a list of integers, or None where it is not given."""
-        given: object = self.options.get(name)
-        if given is None:
-            return None
-        if not isinstance(given, list):
-            raise self.damaged(f"its {name} is no list")
-        return [int(number) for number in cast("list[int]", given)]
 
     def grid(self, scale: int, zero_point: int, kind: Kind | None = None) -> tuple[Grid, Kind]:
         """Return the grid that two inputs state for an activation, and its integer type.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from milpq._arrays import Float64Array
-from milpq.errors import ModelFileError, UnsupportedModelError
 from milpq.formats._files import to_float64
 from milpq.formats._float_builder import FloatBuilder
+from milpq.formats._onnx_node import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Computed:
 Value: TypeAlias = "Computed | npt.NDArray[Any]"
 
 
-class Step:
-    """One node with its inputs looked up, and what the handlers share."""
+class Step(Node[Value]):
+    """A node of a float graph, and what the handlers share."""
 
     def __init__(
         self,
@@ -44,40 +44,13 @@ class Step:
         sources: list[Value | None],
         options: dict[str, Any],
     ) -> None:
+        super().__init__(name, where, sources, options)
         self.builder = builder
-        self.name = name
-        self.options = options
-        self._sources = sources
-        self._where = where
-
-    def unsupported(self, what: str) -> UnsupportedModelError:
-        """Return the error that this node `what`."""
-        return UnsupportedModelError(f"{self._where}: {what}")
-
-    def damaged(self, what: str) -> ModelFileError:
-        """Return the error that this node is malformed."""
-        return ModelFileError(f"{self._where}: {what}")
 
     def check(self, shape: tuple[int, ...], weights: int) -> None:
         """Raise UnsupportedModelError if a layer of this shape and number of weights is too large."""
         self.builder.check_size(math.prod(shape), f"layer {self.name!r}")
         self.builder.check_weights(weights, f"layer {self.name!r}")
-
-    @property
-    def inputs(self) -> int:
-        """Number of inputs."""
-        return len(self._sources)
-
-    def has(self, position: int) -> bool:
-        """Tell whether an optional input is given."""
-        return position < len(self._sources) and self._sources[position] is not None
-
-    def value(self, position: int) -> Value:
-        """Return an input that must be given."""
-        source = self._sources[position] if position < len(self._sources) else None
-        if source is None:
-            raise self.damaged(f"its input {position} is missing")
-        return source
 
     def computed(self, position: int) -> Computed:
         """Return an input that must depend on the network input."""
@@ -101,15 +74,6 @@ class Step:
         if isinstance(source, Computed) or source.dtype.kind != "i" or source.ndim > 1:
             raise self.unsupported(f"its {what} is not a list of integer constants")
         return [int(number) for number in source.ravel()]
-
-    def integer_list(self, name: str) -> list[int] | None:
-        """Return an attribute that is a list of integers, or None where it is not given."""
-        given: object = self.options.get(name)
-        if given is None:
-            return None
-        if not isinstance(given, list):
-            raise self.damaged(f"its {name} is no list")
-        return [int(number) for number in cast("list[int]", given)]
 
     def scalar(self, position: int, what: str, default: float) -> float:
         """Return an optional input that must be one float constant."""
