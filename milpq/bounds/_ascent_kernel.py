@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milpq._arrays import Int64Array
-from milpq.bounds.zonotope._compiled import entry
+from milpq._compiled import entry
 
 _Array: TypeAlias = npt.NDArray[np.float32]
 

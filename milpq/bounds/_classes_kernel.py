@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
-from milpq.bounds.zonotope._compiled import compiled, entry
+from milpq._compiled import compiled, entry
 from milpq.bounds.zonotope.phases import reached
 
 Layer: TypeAlias = tuple[Int64Array, Int64Array, Int64Array, Int64Array, Int64Array]

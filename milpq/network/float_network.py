@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from milpq.errors import UnsupportedModelError
 from milpq.network.curves import CURVE_ERROR
 from milpq.network.exact import affine_ends
 from milpq.network.images import Image
+from milpq.network.kept import Kept
 from milpq.network.nodes import Affine, Clamp, FloatNode, Graph, Smooth, absolute, apply_matrix, chain
 
 
@@ -42,6 +44,7 @@ class FloatNetwork:
     note: str = ""
     images: tuple[Image | None, ...] = ()
     graph: Graph = field(init=False, repr=False)
+    kept: Kept[Any] = field(init=False, repr=False, default_factory=Kept[Any])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "graph", chain(self.nodes, self.input_size, self.output))

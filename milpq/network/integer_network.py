@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen
 from milpq.errors import AccumulatorOverflowError, InvalidNetworkError, RegionError
+from milpq.network.kept import Kept
 from milpq.network.nodes import Graph, IntegerAffine, IntegerNode, Step, absolute, apply_matrix, chain
 from milpq.rounding.input_quantizer import InputQuantizer
 
@@ -84,6 +86,7 @@ class IntegerNetwork:
     note: str = ""
     graph: Graph = field(init=False, repr=False)
     reachable: tuple[tuple[Int64Array, Int64Array], ...] = field(init=False, repr=False)
+    kept: Kept[Any] = field(init=False, repr=False, default_factory=Kept[Any])
     _exact_in_float32: tuple[bool, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +108,17 @@ class IntegerNetwork:
             ranges.append((frozen(lower), frozen(upper)))
         object.__setattr__(self, "reachable", tuple(ranges))
         object.__setattr__(self, "_exact_in_float32", tuple(small))
+
+    @property
+    def exact_in_float32(self) -> bool:
+        """Tell whether every value and every partial sum, in any order, is an integer below 2^24."""
+        affine = (
+            small
+            for node, small in zip(self.nodes, self._exact_in_float32, strict=True)
+            if isinstance(node, IntegerAffine)
+        )
+        ends = (np.abs(end).max(initial=0) for pair in self.reachable for end in pair)
+        return all(affine) and all(end < _FLOAT32_EXACT for end in ends)
 
     @property
     def output_size(self) -> int:
@@ -144,14 +158,17 @@ class IntegerNetwork:
             An input level lies outside what the input can hold.
         """
         points = np.atleast_2d(np.asarray(levels, dtype=np.float64))
-        if points.size and not (
-            points.min() >= self.input.level_lower and points.max() <= self.input.level_upper
-        ):
-            raise RegionError(
-                f"input codes must lie in [{self.input.level_lower + self.input.zero_point}, "
-                f"{self.input.level_upper + self.input.zero_point}]"
-            )
+        self.check_levels(points)
         return self._run([points])
+
+    def check_levels(self, levels: Int64Array | Float64Array) -> None:
+        """Raise a `RegionError` if an input level lies outside what the input can hold."""
+        entry = self.input
+        if levels.size and not (levels.min() >= entry.level_lower and levels.max() <= entry.level_upper):
+            raise RegionError(
+                f"input codes must lie in [{entry.level_lower + entry.zero_point}, "
+                f"{entry.level_upper + entry.zero_point}]"
+            )
 
     def execute_after(self, value: int, levels: Float64Array) -> Float64Array:
         """Run the nodes after a value that is all they read of what comes before them.

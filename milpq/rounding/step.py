@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array, frozen
 from milpq.errors import InvalidNetworkError
@@ -206,6 +207,30 @@ class StepFunction:
             ]
         return product
 
+    def staircases(self, precision: type[np.float32 | np.float64]) -> tuple[Float64Array, BoolArray]:
+        """Return each neuron's step as a staircase, and where it is that in a precision, for compiled execution.
+
+        Returns
+        -------
+        stairs : float64 holding numbers of the precision, shape (neurons, 5)
+            Slope, offset of negative accumulators, offset of others, smallest and largest value.
+        exact : bool, shape (neurons,)
+            Whether ``clip(floor(slope·acc + offset))``, each operation rounded to the precision, is the step at every
+            accumulator that the precision holds.
+        """
+        slope, offset = self._slope.astype(precision), self._offset.astype(precision)
+        parts = (slope, *offset, self._bottom, self._top)
+        stairs = np.stack([part.astype(np.float64) for part in parts], axis=1)
+        exact = _is_staircase(self.thresholds, self.values, slope, offset, self._bottom, self._top)
+        # Integers up to 2^24 are numbers of single precision, so the ends and what lies between them are, too.
+        exact &= np.maximum(np.abs(self._bottom), np.abs(self._top)) < 2.0**24
+        return stairs[self.rows], exact[self.rows]
+
+    @property
+    def is_table(self) -> bool:
+        """Whether all thresholds follow each other: each plateau but the first and the last has one accumulator."""
+        return self._is_table
+
     def image(self, lower: Int64Array, upper: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return the exact levels at the ends of accumulator intervals, shape (..., neurons) each."""
         return self(lower), self(upper)
@@ -293,20 +318,43 @@ def _fit_staircase(
     offset = np.where(np.isnan(offset), offset[::-1], offset)
     offset = np.where(constant, bottom, offset)
 
-    def staircase(accumulator: Float64Array) -> Float64Array:
-        negative: Float64Array = offset[0, :, None]
-        other: Float64Array = offset[1, :, None]
-        shift = np.where(accumulator >= 0, other, negative)
-        with np.errstate(invalid="ignore"):
-            return np.clip(np.floor(accumulator * slope[:, None] + shift), bottom[:, None], top[:, None])
+    return slope, offset, _is_staircase(thresholds, values, slope, offset, bottom, top)
 
-    seam = np.array([[-1.0, 0.0]])
+
+def _is_staircase(
+    thresholds: Int64Array,
+    values: Int64Array,
+    slope: npt.NDArray[np.floating],
+    offset: npt.NDArray[np.floating],
+    bottom: Float64Array,
+    top: Float64Array,
+) -> BoolArray:
+    """Tell which rows are an affine staircase, as it is computed in the precision of `slope` and `offset`.
+
+    Every operation is monotone in the accumulator on each side of zero, so what is right at both sides of every
+    threshold, at the seam and at the ends is right at every accumulator that the precision holds.
+    """
+    precision = slope.dtype.type
+    real = np.abs(thresholds) < NEVER
+
+    def staircase(accumulator: Int64Array) -> Float64Array:
+        negative, other = offset[0, :, None], offset[1, :, None]
+        shift = np.where(accumulator >= 0, other, negative)
+        with np.errstate(invalid="ignore", over="ignore"):
+            step = np.floor(accumulator.astype(precision) * slope[:, None] + shift)
+            return np.clip(step.astype(np.float64), bottom[:, None], top[:, None])
+
+    # Beyond what the precision holds there are no accumulators; NEVER is beyond, too.
+    held = 2**24 if precision is np.float32 else 2**40
+    at = np.where(real & (np.abs(thresholds) < held), thresholds, 0)
+    right_sides = (staircase(at) == values[:, 1:]) & (staircase(at - 1) == values[:, 1:] - 1)
+    exact: BoolArray = (np.diff(values, axis=1) == 1).all(axis=1)
+    exact &= (right_sides | ~(real & (np.abs(thresholds) < held))).all(axis=1)
+    fixed = np.broadcast_to(np.array([[1 - held, -1, 0, held - 1]]), (len(values), 4))
     row = np.arange(len(values))[:, None]
-    at_seam = values[row, (thresholds[:, None, :] <= seam.astype(np.int64)[..., None]).sum(axis=2)]
-    right_sides = (staircase(at) == reached) & (staircase(at - 1.0) == reached - 1.0)
-    exact = (np.diff(values, axis=1) == 1).all(axis=1) & (right_sides | ~real).all(axis=1)
-    exact &= (staircase(np.broadcast_to(seam, (len(values), 2))) == at_seam).all(axis=1)
-    return slope, offset, constant | exact
+    there = values[row, (thresholds[:, None, :] <= fixed[..., None]).sum(axis=2)]
+    exact &= (staircase(fixed) == there).all(axis=1)
+    return exact | ~real.any(axis=1)
 
 
 def _ends(thresholds: Int64Array, values: Int64Array) -> tuple[Float64Array, Float64Array]:

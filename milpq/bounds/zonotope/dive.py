@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.bounds.zonotope._compiled import compiled
+from milpq._compiled import compiled
 from milpq.bounds.zonotope.forms import (
     ACTIVE,
     CENTRE_D,

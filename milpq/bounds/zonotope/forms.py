@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
-from milpq.bounds.zonotope._compiled import compiled
+from milpq._compiled import compiled
 from milpq.bounds.zonotope.pack import Packed, Records
 
 _U = 2.0**-53

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.bounds.zonotope._compiled import compiled, entry
+from milpq._compiled import compiled, entry
 from milpq.bounds.zonotope.dive import DEPTH, improve, propagate
 from milpq.bounds.zonotope.forms import STATE, Forms, generators
 from milpq.bounds.zonotope.nodes import enter

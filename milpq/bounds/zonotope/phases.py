@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.bounds.zonotope._compiled import compiled
+from milpq._compiled import compiled
 from milpq.bounds.zonotope.smooth import Smooth, curve_difference, lines, value
 from milpq.network.curves import CURVE_ERROR
 

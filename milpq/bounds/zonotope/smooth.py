@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from milpq.bounds.zonotope._compiled import compiled
+from milpq._compiled import compiled
 from milpq.network.curves import CURVE_ERROR, FARTHEST, LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
 
 _U = 2.0**-53
