@@ -40,7 +40,8 @@ def random_matrix(
 def random_step(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarray) -> StepFunction:
     """Return steps over these accumulators: affine ones, half away from zero, coarse, uneven, tables, constants."""
     reach = int(max(np.abs(lower).max(), np.abs(upper).max(), 1))
-    assume(reach < 2**31)
+    if reach >= 2**31:
+        raise AccumulatorOverflowError("no step is needed of what is refused")
     kind = rng.integers(4)
     count = int(rng.integers(2, 40))
     if kind == 0:
