@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, cast
 from milpq.bench.case_process import Task
 from milpq.bench.methods import Outcome
 from milpq.bench.warmup import warm_up
-from milpq.errors import UsageError, WorkersLostError
+from milpq.errors import WorkersLostError
 from milpq.search.processes import own_environment
 
 _TRIES: Final = 3
@@ -306,9 +306,9 @@ def open_pool(name: str, workers: int) -> Pool:
         There is no such pool, Dask is not installed, or no scheduler answers.
     """
     from milpq.search.executor import check_executor  # noqa: PLC0415
+    from milpq.search.ordered import check_workers  # noqa: PLC0415
 
-    if workers < 1:
-        raise UsageError(f"--jobs must be at least 1, not {workers}")
+    check_workers(workers)
     check_executor(name)
     if name == "local":
         return LocalPool(workers)

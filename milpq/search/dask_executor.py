@@ -56,8 +56,9 @@ def connect(address: str | None, workers: int) -> tuple[Any, Any]:
 
 @dataclass(slots=True)
 class _Sent:
-    """A job, where its result will be, and the result once it is fetched."""
+    """A work on the cluster and a job for it, where the result will be, and the result once it is fetched."""
 
+    work: Any
     job: Any
     future: Any
     result: Any = None
@@ -86,8 +87,7 @@ class DaskExecutor(OrderedExecutor[_Sent]):
 
     def __init__(self, address: str | None, workers: int = 1) -> None:
         self._client, self._cluster = connect(address, workers)
-        self._work: Callable[[Any], Any] | None = None
-        self._sent: Any = None
+        self._sent: dict[int, tuple[Callable[[Any], Any], Any]] = {}
 
     @property
     def workers(self) -> int:
@@ -97,21 +97,23 @@ class DaskExecutor(OrderedExecutor[_Sent]):
 
     def close(self) -> None:
         """Leave the cluster, and stop it where it was started here."""
-        self._sent = self._work = None
+        self._sent.clear()
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
 
     def _prepare(self, work: Callable[[Any], Any]) -> None:
-        if self._work is not work:
+        if id(work) not in self._sent:
             content = pickle.dumps(work, protocol=pickle.HIGHEST_PROTOCOL)
-            self._sent, self._work = self._client.submit(_unpack, content, pure=False), work
+            # The work is kept as well, so that no other one can have its id.
+            self._sent[id(work)] = work, self._client.submit(_unpack, content, pure=False)
 
-    def _submit(self, work: Callable[[Any], Any], job: object) -> _Sent:  # noqa: ARG002 - sent by `_prepare`
-        return _Sent(job, self._future(job))
+    def _submit(self, work: Callable[[Any], Any], job: object) -> _Sent:
+        sent = self._sent[id(work)][1]
+        return _Sent(sent, job, self._future(sent, job))
 
-    def _future(self, job: object) -> Any:  # noqa: ANN401
-        return self._client.submit(_run, self._sent, job, pure=False)
+    def _future(self, work: Any, job: object) -> Any:  # noqa: ANN401
+        return self._client.submit(_run, work, job, pure=False)
 
     def _wait(self, ticket: _Sent, budget: Budget | None) -> bool:
         """Wait for one result and fetch it."""
@@ -136,7 +138,7 @@ class DaskExecutor(OrderedExecutor[_Sent]):
                         "give them more, or use a smaller region"
                     ) from error
                 return True
-            ticket.future = self._future(ticket.job)
+            ticket.future = self._future(ticket.work, ticket.job)
         raise WorkersLostError(f"the Dask scheduler has dropped a batch {_LOSSES + 1} times")
 
     def _result(self, ticket: _Sent) -> Any:  # noqa: ANN401

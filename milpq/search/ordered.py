@@ -10,9 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
+from milpq.errors import UsageError
 from milpq.search.budget import Budget
 
 Job = TypeVar("Job")
@@ -28,6 +30,22 @@ class _End:
 
 
 _END: Final = _End()
+
+
+@dataclass(frozen=True, slots=True)
+class Aside(Generic[Result]):
+    """A job beside those of `OrderedExecutor.map`.
+
+    Parameters
+    ----------
+    result : callable
+        Waits for the job; returns what it gave, or None where the budget given ends first.
+    cancel : callable
+        Drops the job; returns False where it has begun.
+    """
+
+    result: Callable[[Budget | None], Result | None]
+    cancel: Callable[[], bool]
 
 
 class OrderedExecutor(ABC, Generic[Ticket]):
@@ -71,6 +89,22 @@ class OrderedExecutor(ABC, Generic[Ticket]):
         finally:
             for ticket in waiting:
                 self._cancel(ticket)
+
+    def aside(self, work: Callable[[Job], Result], job: Job) -> Aside[Result]:
+        """Have a job run beside those of `map`, which do not wait for it.
+
+        Parameters
+        ----------
+        work : callable
+            As in `map`; it may be another one.
+        """
+        self._prepare(work)
+        ticket = self._submit(work, job)
+
+        def result(budget: Budget | None) -> Result | None:
+            return self._result(ticket) if self._wait(ticket, budget) else None
+
+        return Aside(result, lambda: self._cancel(ticket))
 
     @property
     @abstractmethod
@@ -118,3 +152,9 @@ class OrderedExecutor(ABC, Generic[Ticket]):
     @abstractmethod
     def _cancel(self, ticket: Ticket) -> bool:
         """Drop a job; return False where it has begun."""
+
+
+def check_workers(workers: int) -> None:
+    """Raise UsageError for fewer than one worker."""
+    if workers < 1:
+        raise UsageError(f"the number of jobs must be at least 1, not {workers}")

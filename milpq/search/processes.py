@@ -21,8 +21,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, Final, cast
 
-from milpq.errors import UsageError, WorkersLostError
-from milpq.search.ordered import OrderedExecutor
+from milpq.errors import WorkersLostError
+from milpq.search.ordered import OrderedExecutor, check_workers
 from milpq.search.worker_process import Answer, Ready, Stop, Task, Work
 
 _PROGRAM: Final = "from milpq.search.worker_process import main; main()"
@@ -42,6 +42,7 @@ class _Sent:
     """A job and, once there is one, its answer."""
 
     number: int
+    work: Callable[[Any], Any]
     job: Any
     worker: _Worker | None = None
     answer: Answer | None = None
@@ -91,14 +92,12 @@ class ProcessExecutor(OrderedExecutor[_Sent]):
     """
 
     def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise UsageError(f"--jobs must be at least 1, not {workers}")
+        check_workers(workers)
         self._size = workers
         self._processes: list[_Worker] = []
         self._news: SimpleQueue[tuple[_Worker, Ready | Answer | None]] = SimpleQueue()
         self._queue: deque[_Sent] = deque()
-        self._work: Callable[[Any], Any] | None = None
-        self._content = b""
+        self._contents: dict[int, tuple[Callable[[Any], Any], bytes]] = {}
         self._spent_s = 0.0
         self._count = self._lost = 0
         self._here_only = workers == 1 or not sys.executable
@@ -129,18 +128,16 @@ class ProcessExecutor(OrderedExecutor[_Sent]):
         self._queue.clear()
 
     def _prepare(self, work: Callable[[Any], Any]) -> None:
-        if self._work is work:
-            return
-        self._work = work
-        if not self._here_only:
+        if not self._here_only and id(work) not in self._contents:
             try:
-                self._content = pickle.dumps(work, protocol=pickle.HIGHEST_PROTOCOL)
+                # The work is kept as well, so that no other one can have its id.
+                self._contents[id(work)] = work, pickle.dumps(work, protocol=pickle.HIGHEST_PROTOCOL)
             except (pickle.PicklingError, AttributeError, TypeError):
                 self._here_only = True  # a solver of somebody else's, perhaps
 
-    def _submit(self, work: Callable[[Any], Any], job: object) -> _Sent:  # noqa: ARG002 - known by `_prepare`
+    def _submit(self, work: Callable[[Any], Any], job: object) -> _Sent:
         self._count += 1
-        sent = _Sent(self._count, job)
+        sent = _Sent(self._count, work, job)
         self._queue.append(sent)
         self._feed()
         return sent
@@ -167,11 +164,10 @@ class ProcessExecutor(OrderedExecutor[_Sent]):
 
     def _run_here(self, sent: _Sent) -> None:
         """Run a job in this process, where no worker is up."""
-        assert self._work is not None
         self._queue.remove(sent)
         started = time.thread_time()
         try:
-            sent.answer = Answer(sent.number, self._work(sent.job), None)
+            sent.answer = Answer(sent.number, sent.work(sent.job), None)
         finally:
             self._spent_s += time.thread_time() - started
         if not (self._here_only or self._processes) and self._spent_s > _WORTH_S:
@@ -197,11 +193,11 @@ class ProcessExecutor(OrderedExecutor[_Sent]):
                 return
             if not worker.ready or worker.sent is not None:
                 continue
-            if worker.known is not self._work:
-                worker.tell(Work(self._content))
-                worker.known = self._work
             worker.sent = self._queue.popleft()
             worker.sent.worker = worker
+            if worker.known is not worker.sent.work:
+                worker.known, content = self._contents[id(worker.sent.work)]
+                worker.tell(Work(content))
             worker.tell(Task(worker.sent.number, worker.sent.job))
 
     def _listen(self, *, wait: bool) -> None:

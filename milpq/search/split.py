@@ -24,11 +24,12 @@ from milpq.search.budget import Budget
 from milpq.search.checkpoint import Arrays, Section, executed
 from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.frontier import Frontier
+from milpq.search.lookout import Lookout
 from milpq.search.ordered import AHEAD
 from milpq.search.pool import WitnessPool
 from milpq.search.split_options import SplitOptions
 from milpq.search.split_state import SplitState
-from milpq.search.witness import WitnessOptions, search_witnesses
+from milpq.search.witness import WitnessOptions
 
 SplitStatus: TypeAlias = Literal[
     "closed", "certified", "violated", "exhausted", "limit", "interrupted", "lost"
@@ -195,6 +196,11 @@ class _Split:
         self._batch = options.batch or _batch_size(problem, work)
         room = options.memory_bytes // Frontier.bytes_per_cube(problem.merged.input_size, objectives)
         self._room = max(2 * self._batch, room)
+        self._given = 0
+        looks = options.witness_evaluations, options.seed
+        looking = WitnessOptions(looks[0], looks[1], each=options.each) if looks[0] else None
+        price = work.bounding.executions
+        self._lookout = Lookout(problem, executor, looking, options.first_evaluations, price)
 
     def begin(self, upper: Float64Array | None) -> None:
         """Bound the whole domain."""
@@ -206,13 +212,22 @@ class _Split:
             with self._journal.restoring():
                 self._restore(SplitState(**state))
             return
-        self._local_search(None)
+        self._look_out(None)
         batch = Batch(self._problem.domain.root, known, None, self._threshold(), self._pool)
         self._commit(0, list(self._executor.map(self._work, [batch])))
         self._jobs = 1
 
     def run(self) -> SplitStatus:
         """Work until something says stop."""
+        status = self._work_off()
+        if status in {"exhausted", "limit"}:
+            self._pool = self._lookout.finish(self._pool, self._budget)
+            self._commit(0, [])
+            status = self._status() or "limit"
+        return status
+
+    def _work_off(self) -> SplitStatus:
+        """Work until something says stop, or there is nothing to do."""
         status = self._status()
         if status is not None:
             return status
@@ -225,8 +240,7 @@ class _Split:
                 status = self._status()
                 if status is not None:
                     return status
-                if self._rounds % self._options.witness_rounds == 0:
-                    self._local_search(_middles(work.cubes))
+                self._look_out(work.cubes)
         return self._status() or "limit"
 
     def _batches(self) -> Iterator[Batch | None]:
@@ -239,6 +253,7 @@ class _Split:
                 continue
             job = self._planned.popleft()
             cubes, upper, dimension = self._frontier.get(self._frontier.taken(job))
+            self._given += 2 * len(cubes)
             yield Batch(cubes, upper, dimension, self._threshold(), self._pool)
 
     def _plan(self) -> None:
@@ -252,6 +267,7 @@ class _Split:
 
     def result(self, status: SplitStatus) -> SplitResult:
         """Return the bracket as of the last commit."""
+        self._lookout.end()
         if self._journal is not None and not self._committing:
             self._journal.save(self._state, now=True)
         if self._committing:
@@ -366,21 +382,12 @@ class _Split:
             return "interrupted" if self._budget.cancelled() else "limit"
         return None
 
-    def _local_search(self, starts: Float64Array | None) -> None:
-        """Search for better witnesses, from some points besides the known ones."""
-        if not self._options.witness_evaluations:
-            return
-        options = WitnessOptions(
-            evaluations=self._options.witness_evaluations,
-            seed=self._options.seed + self._rounds,
-            each=self._options.each,
-        )
-        budget = self._budget.part(self._options.witness_evaluations)
-        self._pool = search_witnesses(self._problem, options, pool=self._pool, starts=starts, budget=budget)
-
-
-def _middles(cubes: Cubes) -> Float64Array:
-    return 0.5 * cubes.lower[:64] + 0.5 * cubes.upper[:64]
+    def _look_out(self, cubes: Cubes | None) -> None:
+        """Take in witnesses that are due, and have others searched for, from some cubes besides the known ones."""
+        self._pool = self._lookout.collect(self._pool, self._given, self._budget)
+        if self._lookout.opening or self._rounds % self._options.witness_rounds == 0:
+            starts = None if cubes is None else 0.5 * cubes.lower[:64] + 0.5 * cubes.upper[:64]
+            self._lookout.begin(self._pool, self._given, self._budget, starts)
 
 
 def _batch_size(problem: Problem, work: Branching) -> int:

@@ -37,8 +37,11 @@ class SplitOptions:
     enumerate_cells : int
         See ``milpq.search.branch.Branching``.
     witness_evaluations : int
-        Executions of each local witness search, run after every `witness_rounds` jobs; 0 for none.
+        Executions of each witness search that runs beside the jobs, begun after every `witness_rounds` of them; 0
+        for none.
     witness_rounds : int
+    first_evaluations : int
+        Executions of the first such searches together, as long as they gain something.
     seed : int
     """
 
@@ -53,6 +56,7 @@ class SplitOptions:
     enumerate_cells: int = 512
     witness_evaluations: int = 20_000
     witness_rounds: int = 16
+    first_evaluations: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from milpq.errors import UsageError
-from milpq.search.ordered import OrderedExecutor
+from milpq.search.ordered import OrderedExecutor, check_workers
 
 
 class ThreadExecutor(OrderedExecutor["Future[Any]"]):
@@ -28,8 +27,7 @@ class ThreadExecutor(OrderedExecutor["Future[Any]"]):
     """
 
     def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise UsageError(f"--jobs must be at least 1, not {workers}")
+        check_workers(workers)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="milpq")
 

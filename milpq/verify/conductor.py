@@ -209,12 +209,12 @@ def _answer(run: Run) -> None:
     for method in ("symbolic", "differential"):
         if run.wants(method):
             stages.propagate(run, method)
-    if run.options.method != "auto" or not run.finished:
-        stages.find_witnesses(run)
     if run.options.method == "auto":
         _choose_search(run)
-    elif _cuts_phases(run) and run.wants("lp"):
-        stages.optimize(run)
+    else:
+        stages.find_witnesses(run)
+        if _cuts_phases(run) and run.wants("lp"):
+            stages.optimize(run)
     # Linear programs over many inputs are slow, and add little to optimized slopes.
     exact = run.problem.merged.is_exact
     if exact and run.wants("lp") and not (_cuts_phases(run) and run.options.method == "auto"):
@@ -239,6 +239,9 @@ def _choose_search(run: Run) -> None:
             stages.split(run, limit_s=_INEXACT_SPLIT_S)
     elif not run.finished:
         if _cuts_phases(run):
+            stages.find_witnesses(run)
+            if run.finished:
+                return
             if run.options.device != "cpu":
                 run.bracket.notes.append("many inputs are not split: nothing ran on the device")
             search_phases_or_programs(run)

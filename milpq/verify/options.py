@@ -14,6 +14,7 @@ from milpq.merge import DomainKind
 from milpq.search.bounding import check_device
 from milpq.search.checkpoint import check_journal
 from milpq.search.executor import check_executor
+from milpq.search.ordered import check_workers
 from milpq.verify.bracket import Progress
 
 Method: TypeAlias = Literal["auto", "interval", "symbolic", "differential", "lp", "milp"]
@@ -83,8 +84,7 @@ class Options:
             raise UsageError(f"the gap must be at least 0 and below 1, not {self.gap}")
         if self.time_limit is not None and not 0.0 < self.time_limit < math.inf:
             raise UsageError(f"the time limit must be a positive number of seconds, not {self.time_limit}")
-        if self.jobs < 1:
-            raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
+        check_workers(self.jobs)
         check_executor(self.executor)
         check_device(self.device)
         if self.journal is not None:

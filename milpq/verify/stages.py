@@ -107,17 +107,21 @@ def find_witnesses(run: Run, starts: Float64Array | None = None, share: float = 
         Of the time that is left, and of the usual effort.
     """
     run.tell("witness")
-    nodes = (node for node in run.problem.float_network.nodes if isinstance(node, Affine))
-    weights = sum(float(np.prod(term.matrix.shape)) for node in nodes for term in node.terms)
-    effort = share / 0.15 * min(max(_WITNESS_OPERATIONS / max(weights, 1.0), 2_000.0), 200_000.0)
-    effort = min(effort, _WITNESS_S / execution_s(run.problem))
-    options = WitnessOptions(evaluations=int(effort) + 1, seed=run.options.seed)
+    options = WitnessOptions(evaluations=_evaluations(run.problem, share / 0.15), seed=run.options.seed)
     with run.timed("search"):
         pool = search_witnesses(
             run.problem, options, pool=run.bracket.pool, starts=starts, budget=run.part(share)
         )
     run.bracket.add_witnesses(pool)
     run.tell("witness")
+
+
+def _evaluations(problem: Problem, effort: float = 1.0) -> int:
+    """Return how many executions a witness search is worth."""
+    nodes = (node for node in problem.float_network.nodes if isinstance(node, Affine))
+    weights = sum(float(np.prod(term.matrix.shape)) for node in nodes for term in node.terms)
+    most = effort * min(max(_WITNESS_OPERATIONS / max(weights, 1.0), 2_000.0), 200_000.0)
+    return int(min(most, _WITNESS_S / execution_s(problem))) + 1
 
 
 def execute_inputs(run: Run, points: Float64Array) -> WitnessPool:
@@ -144,7 +148,14 @@ def can_enumerate(run: Run) -> bool:
 
 
 def enumerate_domain(run: Run) -> None:
-    """Execute every code of the domain; exact where there was time for all of them."""
+    """Execute every code of the domain; exact where there was time for all of them.
+
+    Where that takes long, a search for witnesses comes first, for whoever does not wait for the end.
+    """
+    if count_codes(run.problem.domain.root)[0] > _evaluations(run.problem):
+        find_witnesses(run)
+        if run.finished:
+            return
     run.tell("enumeration")
 
     def listen(done: int, total: int) -> None:
@@ -166,6 +177,8 @@ def enumerate_domain(run: Run) -> None:
 def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
     """Split the region into cubes until the gap is closed, the tolerance decided, or time is up.
 
+    Witnesses are searched for beside it.
+
     Parameters
     ----------
     limit_s : float, optional
@@ -177,6 +190,7 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
         gap=run.options.gap,
         tolerance=run.options.tolerance,
         batch=None if device == "cpu" else DEVICE_BATCH,
+        first_evaluations=_evaluations(run.problem),
         seed=run.options.seed,
     )
 
