@@ -24,12 +24,13 @@ from milpq.bench.suite import (
 )
 from milpq.bench.tasks import build_region, quantized_on_box, random_pair, rounded_weights
 from milpq.formats import load_float
+from milpq.formats.sides import on_target
 from milpq.merge import DomainKind, Problem, QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.quantized_model import QuantizedModel
 from milpq.quantization import quantize_fixed_point
 from milpq.region.box import Box
-from milpq.verify.models import load_pair, on_target
+from milpq.verify.models import load_pair
 
 _Spec = TypeVar("_Spec", bound="PairSpec | RegionSpec | Limits")
 

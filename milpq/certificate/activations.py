@@ -8,17 +8,21 @@ from 0.  No more than that is used of it here, and that `milpq.network.curves` k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from milpq._arrays import Float64Array
-from milpq.certificate.forms import ROUNDED, TINY, Ends, clamp_band, middle
+from milpq._arrays import BoolArray, Float64Array
+from milpq.certificate.forms import ROUNDED, TINY, Ends, middle
 from milpq.merge import MergedActivation
 from milpq.network.curves import CURVE_ERROR, Curve
 
 CELLS: Final = 16
 """Chords that a curve is taken for between the ends of an interval."""
+
+Pieces: TypeAlias = tuple[Float64Array, Float64Array, Float64Array, BoolArray]
+"""Points between which the ends of a value are linear, these ends at each, and which count; of shape
+(points, neurons, leaves)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +49,12 @@ class Activation:
         low, high = curve.value(value[0]) - 2 * CURVE_ERROR, curve.value(value[1]) + 2 * CURVE_ERROR
         return np.maximum(low, curve.lower), np.minimum(high, curve.upper)
 
-    def band(self, value: Ends) -> tuple[Float64Array, Float64Array, Float64Array]:
-        """Return slope, centre and radius with ``|φ(x) − slope·x − centre| <= radius`` over intervals."""
-        curve = self.curve
-        if curve is None:
-            return clamp_band(value, self.lower, self.upper)
-        lower, upper = value
-        width = upper - lower
-        chord = np.divide(
-            curve.odd(upper) - curve.odd(lower), width, out=np.zeros_like(width), where=width > 0
-        )
-        slope = np.clip(chord, 0.0, curve.steepest)
-        # s is odd, so what lies below it over an interval lies above it over the mirrored one.
-        bottom, top = -_top(curve, slope, -upper, -lower), _top(curve, slope, lower, upper)
-        centre, radius = middle(curve.centre + bottom, curve.centre + top)
-        return slope, centre, radius + ROUNDED * (1.0 + np.abs(bottom) + np.abs(top))
+    def secant(self, value: Ends, image: Ends) -> Float64Array:
+        """Return a slope for intervals whose image is given: exactly 1 where all of one is passed on."""
+        width = value[1] - value[0]
+        steepest = 1.0 if self.curve is None else self.curve.steepest
+        rise = np.minimum(image[1] - image[0], steepest * width)
+        return np.divide(rise, width, out=np.zeros_like(width), where=width > 0)
 
     def slopes(self, a: Ends, v: Ends) -> Ends:
         """Return the least and the largest slope of ``φ`` between any two points of two intervals."""
@@ -68,39 +63,40 @@ class Activation:
         linear = self.lower == -np.inf and self.upper == np.inf
         return np.full_like(a[0], float(linear)), np.ones_like(a[0])
 
-    def lines(self, value: Ends) -> tuple[Float64Array, Float64Array]:
-        """Return points (points, neurons, leaves), the ends among them, and how far ``φ`` is from its chords between.
+    def graph(self, value: Ends, at: Float64Array | None = None) -> Pieces:
+        """Return `Pieces` of ``φ`` over intervals; the same bounds `at` other points, of shape (..., neurons, leaves).
 
-        *Soundness:* where all slopes lie in [m, M], a function is within ``(M − m)·w/4`` of its chord over a width w.
+        *Soundness:* where all slopes lie in [m, M], a function is within ``gap = (M − m)·w/4`` of its chord over a
+        width w.  So chords between ends that are moved by the gap hold it, and at any point they are within twice the
+        gap of it.
         """
-        curve = self.curve
-        if curve is None:
+        if self.curve is None:
             kinks = [np.clip(kink, *value) for kink in (self.lower, self.upper) if np.isfinite(kink)]
-            return np.stack([*value, *kinks]), np.zeros_like(value[0])
+            points = np.stack([*value, *kinks]) if at is None else at
+            return points, *self.image((points, points)), np.ones(points.shape, dtype=np.bool_)
         share = np.linspace(0.0, 1.0, CELLS + 1)[:, None, None]
         points = np.clip((1.0 - share) * value[0] + share * value[1], *value)
         points[0], points[-1] = value
         points = np.maximum.accumulate(points, axis=0)
-        least, most = curve.slopes(points[:-1], points[1:])
-        return points, (0.25 * (most - least) * np.diff(points, axis=0)).max(axis=0) * (1 + ROUNDED) + TINY
+        least, most = self.curve.slopes(points[:-1], points[1:])
+        gap = (0.25 * (most - least) * np.diff(points, axis=0)).max(axis=0) * (1 + ROUNDED) + TINY
+        points, gap = (points, gap) if at is None else (at, 2 * gap)
+        low, high = self.image((points, points))
+        return points, low - gap, high + gap, np.ones(points.shape, dtype=np.bool_)
 
 
-def _top(curve: Curve, slope: Float64Array, lower: Float64Array, upper: Float64Array) -> Float64Array:
-    """Return no less than the largest ``s(x) − slope·x`` over intervals, for any slope.
+def band(pieces: Pieces, slope: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return centre and radius with ``|value − slope·x − centre| <= radius``; any slope will do.
 
-    *Soundness:* below 0 it is convex, so largest at an end of that part.  From 0 on ``s`` lies below each of its
-    tangents, here the one about where it has the slope, and a line is largest at an end, too.
+    *Soundness:* less a linear function the ends stay linear between the points, so the extremes lie at these.  At a
+    point with ``value = x`` and slope 1 nothing is rounded; elsewhere four operations are, and the point itself.
+    Where no point counts there is no value.
     """
-    result = np.full_like(slope, -np.inf)
-    for x in (lower, np.clip(0.0, lower, upper)):
-        size = 1.0 + np.abs(slope * x)
-        below = curve.odd(x) - slope * x + 2 * CURVE_ERROR * size
-        result = np.where(lower <= 0, np.maximum(result, below), result)
-    touch = np.maximum(np.clip(curve.touching(slope), lower, upper), 0.0)
-    height, tilt = curve.odd(touch), curve.slope(touch)
-    for x in (np.maximum(lower, 0.0), upper):
-        away = x - touch
-        size = 1.0 + np.abs(away) + np.abs(slope * x)
-        above = height + tilt * away - slope * x + 2 * CURVE_ERROR * size
-        result = np.where(upper >= 0, np.maximum(result, above), result)
-    return result
+    points, low, high, counts = pieces
+    line = slope * points
+    exact = (slope == 1.0) & (low == points) & (high == points)
+    slack = np.where(exact | ~counts, 0.0, np.abs(low) + np.abs(high) + np.abs(line)).max(axis=0)
+    bottom = np.where(counts, low - line, np.inf).min(axis=0) - ROUNDED * slack
+    top = np.where(counts, high - line, -np.inf).max(axis=0) + ROUNDED * slack
+    some = counts.any(axis=0)
+    return middle(np.where(some, bottom, 0.0), np.where(some, top, 0.0))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 
@@ -14,24 +13,15 @@ from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, DUAL, EXECUTED, REWRITTEN, CertificateFile
 from milpq.certificate.rewriting import Rewriter
 from milpq.certificate.slopes import dual_upper
-from milpq.certificate.traces import Limits
-from milpq.certificate.tree import Batch, Reader, Splitter
+from milpq.certificate.tree import Leaf, Reader, Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, MilpqError, UnprovenError
-from milpq.formats import TorchModule, load_float, load_quantized
 from milpq.formats._files import PathLike
-from milpq.merge import DomainKind, MergedActivation, Problem, QuantizedNetwork
-from milpq.network.dynamic_network import DynamicNetwork
-from milpq.network.float_network import FloatNetwork
+from milpq.formats.sides import FloatSource, QuantizedSource, load_sides, on_target
+from milpq.merge import DomainKind, MergedActivation, Problem
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.layout import match_layouts
-from milpq.network.pairing import check_ends, dequantized_twin
-from milpq.network.quantized_model import QuantizedModel
+from milpq.network.pairing import check_ends
 from milpq.region.box import Box
-from milpq.rounding.targets import get_target
-
-FloatSource: TypeAlias = "FloatNetwork | PathLike | TorchModule"
-QuantizedSource: TypeAlias = "QuantizedNetwork | QuantizedModel | DynamicNetwork | PathLike | TorchModule"
 
 _BATCH_BYTES = 1 << 24
 _EXECUTED_AT_ONCE = 1024
@@ -118,50 +108,48 @@ class _Checker:
         self._zonotope = Zonotope(problem)
         self._splitter = Splitter(problem.domain, self._zonotope.whole)
         self._execution = Execution(problem, self._zonotope, claim)
-        self._rewriter = Rewriter(problem, self._zonotope)
         self.leaves = dict.fromkeys(_NAMES.values(), 0)
 
     def run(self, file: CertificateFile) -> None:
         """Check every tree, and that together they prove every bound of the claim."""
         bounded = self._zonotope.leaves_in(_BATCH_BYTES)
-        # With multipliers the ends of all layers are kept, and the corners of one layer are looked at together.
+        # With multipliers the corners of one layer are looked at together.
         widest = max(node.size for node in self._problem.merged.nodes)
         with_multipliers = min(self._zonotope.leaves_in(_BATCH_BYTES // 8), _CORNERS_AT_ONCE // widest + 1)
         executed = min(bounded, _EXECUTED_AT_ONCE)
         sizes = {BOUND: bounded, EXECUTED: executed, DUAL: with_multipliers, REWRITTEN: 1}
-        reader = Reader(file, self._splitter, sizes)
+        reader = Reader(file, self._splitter)
         proved = np.zeros(len(self._claim), dtype=np.bool_)
         for objective in file.array("tree.objective").tolist():
             if not -1 <= objective < len(proved):
-                raise CertificateError(f"a tree is about bound {objective}, but there are {len(proved)}")
+                raise CertificateError(f"a tree is about bound {objective} of {len(proved)}")
             which = slice(None) if objective < 0 else slice(objective, objective + 1)
-            for batch in reader.leaves():
-                self._check(batch, which)
+            waiting: dict[int, list[Leaf]] = {kind: [] for kind in sizes}
+            for leaf in reader.leaves():
+                waiting[leaf.kind].append(leaf)
+                if len(waiting[leaf.kind]) == sizes[leaf.kind]:
+                    self._check(waiting[leaf.kind], which)
+                    waiting[leaf.kind] = []
+            for leaves in waiting.values():
+                if leaves:
+                    self._check(leaves, which)
             proved[which] = True
         reader.finish()
         if not proved.all():
             raise UnprovenError(f"no tree proves bound {int(np.argmin(proved))} of the claim")
 
-    def _check(self, batch: Batch, which: slice) -> None:
-        cubes, limits = self._splitter.cubes(batch.parts), self._splitter.limits(batch.parts)
+    def _check(self, leaves: list[Leaf], which: slice) -> None:
+        """Compare what leaves of one kind prove with the claim."""
+        kind, parts = leaves[0].kind, [leaf.part for leaf in leaves]
+        self.leaves[_NAMES[kind]] += len(leaves)
+        cubes = self._splitter.cubes(parts)
         # A part without inputs proves itself.
         some = np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1))
         upper = np.full((len(cubes), len(self._claim)), -np.inf)
-        self.leaves[_NAMES[batch.kind]] += len(cubes)
-        if batch.kind == REWRITTEN and len(some):
-            upper = self._rewriter.upper(cubes, limits)
-        elif batch.kind == EXECUTED and len(some):
-            upper[some] = self._execution.upper(cubes.select(some))
-        elif batch.kind == BOUND and len(some):
-            decided = None if limits is None else Limits(limits.lower[:, some], limits.upper[:, some])
-            upper[some] = self._zonotope.upper(cubes.select(some), decided)
-        elif batch.kind == DUAL:
-            if which.start is None or len(some) < len(cubes):
-                raise CertificateError(
-                    "multipliers belong to a leaf that has inputs, in a tree about one bound"
-                )
-            trace = self._zonotope.trace(cubes, limits, keep=True)
-            upper[:, which.start] = dual_upper(self._problem, trace, which.start, batch.multipliers)
+        if kind == DUAL and which.start is None:
+            raise CertificateError("multipliers belong to a leaf in a tree about one bound")
+        if len(some):
+            upper[some] = self._upper([leaves[row] for row in some.tolist()], which)
         wrong = np.argwhere(~(upper[:, which] <= self._claim[which]))  # written so that NaN is wrong
         if len(wrong):
             leaf, objective = int(wrong[0, 0]), int(wrong[0, 1]) + (which.start or 0)
@@ -171,45 +159,46 @@ class _Checker:
             where = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in ends)
             raise UnprovenError(
                 f"does not prove its claim: {sign} of output {output} is only shown to be at most "
-                f"{float(upper[leaf, objective])!r}, not {float(self._claim[objective])!r}, on a leaf among the first "
-                f"{batch.number} of a tree ({where:.200}{', decided further' if batch.parts[leaf].decisions else ''})"
+                f"{float(upper[leaf, objective])!r}, not {float(self._claim[objective])!r}, on a leaf that is "
+                f"{_NAMES[kind]} ({where:.200}{', decided further' if parts[leaf].decisions else ''})"
             )
+
+    def _upper(self, leaves: list[Leaf], which: slice) -> Float64Array:
+        """Return what leaves of one kind prove, shape (leaves, 2·chosen)."""
+        kind, parts, problem = leaves[0].kind, [leaf.part for leaf in leaves], self._problem
+        cubes, limits = self._splitter.cubes(parts), self._splitter.limits(parts)
+        if kind == EXECUTED:
+            return self._execution.upper(cubes)
+        if kind == BOUND:
+            return self._zonotope.upper(cubes, limits)
+        multipliers = np.concatenate([leaf.multipliers for leaf in leaves], axis=1)
+        if kind == DUAL:
+            trace = self._zonotope.trace(cubes, limits)
+            upper = np.full((len(leaves), len(self._claim)), np.inf)
+            upper[:, which] = dual_upper(problem, trace, which.start, multipliers)[:, None]
+            return upper
+        rewriter = Rewriter(
+            problem, self._zonotope, lambda first, layer, _: multipliers[first : first + 2 * len(layer.a[0])]
+        )
+        return rewriter.upper(cubes, limits)
 
 
 def _problem(file: CertificateFile, float_source: FloatSource, quantized_source: QuantizedSource) -> Problem:
     """Rebuild the question from the models, and compare it with the one the certificate was made for."""
-    stated = file.metadata
-    outputs = file.array("outputs").tolist()
-    if stated["domain"] not in {"real", "continuous", "codes"} or stated["float_side"] not in {
-        "file",
-        "dequantized",
-    }:
-        raise file.error(
-            f"knows no domain {stated['domain']!r:.40} of a {stated['float_side']!r:.40} float side"
-        )
-    model = (
-        load_quantized(quantized_source)
-        if isinstance(quantized_source, str | os.PathLike | TorchModule)
-        else quantized_source
+    stated, outputs = file.metadata, file.array("outputs").tolist()
+    known = ("domain", {"real", "continuous", "codes"}), ("float_side", {"file", "dequantized"})
+    for field, values in known:
+        if stated[field] not in values:
+            raise file.error(f"knows no {field} {stated[field]!r:.40}")
+    network, model = load_sides(
+        float_source, quantized_source, dequantized=stated["float_side"] == "dequantized"
     )
-    if stated["float_side"] == "dequantized":
-        if not isinstance(model, QuantizedModel):
-            raise file.error(
-                "compares with dequantized weights, but the quantized network is no integer model"
-            )
-        network = dequantized_twin(model)
-    else:
-        stored = isinstance(float_source, str | os.PathLike | TorchModule)
-        network = load_float(float_source) if stored else float_source
-        if isinstance(model, QuantizedModel | FloatNetwork):
-            network = match_layouts(network, model)
-    if isinstance(model, QuantizedModel | DynamicNetwork):
-        model = model.on_target(get_target(stated["target"]) if stated["target"] else None)
-    check_ends(network, model)
+    quantized = on_target(model, stated["target"] or None)
+    check_ends(network, quantized)
     try:
         box = Box(file.array("region.lower"), file.array("region.upper"))
-        kind = cast("DomainKind", stated["domain"]) if isinstance(model, IntegerNetwork) else None
-        problem = Problem.create(network, model, box, kind, outputs)
+        kind = cast("DomainKind", stated["domain"]) if isinstance(quantized, IntegerNetwork) else None
+        problem = Problem.create(network, quantized, box, kind, outputs)
     except MilpqError as reason:
         raise file.error(f"asks a question that these networks do not answer: {reason}") from None
     if problem.outputs.tolist() != outputs or problem.hash() != stated["problem"]:
@@ -217,8 +206,7 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
             f"is about another problem: it was made for {stated['problem'][:16]!r}, but these two models, on the "
             f"target, region, domain and outputs that it states, are {problem.hash()[:16]!r}"
         )
-    expected = step_tables(problem)
-    found = file.steps()
+    expected, found = step_tables(problem), file.steps()
     for name in sorted({*expected, *found}):
         if name not in expected or name not in found or not np.array_equal(expected[name], found[name]):
             raise file.error(f"its table {name!r:.40} is not how the target rounds there")

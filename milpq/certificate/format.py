@@ -15,13 +15,15 @@ Tensors:
     int32 (trees,): what each tree proves: one bound of the claim, by its number, or all of them (−1).
 ``tree.node``
     int32 (nodes,): the trees in preorder, one after the other; an input to split along or, numbered after them, a
-    quantity of the networks (``milpq.certificate.zonotope.Limits``); ``BOUND``, ``EXECUTED``, ``DUAL`` or ``REWRITTEN``
-    for a leaf.
+    quantity of the networks (``milpq.certificate.zonotope``); ``BOUND``, ``EXECUTED``, ``DUAL`` or ``REWRITTEN`` for a
+    leaf.
 ``tree.cut``
     float64 (splits,): where each split cuts: the last level of the lower part, or a number where there is only one.
 ``dual.count``, ``dual.quantity``, ``dual.weight``
     int32, int32, float64: for each leaf of kind ``DUAL`` in turn, how many multipliers it has; and these, as numbers of
     quantities and weights (``milpq.certificate.slopes``).
+``plane.weight``
+    float32: for each leaf of kind ``REWRITTEN`` in turn, planes of all quantities (``milpq.certificate.rewriting``).
 ``step.K.thresholds``, ``step.K.values``
     int64: the rounding of merged node K as the target does it, see ``milpq.rounding.step.StepFunction``.
 """
@@ -36,12 +38,11 @@ from typing import Any, Final, Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from milpq.errors import CertificateError
 from milpq.formats._files import PathLike
 
-FORMAT: Final = "milpq-certificate/2"
+FORMAT: Final = "milpq-certificate/3"
 BOUND: Final = -1
 """A leaf that the checker bounds with its zonotope."""
 EXECUTED: Final = -2
@@ -49,7 +50,7 @@ EXECUTED: Final = -2
 DUAL: Final = -3
 """A leaf of one objective that multipliers bound."""
 REWRITTEN: Final = -4
-"""A leaf that the checker rewrites backwards with multipliers of its own choice."""
+"""A leaf that planes bound."""
 
 FIELDS: Final = ("format", "problem", "target", "domain", "float_side")
 _TENSORS: Final = {
@@ -57,6 +58,7 @@ _TENSORS: Final = {
     "dual.quantity": "I32",
     "dual.weight": "F64",
     "outputs": "I64",
+    "plane.weight": "F32",
     "region.lower": "F64",
     "region.upper": "F64",
     "tree.cut": "F64",
@@ -144,9 +146,10 @@ class CertificateFile:
         """Return the step tables by name."""
         return {name: self.array(name) for name in self._names if name.startswith("step.")}
 
-    def stream(self, name: str) -> Stream:
-        """Return a tensor to be read piece by piece."""
-        return Stream(self.blocks(name), f"tensor {name!r} is too short")
+    def numbers(self, name: str) -> Iterator[Any]:
+        """Return the numbers of a tensor one by one; it is never read whole."""
+        for block in self.blocks(name):
+            yield from block.tolist()
 
     def blocks(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
         """Return a tensor piece by piece along its first axis."""
@@ -159,41 +162,6 @@ class CertificateFile:
         return list(self._file.get_slice(name).get_shape())
 
 
-class Stream:
-    """The numbers of a tensor, read from its start on and never whole."""
-
-    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]], short: str) -> None:
-        self._blocks, self._short = blocks, short
-        self._block: np.ndarray[Any, Any] = np.zeros(0)
-
-    def take(self, count: int) -> np.ndarray[Any, Any]:
-        """Return the next numbers.
-
-        Raises
-        ------
-        CertificateError
-            There are not as many.
-        """
-        while len(self._block) < count:
-            block = next(self._blocks, None)
-            if block is None:
-                raise CertificateError(self._short)
-            self._block = np.concatenate([self._block, block]) if len(self._block) else block
-        taken, self._block = self._block[:count], self._block[count:]
-        return taken
-
-    def one(self) -> Any:  # noqa: ANN401 - an integer or a float
-        """Return the next number."""
-        return self.take(1)[0].item()
-
-    @property
-    def ended(self) -> bool:
-        """Whether all numbers were read."""
-        if not len(self._block):
-            self._block = next(self._blocks, self._block)
-        return not len(self._block)
-
-
 def digest(metadata: Mapping[str, str], tensors: Mapping[str, Iterator[np.ndarray[Any, Any]]]) -> str:
     """Return the SHA-256 of a certificate's content, the digest itself apart."""
     result = hashlib.sha256()
@@ -204,18 +172,3 @@ def digest(metadata: Mapping[str, str], tensors: Mapping[str, Iterator[np.ndarra
         for block in tensors[name]:
             result.update(np.ascontiguousarray(block).tobytes())
     return result.hexdigest()
-
-
-def write_certificate(
-    path: PathLike, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray[Any, Any]]
-) -> None:
-    """Write a certificate with its digest.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written.
-    """
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    signed = {**metadata, "digest": digest(metadata, {name: iter([array]) for name, array in arrays.items()})}
-    Path(path).write_bytes(save(arrays, metadata=signed))

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, gamma
+from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Matrix, gamma
 from milpq.errors import CertificateError
 from milpq.network.nodes import absolute
 
@@ -32,6 +32,9 @@ TINY = 1e-290
 
 ROUNDED = 8 * UNIT_ROUNDOFF
 """Relative error of up to six roundings, with room for the rounding of the error term itself."""
+
+NEARLY = 1e-9
+"""Relative: what is no further apart may be told apart by the order of summation of a machine."""
 
 _NEGLIGIBLE = 1e-6
 
@@ -130,6 +133,11 @@ class Symbols:
         return columns, np.where(used, 0.0, radius)
 
 
+def largest(ends: Ends) -> Float64Array:
+    """Return the largest magnitude in intervals."""
+    return np.maximum(np.abs(ends[0]), np.abs(ends[1]))
+
+
 def padded(array: Float64Array, width: int) -> Float64Array:
     """Return the coefficients with zeros for the symbols that they lack."""
     missing = width - array.shape[2]
@@ -164,27 +172,9 @@ def affine(
     return Form(shared, own, error * (1 + 2 * gamma(width + 8)) + TINY)
 
 
-def clamp_band(
-    argument: Ends, low: float | Float64Array, high: float | Float64Array
-) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Return slope, centre and radius with ``|clamp(x) − slope·x − centre| <= radius`` on the argument's interval.
-
-    *Soundness:* ``clamp(x) − slope·x`` is piecewise linear with kinks at `low` and `high` only, so its extremes
-    over the interval lie at the ends and at the kinks inside.  Any slope will do; this is the secant's.
-    """
-    lower, upper = argument
-    inside = (lower >= low) & (upper <= high)
-    width = upper - lower
-    rise = np.clip(upper, low, high) - np.clip(lower, low, high)
-    slope = np.divide(rise, width, out=np.zeros_like(width), where=width > 0)
-    slope = np.where(inside, 1.0, np.clip(slope, 0.0, 1.0))
-    top, bottom, slack = np.full_like(width, -np.inf), np.full_like(width, np.inf), np.zeros_like(width)
-    for point in (lower, upper, np.clip(low, lower, upper), np.clip(high, lower, upper)):
-        clamped, line = np.clip(point, low, high), slope * point
-        top, bottom = np.maximum(top, clamped - line), np.minimum(bottom, clamped - line)
-        slack = np.maximum(slack, ROUNDED * (np.abs(clamped) + np.abs(line)))
-    centre, radius = middle(bottom - slack, top + slack)
-    return slope, np.where(inside, 0.0, centre), np.where(inside, 0.0, radius)
+def less(one: Float64Array, other: Float64Array) -> BoolArray:
+    """Tell where a number is surely less than another: of nearly equal ones every machine is to choose the second."""
+    return one < (1.0 - NEARLY) * other
 
 
 def middle(lower: Float64Array, upper: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -205,7 +195,7 @@ def clamped(
     size : float64, shape (neurons, leaves)
         ``|centre| + spread`` of the form.
     band : slope, centre, radius
-        As `clamp_band` returns.
+        As `milpq.certificate.activations.band` returns.
     """
     slope, centre, radius = band
     coefficients = slope[:, :, None] * padded(form.shared, symbols.shared)

@@ -16,71 +16,40 @@ do).  S. Wang et al., *Beta-CROWN* (backward substitution with optimized slopes)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
-from milpq.certificate.forms import ROUNDED, TINY, Ends
-from milpq.certificate.stairs import Pieces, around
-from milpq.certificate.traces import Layer, Trace
-from milpq.certificate.zonotope import largest
+from milpq._arrays import BoolArray, Float64Array, gamma
+from milpq.certificate.forms import ROUNDED, TINY, Ends, largest
+from milpq.certificate.stairs import Layer
+from milpq.certificate.traces import Trace
 from milpq.merge import MergedActivation, MergedAffine, Problem
 
-_Pair: TypeAlias = tuple[Float64Array, Float64Array]
+Pair: TypeAlias = tuple[Float64Array, Float64Array]
+"""Coefficients on the float side and on the quantized side."""
 
 _POINTS_AT_ONCE: Final = 1 << 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Multipliers:
-    """Multipliers of quantities in a batch of leaves, one entry each; all others are 0.
-
-    Parameters
-    ----------
-    leaf, quantity : int64, shape (entries,)
-        Quantities are numbered as in `milpq.certificate.zonotope.Limits`.
-    weight : float64, shape (entries,)
-        In real units.
-    """
-
-    leaf: Int64Array
-    quantity: Int64Array
-    weight: Float64Array
-
-    @classmethod
-    def of(cls, leaves: Sequence[tuple[Int64Array, Float64Array]]) -> Multipliers:
-        """Return the quantities and weights of leaves as one."""
-        quantity = [np.zeros(0, dtype=np.int64), *(quantity for quantity, _ in leaves)]
-        weight = [np.zeros(0), *(weight for _, weight in leaves)]
-        leaf = np.repeat(np.arange(len(leaves), dtype=np.int64), [len(weights) for weights in weight[1:]])
-        return cls(leaf, np.concatenate(quantity), np.concatenate(weight))
-
-    def over(self, first: int, count: int, leaves: int) -> Float64Array:
-        """Return the multipliers of some quantities, shape (count, leaves)."""
-        here = (self.quantity >= first) & (self.quantity < first + count)
-        result = np.zeros((count, leaves))
-        result[self.quantity[here] - first, self.leaf[here]] = self.weight[here]
-        return result
-
-
-def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Multipliers) -> Float64Array:
+def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Float64Array) -> Float64Array:
     """Return upper bounds on ``f_q − f`` of an output, or on ``f − f_q``, over leaves, shape (leaves,).
 
     Parameters
     ----------
     objective : int
         The number of the bound in the claim.
+    multipliers : float64, shape (quantities, leaves)
+        Of all quantities (see `milpq.certificate.zonotope`), real units.
     """
-    leaves = len(trace.empty)
-    start = objectives_of(problem)[:, objective : objective + 1] * np.ones(leaves)
+    start = objectives_of(problem)[:, objective : objective + 1] * np.ones(len(trace.empty))
     first = np.cumsum([0, *(2 * len(layer.a[0]) for layer in trace.layers)])
 
-    def given(number: int, p: Float64Array, _: Float64Array) -> _Pair:
-        rows = int(first[number]), int(first[number]) + len(p)
-        return multipliers.over(rows[0], len(p), leaves), multipliers.over(rows[1], len(p), leaves)
+    def given(number: int, *_: Float64Array) -> Pair:
+        y, w = np.split(multipliers[first[number] : first[number + 1]], 2)
+        return y, w
 
     def corners(number: int) -> Corners:
         return Corners.of(trace.layers[number])
@@ -99,8 +68,8 @@ def backward(
     trace: Trace,
     corners: Callable[[int], Corners],
     value: int,
-    functional: _Pair,
-    multipliers: Callable[[int, Float64Array, Float64Array], _Pair],
+    functional: Pair,
+    multipliers: Callable[[int, Float64Array, Float64Array], Pair],
 ) -> Float64Array:
     """Return upper bounds on functionals of a value, ``p·a + r·v``.
 
@@ -121,7 +90,7 @@ def backward(
     """
     nodes = problem.merged.nodes
     count = functional[0].shape[1]
-    on: dict[int, _Pair] = {value: functional}
+    on: dict[int, Pair] = {value: functional}
     total, slack, large = np.zeros(count), np.zeros(count), np.zeros(count)
     number = sum(isinstance(node, MergedActivation) for node in nodes[:value])
     for value_in_front in range(value, 0, -1):
@@ -170,8 +139,6 @@ class Corners:
         Of the same shape.
     outside : float64, of the same shape
         Minus infinity where there is no such point, and 0 elsewhere.
-    gap : float64, shape (neurons, leaves)
-        How far ``h`` can be from what is linear between the points.
     reach : four of float64, shape (neurons, leaves)
         The largest sizes of h, z, a, v.
     """
@@ -181,7 +148,6 @@ class Corners:
     h: Ends
     z: Ends
     outside: Float64Array
-    gap: Float64Array
     reach: tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 
     @classmethod
@@ -189,8 +155,8 @@ class Corners:
         """Return the points of an activation."""
         reach_a, reach_v, reach_z = largest(layer.a), largest(layer.v), largest(layer.z)
         near = 2 * ROUNDED * (reach_a + reach_v + largest(layer.d)) + TINY
-        a_lines, gap = layer.phi.lines(layer.a)
-        v_lines, z_low, z_high, valid = _pieces(layer)
+        phi, a_lines = layer.stairs.phi, layer.stairs.phi.graph(layer.a)[0]
+        v_lines, z_low, z_high, valid = layer.pieces()
 
         def within(x: Float64Array, ends: Ends) -> BoolArray:
             return (x >= ends[0] - near) & (x <= ends[1] + near)
@@ -209,11 +175,10 @@ class Corners:
         crossing = v - np.stack(layer.d)[:, None]
         add(crossing, v, z, valid & within(crossing, layer.a))
         crossing = a + np.stack(layer.d)[None]
-        add(a, crossing, _values(layer, crossing, near), within(crossing, layer.v))
+        add(a, crossing, layer.at(crossing, near), within(crossing, layer.v))
         at_a, at_v, low, high, outside = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        h = layer.phi.image((at_a, at_a))
-        reach_h = largest(layer.phi.image(layer.a))
-        return cls(at_a, at_v, h, (low, high), outside, gap, (reach_h, reach_z, reach_a, reach_v))
+        h, reach_h = phi.graph(layer.a, at_a)[1:3], largest(phi.image(layer.a))
+        return cls(at_a, at_v, h, (low, high), outside, (reach_h, reach_z, reach_a, reach_v))
 
     def most(
         self, p: Float64Array, r: Float64Array, y: Float64Array, w: Float64Array
@@ -229,28 +194,10 @@ class Corners:
             value = np.maximum(p * self.h[0][here], p * self.h[1][here]) - y * self.a[here] - w * self.v[here]
             value += np.maximum(r * self.z[0][here], r * self.z[1][here]) + self.outside[here]
             best = np.maximum(best, value.max(axis=0))
-        # A chord is off by the gap at most, and at a crossing the curve is taken for it.
-        best = best + 2 * np.abs(p) * self.gap
         size = sum(np.abs(x) * reach for x, reach in zip((p, r, y, w), self.reach, strict=True))
         return np.where(best > -np.inf, best, size), np.asarray(size)
 
 
-def _pieces(layer: Layer) -> Pieces:
-    """Return lines ``v = const`` that cut ``φ_q`` into linear pieces, the ends of ``z`` there, and which count."""
-    if layer.stairs is not None:
-        return layer.stairs.pieces(layer.v, layer.z, layer.cut)
-    lines, low, high = around(layer.phi, layer.v, layer.cut)
-    return lines, low, high, np.ones(lines.shape, dtype=np.bool_)
-
-
-def _values(layer: Layer, v: Float64Array, near: Float64Array) -> Ends:
-    """Return the ends of ``z`` at points ``v``."""
-    if layer.stairs is not None:
-        return layer.stairs.at(v, near, layer.v, layer.z, layer.cut)
-    low, high = around(layer.phi, layer.v, layer.cut, v)[1:]
-    return low, high
-
-
-def _add(on: dict[int, _Pair], value: int, more: _Pair) -> None:
+def _add(on: dict[int, Pair], value: int, more: Pair) -> None:
     known = on.get(value)
     on[value] = more if known is None else (known[0] + more[0], known[1] + more[1])

@@ -1,19 +1,18 @@
-"""Step functions as the checker bounds them: a clamp, and how far rounding strays from it."""
+"""The quantized side of an activation as the checker bounds it: a clamp or curve, and how far rounding strays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array, Int64Array
-from milpq.certificate.activations import Activation
-from milpq.certificate.forms import ROUNDED, TINY, Ends, clamp_band, middle
+from milpq._arrays import Float64Array, Int64Array
+from milpq.certificate.activations import Activation, Pieces
+from milpq.certificate.forms import ROUNDED, TINY, Ends
 from milpq.merge import MergedActivation
 from milpq.network.curves import CURVE_ERROR
-from milpq.rounding.step import NEVER, StepFunction
+from milpq.rounding.step import NEVER
 
 EXACT: Final = 3
 """Thresholds inside an interval up to which its plateaus are taken one by one."""
@@ -21,14 +20,14 @@ EXACT: Final = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Staircase:
-    """A step function against what it rounds: ``ψ(v) + low <= φ_q(v) <= ψ(v) + high`` everywhere.
+    """The quantized side ``φ_q``, a step function or real: ``ψ(v) + low <= φ_q(v) <= ψ(v) + high`` everywhere.
 
     ``ψ`` is the float activation ``φ`` cut to the values of the extreme codes: of a clamp again a clamp, between
-    `bottom` and `top`.  All shapes (neurons, 1).
+    `bottom` and `top`.  All shapes (neurons, 1); without steps `unit` is 1 and ``low = high = 0``.
     """
 
+    node: MergedActivation
     phi: Activation
-    step: StepFunction
     unit: Float64Array
     scale: Float64Array
     bottom: Float64Array
@@ -37,16 +36,16 @@ class Staircase:
     high: Float64Array
 
     @classmethod
-    def of(cls, node: MergedActivation) -> Staircase | None:
-        """Return the staircase of a node, None where the quantized side is real.
+    def of(cls, node: MergedActivation) -> Staircase:
+        """Return the staircase of a node.
 
         *Soundness:* on a plateau ``φ_q`` is constant and ``ψ`` nondecreasing, so ``φ_q − ψ`` is largest at the left
         end of a plateau and smallest at its right end; all ends are evaluated, with eight roundings to spare.
         """
-        step, unit, scale = node.step, node.scale_in, node.scale_out
+        phi, step, unit, scale = Activation.of(node), node.step, node.scale_in, node.scale_out
         if step is None or unit is None or scale is None:
-            return None
-        phi = Activation.of(node)
+            one, far = np.ones((node.size, 1)), np.full((node.size, 1), np.inf)
+            return cls(node, phi, one, one, *phi.image((-far, far)), 0 * one, 0 * one)
         rows = np.arange(len(step.values), dtype=np.int64)
         column = np.arange(step.values.shape[1], dtype=np.int64)
         # Plateaus before a threshold at −∞ and after one at +∞ are never taken.
@@ -77,154 +76,119 @@ class Staircase:
             high[neuron] = (level - left)[taken].max() + slack + TINY
             low[neuron] = (level - right)[taken].min() - slack - TINY
         same = first_of[kind_of.ravel()]
-        return cls(phi, step, unit, scale, bottom, top, low[same], high[same])
+        return cls(node, phi, unit, scale, bottom, top, low[same], high[same])
 
-    def band(self, value: Ends) -> tuple[Float64Array, Float64Array, Float64Array]:
-        """Return slope, centre and radius with ``|ψ(v) − slope·v − centre| <= radius`` over intervals."""
-        if self.phi.curve is None:
-            return clamp_band(value, self.bottom, self.top)
-        slope, centre, radius = self.phi.band(value)
-        low, high = self.phi.image(value)
-        missed = np.maximum(np.maximum(high - self.top, self.bottom - low), 0.0)
-        return slope, centre, (radius + missed) * (1 + ROUNDED)
+    def result(self, v: Ends) -> tuple[Ends, Ends]:
+        """Return the ends of ``φ_q(v)`` and those of ``φ_q(v) − φ(v)`` over intervals of shape (neurons, leaves)."""
+        phi, step = self.phi.image(v), self.node.step
+        if self.node.inexact is not None:
+            band = self.node.inexact.band(v[0].T, v[1].T)
+            return (band.lower.T, band.upper.T), (band.residue_lower.T, band.residue_upper.T)
+        if step is None:
+            return phi, (np.zeros_like(phi[0]), np.zeros_like(phi[0]))
+        rows, (_, _, start, stop) = step.rows[:, None], self.plateaus(v)
+        low, high = self.scale * step.values[rows, start], self.scale * step.values[rows, stop]
+        slack = ROUNDED * np.maximum(np.abs(low), np.abs(high))
+        # ψ − φ falls: the code range cuts most at the upper end.
+        cut = [np.clip(end, self.bottom, self.top) - end for end in phi]
+        more = ROUNDED * (np.abs(cut[0]) + np.abs(cut[1]) + np.abs(phi[0]) + np.abs(phi[1]))
+        return (low - slack, high + slack), (cut[1] + self.low - more, cut[0] + self.high + more)
 
-    def image(self, value: Ends) -> Ends:
-        """Return the least and largest output over intervals of real values, shape (…, neurons, leaves)."""
-        first, last = self._accumulators(value)
-        levels = (self._by_neuron(self.step, first), self._by_neuron(self.step, np.maximum(first, last)))
-        slack = ROUNDED * np.maximum(*(np.abs(self.scale * level) for level in levels))
-        return self.scale * levels[0] - slack, self.scale * levels[1] + slack
+    def secant(self, v: Ends) -> Float64Array:
+        """Return the slope of ``ψ`` from end to end of intervals."""
+        low, high = (np.clip(end, self.bottom, self.top) for end in self.phi.image(v))
+        return self.phi.secant(v, (low, high))
 
-    def pieces(self, v: Ends, z: Ends, cut: Ends) -> Pieces:
-        """Return `Pieces`: on a few plateaus each plateau, on more of them what rounds ``ψ``.
-
-        That is between ``max(ψ + low, z_l)`` and ``min(ψ + high, z_u)``; of a curve between ``φ + cut_l`` and
-        ``φ + cut_u``.
-        """
-        first, last = self._accumulators(v)
-        start, inside, few = self._plateaus(first, last)
-        rows, most = self.step.rows[:, None], self.step.values.shape[1] - 1
-        thresholds = np.pad(self.step.thresholds, ((0, 0), (0, 1)), constant_values=NEVER)
-        lines: list[tuple[Float64Array | BoolArray, ...]] = []
-        for k in range(EXACT + 1):
-            plateau = np.minimum(start + k, most)
-            left = first if k == 0 else np.maximum(thresholds[rows, np.maximum(plateau - 1, 0)], first)
-            right = np.minimum(thresholds[rows, plateau] - 1, last)
-            level = self.scale * self.step.values[rows, plateau]
-            there = few & (k <= inside) & (left <= right)
-            lines += [(self.unit * end, level, level, there) for end in (left, right)]
-        found = [np.stack(part).astype(np.float64) for part in zip(*lines, strict=True)]
-        if self.phi.curve is not None:
-            points, low, high = around(self.phi, v, cut)
-            more = points, low, high, np.broadcast_to(~few, points.shape).astype(np.float64)
-            found = [np.concatenate(parts) for parts in zip(found, more, strict=True)]
-        elif not few.all():
-            cuts = (*v, self.bottom, self.top, z[0] - self.low, z[1] - self.high)
-            for line, bend in zip(range(len(lines)), (*cuts, *v), strict=True):
-                at = np.clip(bend, *v)
-                for part, entry in zip(found, (at, *self._band(at, z), True), strict=True):
-                    part[line] = np.where(few, part[line], entry)
-        return found[0], found[1], found[2], found[3].astype(np.bool_)
-
-    def at(self, value: Float64Array, near: Float64Array, v: Ends, z: Ends, cut: Ends) -> Ends:
-        """Return the ends of the output at some values, as `pieces` has them; on plateaus of all that are `near`."""
-        few = self._plateaus(*self._accumulators(v))[2]
-        low, high = self.image((value - near, value + near))
-        band = self._band(value, z) if self.phi.curve is None else around(self.phi, v, cut, value)[1:]
-        return np.where(few, low, band[0]), np.where(few, high, band[1])
-
-    def _band(self, value: Float64Array, z: Ends) -> Ends:
-        psi = np.clip(value, self.bottom, self.top)
-        return np.maximum(psi + self.low, z[0]), np.minimum(psi + self.high, z[1])
-
-    def _plateaus(self, first: Int64Array, last: Int64Array) -> tuple[Int64Array, Int64Array, BoolArray]:
-        """Return the first plateau between accumulators, how many more there are, and whether these are few."""
-        start = self._by_neuron(self.step.plateau, first)
-        inside = self._by_neuron(self.step.plateau, np.maximum(first, last)) - start
-        return start, inside, inside <= EXACT
-
-    def _accumulators(self, value: Ends) -> tuple[Int64Array, Int64Array]:
-        """Return the first and the last accumulator in intervals.
+    def plateaus(self, v: Ends) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+        """Return the first and the last accumulator in intervals of shape (..., neurons, leaves), and their plateaus.
 
         *Soundness:* accumulators are integers below 2^31, so a relative slack of 2^−50 on the quotient loses none.
         """
-        lower, upper = (end / self.unit for end in value)
+        assert self.node.step is not None
+        lower, upper = (end / self.unit for end in v)
         first = np.ceil(np.clip(lower - 2.0**-50 * np.abs(lower) - TINY, -(2.0**40) + 1, 2.0**40 - 1))
         last = np.floor(np.clip(upper + 2.0**-50 * np.abs(upper) + TINY, -(2.0**40) + 1, 2.0**40 - 1))
-        return first.astype(np.int64), last.astype(np.int64)
+        whole = first.astype(np.int64), last.astype(np.int64)
+        # Step functions take neurons last.
+        start, stop = (
+            np.swapaxes(self.node.step.plateau(np.swapaxes(end, -1, -2)), -1, -2)
+            for end in (whole[0], np.maximum(*whole))
+        )
+        return *whole, start, stop
 
-    @staticmethod
-    def _by_neuron(function: Callable[[Int64Array], Int64Array], accumulators: Int64Array) -> Int64Array:
-        """Apply what takes neurons last to an array that has leaves last."""
-        return np.swapaxes(function(np.swapaxes(accumulators, -1, -2)), -1, -2)
-
-
-Pieces: TypeAlias = tuple[Float64Array, Float64Array, Float64Array, BoolArray]
-"""Lines ``v = const`` between which the ends of the output are linear, these ends on each, and which count; of shape
-(lines, neurons, leaves)."""
-
-
-def around(phi: Activation, v: Ends, cut: Ends, at: Float64Array | None = None) -> tuple[Float64Array, ...]:
-    """Return points of ``v``, and lower and upper ends of ``φ + cut`` there, which no chord between misses.
-
-    Parameters
-    ----------
-    at : float64, shape (..., neurons, leaves), optional
-        Points in place of those between which ``φ`` is nearly linear.
-    """
-    points, gap = phi.lines(v)
-    points = points if at is None else at
-    low, high = phi.image((points, points))
-    # Chords may run by the gap on the other side of the curve than they are to be.
-    slack = 2 * gap + ROUNDED * (np.abs(low) + np.abs(high) + np.abs(cut[0]) + np.abs(cut[1]))
-    return points, low + cut[0] - slack, high + cut[1] + slack
+    def around(self, value: Float64Array, z: Ends) -> Ends:
+        """Return ends of ``φ_q`` of a clamp at some points, given ends of all that is asked about."""
+        psi = np.clip(value, self.bottom, self.top)
+        slack = ROUNDED * (np.abs(self.low) + np.abs(self.high) + np.maximum(np.abs(z[0]), np.abs(z[1])))
+        return np.maximum(psi + self.low, z[0]) - slack, np.minimum(psi + self.high, z[1]) + slack
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantized:
-    """What the quantized side of an activation does on an interval of ``v``, all of shape (neurons, leaves).
+class Layer:
+    """One activation over a batch of leaves: what its arguments and results can be.
 
     Parameters
     ----------
-    slope, centre, noise
-        ``|φ_q(v) − slope·v − centre| <= noise``.
-    lower, upper
-        Ends of ``φ_q(v)``.
-    cut_lower, cut_upper
-        Ends of ``φ_q(v) − φ(v)``: rounding, and what the code range cuts off.
+    stairs : Staircase
+        ``h = φ(a)`` and ``z = φ_q(v)``.
+    a, v, d, z : Ends
+        Of shape (neurons, leaves), ``d = v − a``.
+    cut : Ends
+        Of ``z − φ(v)``: rounding, and what the code range cuts off.
     """
 
-    slope: Float64Array
-    centre: Float64Array
-    noise: Float64Array
-    lower: Float64Array
-    upper: Float64Array
-    cut_lower: Float64Array
-    cut_upper: Float64Array
+    stairs: Staircase
+    a: Ends
+    v: Ends
+    d: Ends
+    z: Ends
+    cut: Ends
 
-    @classmethod
-    def of(cls, node: MergedActivation, stairs: Staircase | None, value: Ends) -> Quantized:
-        """Describe an activation on an interval."""
-        activation = Activation.of(node)
-        phi = activation.image(value)
-        if node.inexact is not None:
-            band = node.inexact.band(value[0].T, value[1].T)
-            low, high = band.residue_lower.T, band.residue_upper.T
-            return cls(np.ones_like(low), *middle(low, high), band.lower.T, band.upper.T, low, high)
-        if stairs is None:
-            nothing = np.zeros_like(phi[0])
-            return cls(*activation.band(value), *phi, nothing, nothing)
-        slope, centre, noise = stairs.band(value)
-        rounding_centre, rounding = middle(stairs.low, stairs.high)
-        noise = noise + rounding + ROUNDED * (np.abs(centre) + np.abs(rounding_centre))
-        image = stairs.image(value)
-        # Within one plateau, or a few, a constant is closer than the clamp.
-        plateau_centre, plateau = middle(*image)
-        flat = plateau <= noise
-        slope = np.where(flat, 0.0, slope)
-        centre = np.where(flat, plateau_centre, centre + rounding_centre)
-        # ψ − φ falls: the code range cuts most at the upper end.
-        cut = [np.clip(end, stairs.bottom, stairs.top) - end for end in phi]
-        slack = ROUNDED * (np.abs(cut[0]) + np.abs(cut[1]) + np.abs(phi[0]) + np.abs(phi[1]))
-        cut_lower, cut_upper = cut[1] + stairs.low - slack, cut[0] + stairs.high + slack
-        return cls(slope, centre, np.where(flat, plateau, noise), image[0], image[1], cut_lower, cut_upper)
+    def pieces(self) -> Pieces:
+        """Return `Pieces` of ``φ_q`` over ``v``: on a few plateaus each plateau, on more of them what rounds ``ψ``.
+
+        That is between ``max(ψ + low, z_l)`` and ``min(ψ + high, z_u)``; of a curve, and of what is known by `cut`
+        alone, between ``φ + cut_l`` and ``φ + cut_u``.
+        """
+        stairs, v, step = self.stairs, self.v, self.stairs.node.step
+        if step is None:
+            return self._cut()
+        first, last, start, stop = stairs.plateaus(v)
+        few = stop - start <= EXACT
+        rows, k = step.rows[:, None], np.arange(EXACT + 1)[:, None, None]
+        plateau = np.minimum(start + k, step.thresholds.shape[1])
+        border = np.full((len(step.thresholds), 1), NEVER)
+        thresholds = np.concatenate([-border, step.thresholds, border], axis=1)
+        left = np.maximum(thresholds[rows, plateau], first)
+        right = np.minimum(thresholds[rows, plateau + 1] - 1, last)
+        level = np.tile(stairs.scale * step.values[rows, plateau], (2, 1, 1))
+        points = stairs.unit * np.concatenate([left, right])
+        counts = few & np.tile((k <= stop - start) & (left <= right), (2, 1, 1))
+        if stairs.phi.curve is not None:
+            x, low, high, linear = self._cut()
+            linear &= ~few
+            low, high = np.concatenate([level, low]), np.concatenate([level, high])
+            return np.concatenate([points, x]), low, high, np.concatenate([counts, linear])
+        bends = (*v, stairs.bottom, stairs.top, self.z[0] - stairs.low, self.z[1] - stairs.high, *v)
+        at = np.stack([np.clip(bend, *v) for bend in bends])
+        low, high = stairs.around(at, self.z)
+        return np.where(few, points, at), np.where(few, level, low), np.where(few, level, high), counts | ~few
+
+    def at(self, value: Float64Array, near: Float64Array) -> Ends:
+        """Return the ends of ``φ_q`` at some values, as `pieces` has them; on plateaus of all that are `near`."""
+        stairs = self.stairs
+        linear = stairs.node.step is None or stairs.phi.curve is not None
+        ends = self._cut(value)[1:3] if linear else stairs.around(value, self.z)
+        if stairs.node.step is None:
+            return ends
+        _, _, start, stop = stairs.plateaus(self.v)
+        few = stop - start <= EXACT
+        z = stairs.result((value - near, value + near))[0]
+        return np.where(few, z[0], ends[0]), np.where(few, z[1], ends[1])
+
+    def _cut(self, at: Float64Array | None = None) -> Pieces:
+        """Return the pieces of ``φ + cut``."""
+        points, low, high, counts = self.stairs.phi.graph(self.v, at)
+        slack = ROUNDED * (np.abs(low) + np.abs(high) + np.abs(self.cut[0]) + np.abs(self.cut[1]))
+        slack = np.where((self.cut[0] == 0) & (self.cut[1] == 0), 0.0, slack)
+        return points, low + self.cut[0] - slack, high + self.cut[1] + slack, counts

@@ -6,46 +6,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from milpq._arrays import BoolArray, Float64Array
-from milpq.certificate.activations import Activation
 from milpq.certificate.forms import Ends, Form
-from milpq.certificate.stairs import Staircase
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Limits:
-    """Decisions of leaves: ends of *quantities*, shape (quantities, leaves); infinite where nothing is decided.
-
-    The quantities are, for each activation in turn, its neurons' ``a`` (real units) and then its neurons' ``v``
-    (accumulators where a step follows, real units otherwise).
-    """
-
-    lower: Float64Array
-    upper: Float64Array
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """One activation over a batch of leaves: what its arguments and results can be under the decisions.
-
-    Parameters
-    ----------
-    phi : Activation
-        ``h = φ(a)``.
-    stairs : Staircase or None
-        What ``z`` is of ``v``; None where it is known by `cut` alone.
-    a, v, d, z : Ends
-        Of shape (neurons, leaves), ``d = v − a``.
-    cut : Ends
-        Of ``z − φ(v)``.
-    """
-
-    phi: Activation
-    stairs: Staircase | None
-    a: Ends
-    v: Ends
-    d: Ends
-    z: Ends
-    cut: Ends
+from milpq.certificate.stairs import Layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +39,11 @@ class Trace:
     input : Layer
         What both sides read, as an activation that changes nothing.
     layers : list of Layer
-        The activations, where they were to be kept.
+        The activations so far.
     sides, sizes : list of pairs
-        As in `Value`, of each value, where the activations were to be kept.
+        As in `Value`, of each value so far.
     output : Value
+        The last one.
     empty : bool, shape (leaves,)
         Where the decisions contradict the forms: no input satisfies them.
     """

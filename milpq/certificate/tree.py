@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array, Int64Array
-from milpq.certificate.format import DUAL, CertificateFile
-from milpq.certificate.slopes import Multipliers
-from milpq.certificate.traces import Limits
+from milpq._arrays import BoolArray, Float64Array
+from milpq.certificate.format import BOUND, DUAL, EXECUTED, REWRITTEN, CertificateFile
+from milpq.certificate.forms import Ends
+from milpq.certificate.rewriting import PLANES
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain
 
@@ -28,7 +29,7 @@ class Part:
     box : float64, shape (4·inputs,)
         Lower and upper ends, first and last levels.
     decisions : tuple of (quantity, lower, upper)
-        See `milpq.certificate.zonotope.Limits`.
+        See `milpq.certificate.zonotope`.
     """
 
     box: Float64Array
@@ -110,8 +111,8 @@ class Splitter:
             return self.domain.cubes_of_levels(first, last)
         return Cubes(lower, upper, first, last)
 
-    def limits(self, parts: Sequence[Part]) -> Limits | None:
-        """Return the decisions of parts; None where there are none."""
+    def limits(self, parts: Sequence[Part]) -> Ends | None:
+        """Return the decisions of parts, shape (quantities, parts); None where there are none."""
         if not any(part.decisions for part in parts):
             return None
         lower = np.full((len(self.whole), len(parts)), -np.inf)
@@ -120,102 +121,90 @@ class Splitter:
             for quantity, low, high in part.decisions:
                 lower[quantity, leaf] = max(lower[quantity, leaf], low)
                 upper[quantity, leaf] = min(upper[quantity, leaf], high)
-        return Limits(lower, upper)
+        return lower, upper
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Leaves of one kind.
+class Leaf:
+    """A leaf as it was read.
 
     Parameters
     ----------
-    number : int
-        Of leaves read so far in this tree.
-    multipliers : Multipliers
-        Of a batch of kind ``DUAL``.
+    multipliers : float64
+        Of all quantities where it is of kind ``DUAL``, shape (quantities, 1); their planes, shape (quantities, 4),
+        where it is of kind ``REWRITTEN``; nothing otherwise.
     """
 
     kind: int
-    number: int
-    parts: list[Part]
-    multipliers: Multipliers
-
-    @classmethod
-    def of(
-        cls,
-        kind: int,
-        number: int,
-        waiting: dict[int, list[Part]],
-        duals: list[tuple[Int64Array, Float64Array]],
-    ) -> Batch:
-        """Return the leaves of a kind that are waiting, and let them wait no longer."""
-        parts, waiting[kind] = waiting[kind], []
-        multipliers = Multipliers.of(duals if kind == DUAL else [])
-        if kind == DUAL:
-            duals.clear()
-        return cls(kind, number, parts, multipliers)
+    part: Part
+    multipliers: Float64Array
 
 
 class Reader:
-    """Reads trees in preorder, one after the other, from the streams of a certificate.
+    """Reads trees in preorder, one after the other, from the streams of a certificate."""
 
-    Parameters
-    ----------
-    sizes : dict from kind to how many leaves to return at once
-    """
+    def __init__(self, file: CertificateFile, splitter: Splitter) -> None:
+        self._splitter = splitter
+        names = ("tree.node", "tree.cut", "dual.count", "dual.quantity", "dual.weight", "plane.weight")
+        self._numbers = {name: file.numbers(name) for name in names}
 
-    def __init__(self, file: CertificateFile, splitter: Splitter, sizes: dict[int, int]) -> None:
-        self._splitter, self._sizes = splitter, sizes
-        self._nodes, self._cuts = file.stream("tree.node"), file.stream("tree.cut")
-        self._counts = file.stream("dual.count")
-        self._quantities, self._weights = file.stream("dual.quantity"), file.stream("dual.weight")
-
-    def leaves(self) -> Iterator[Batch]:
-        """Read one tree and return its leaves in batches.
+    def leaves(self) -> Iterator[Leaf]:
+        """Read one tree and return its leaves.
 
         Raises
         ------
         CertificateError
             The tree stops before it covers the region, or is malformed.
         """
-        splitter, stack = self._splitter, [self._splitter.root()]
+        splitter, stack, nothing = self._splitter, [self._splitter.root()], np.zeros(0)
         deepest = _STACK_BYTES // (stack[0].box.nbytes + _OVERHEAD)
-        waiting: dict[int, list[Part]] = {kind: [] for kind in self._sizes}
-        duals: list[tuple[Int64Array, Float64Array]] = []
-        count = 0
         while stack:
-            if self._nodes.ended:
+            node = next(self._numbers["tree.node"], None)
+            if node is None:
                 raise CertificateError(
                     f"a tree does not cover the region: {len(stack)} parts of it have no leaf"
                 )
-            node, part = self._nodes.one(), stack.pop()
-            if node in waiting:
-                count += 1
-                waiting[node].append(part)
-                if node == DUAL:
-                    duals.append(self._multipliers())
-                if len(waiting[node]) == self._sizes[node]:
-                    yield Batch.of(node, count, waiting, duals)
+            part = stack.pop()
+            if node in (BOUND, EXECUTED):
+                yield Leaf(node, part, nothing)
+            elif node in (DUAL, REWRITTEN):
+                yield Leaf(node, part, self._duals() if node == DUAL else self._planes())
             else:
-                stack.extend(splitter.split(part, node, self._cuts.one())[::-1])
+                stack.extend(splitter.split(part, node, self._take("tree.cut", 1)[0])[::-1])
                 if len(stack) + len(part.decisions) > deepest:
                     raise CertificateError("the tree is too deep to be checked in bounded memory")
-        for kind, parts in waiting.items():
-            if parts:
-                yield Batch.of(kind, count, waiting, duals)
 
     def finish(self) -> None:
         """Raise CertificateError unless all streams are at their end."""
-        if not self._nodes.ended:
+        left = [name for name, numbers in self._numbers.items() if next(numbers, None) is not None]
+        if "tree.node" in left:
             raise CertificateError("the tree goes on after it has covered the region")
-        if not all(s.ended for s in (self._cuts, self._counts, self._quantities, self._weights)):
+        if left:
             raise CertificateError("there are more cuts or multipliers than the trees need")
 
-    def _multipliers(self) -> tuple[Int64Array, Float64Array]:
-        count, most = self._counts.one(), len(self._splitter.whole)
+    def _take(self, name: str, count: int) -> list[Any]:
+        taken = list(islice(self._numbers[name], count))
+        if len(taken) < count:
+            raise CertificateError(f"tensor {name!r} is too short")
+        return taken
+
+    def _duals(self) -> Float64Array:
+        count, most = self._take("dual.count", 1)[0], len(self._splitter.whole)
         if not 0 <= count <= most:
             raise CertificateError(f"a leaf has {count} multipliers of {most} quantities")
-        quantity, weight = self._quantities.take(count).astype(np.int64), self._weights.take(count)
-        if not (np.all((quantity >= 0) & (quantity < most)) and np.all(np.abs(weight) < 2.0**100)):
-            raise CertificateError("a multiplier belongs to no quantity, or is no number of reasonable size")
-        return quantity, weight
+        quantity = np.array(self._take("dual.quantity", count), dtype=np.int64)
+        if not np.all((quantity >= 0) & (quantity < most)):
+            raise CertificateError("a multiplier belongs to no quantity")
+        result = np.zeros((most, 1))
+        result[quantity, 0] = self._weights("dual.weight", count)
+        return result
+
+    def _planes(self) -> Float64Array:
+        most = len(self._splitter.whole)
+        return self._weights("plane.weight", PLANES * most).reshape(most, PLANES)
+
+    def _weights(self, name: str, count: int) -> Float64Array:
+        weights = np.array(self._take(name, count), dtype=np.float64)
+        if not np.all(np.abs(weights) < 2.0**100):
+            raise CertificateError("a multiplier is no number of reasonable size")
+        return weights

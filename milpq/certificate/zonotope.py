@@ -5,7 +5,9 @@ quantized side is their sum.  ``a' = W·h + b`` and ``d' = Ŵ·δ + (Ŵ − W)·
 takes ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)`` into bands along ``a`` and ``d``, each of its noises a new symbol.
 
 A leaf may also be decided: some ``a`` or ``v`` in front of an activation is known to lie in an interval, because the
-tree has split there.  Its bands are then those of the smaller interval.
+tree has split there.  Its bands are then those of the smaller interval.  Decisions are ends of *quantities*, of shape
+(quantities, leaves) and infinite where nothing is decided: for each activation in turn its neurons' ``a`` (real units)
+and then its neurons' ``v`` (accumulators where a step follows, real units otherwise).
 
 References: the shared symbols and the band along ``d`` are those of VeryDiff (S. Teuber, P. Kern, M. Janzen,
 B. Beckert, *Revisiting Differential Verification*, TACAS 2025, section 4); the steps of an integer side, the rounding
@@ -19,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Matrix, gamma
-from milpq.certificate.activations import Activation
+from milpq.certificate.activations import Activation, band
 from milpq.certificate.forms import (
     ROUNDED,
     TINY,
@@ -28,11 +30,13 @@ from milpq.certificate.forms import (
     Symbols,
     affine,
     clamped,
+    largest,
+    less,
     middle,
     padded,
 )
-from milpq.certificate.stairs import Quantized, Staircase
-from milpq.certificate.traces import Layer, Limits, Ranges, Trace, Value
+from milpq.certificate.stairs import Layer, Staircase
+from milpq.certificate.traces import Ranges, Trace, Value
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain, MergedActivation, MergedAffine, Problem
 from milpq.network.nodes import absolute
@@ -60,7 +64,7 @@ class Zonotope:
         self._symbols = min(_SYMBOLS, _MOST_BYTES // (8 * max(self._sizes)))
         if self._symbols <= problem.merged.input_size:
             self._symbols = 0
-        self._stairs: list[Staircase | None] = []
+        self._stairs: list[Staircase] = []
         self._last_use = [0] * (len(problem.merged.nodes) + 1)
         for index, node in enumerate(problem.merged.nodes):
             known = type(node) is MergedAffine or type(node) is MergedActivation
@@ -69,7 +73,8 @@ class Zonotope:
                 known = Activation.of(node) == Activation(-np.inf, np.inf)
             if not known:
                 raise CertificateError(f"layer {node.name!r}: certificates do not cover this kind of layer")
-            self._stairs.append(Staircase.of(node) if isinstance(node, MergedActivation) else None)
+            if isinstance(node, MergedActivation):
+                self._stairs.append(Staircase.of(node))
             for source in node.sources:
                 self._last_use[source] = index
         self._last_use[problem.merged.output] = len(problem.merged.nodes)
@@ -85,10 +90,11 @@ class Zonotope:
     @property
     def whole(self) -> BoolArray:
         """Which quantities are integers, shape (quantities,)."""
-        parts = [np.repeat([False, stairs is not None], node.size) for node, stairs in self._activations()]
+        nodes = (stairs.node for stairs in self._stairs)
+        parts = [np.repeat([False, node.step is not None], node.size) for node in nodes]
         return np.concatenate([np.zeros(0, dtype=np.bool_), *parts])
 
-    def upper(self, cubes: Cubes, limits: Limits | None = None) -> Float64Array:
+    def upper(self, cubes: Cubes, limits: Ends | None = None) -> Float64Array:
         """Return upper bounds on ``f_q − f`` and then on ``f − f_q`` of the outputs asked about.
 
         Returns
@@ -96,7 +102,7 @@ class Zonotope:
         float64, shape (leaves, 2·chosen)
             Minus infinity where the decisions leave no input.
         """
-        return self.bounds(self.trace(cubes, limits, keep=False))
+        return self.bounds(self.trace(cubes, limits))
 
     def bounds(self, trace: Trace) -> Float64Array:
         """Return the same of leaves that were taken through the network."""
@@ -108,17 +114,15 @@ class Zonotope:
     def trace(
         self,
         cubes: Cubes,
-        limits: Limits | None,
-        *,
-        keep: bool,
+        limits: Ends | None,
         closer: Callable[[Trace, int], Ranges | None] | None = None,
     ) -> Trace:
-        """Take leaves through the network; `keep` what each activation was found to do.
+        """Take leaves through the network.
 
         Parameters
         ----------
         closer : callable, optional
-            Given what was kept so far, bounds the value that an activation reads.
+            Given a trace so far, bounds the value that an activation reads; None where it cannot.
         """
         merged = self._problem.merged
         symbols = Symbols(self._symbols)
@@ -133,21 +137,17 @@ class Zonotope:
                 value = _affine(node, sources, symbols)
             else:
                 rows = slice(row, row + 2 * node.size)
-                decided = None if limits is None else Limits(limits.lower[rows], limits.upper[rows])
-                known = None
-                if closer is not None:
-                    so_far = Trace(read, layers, sides, sizes, sources[0], empty)
-                    known = closer(so_far, node.source)
-                layer, value, contradiction = _activation(
-                    node, self._stairs[index], sources[0], symbols, decided, known
-                )
+                decided = None if limits is None else (limits[0][rows], limits[1][rows])
+                so_far = Trace(read, layers, sides, sizes, sources[0], empty)
+                known = None if closer is None else closer(so_far, node.source)
+                stairs = self._stairs[len(layers)]
+                layer, value, contradiction = _activation(stairs, sources[0], symbols, decided, known)
                 row += 2 * node.size
                 empty |= contradiction
-                layers += [layer] if keep else []
+                layers.append(layer)
             values.append(value)
-            if keep:
-                sides.append(value.sides)
-                sizes.append(value.sizes)
+            sides.append(value.sides)
+            sizes.append(value.sizes)
             for source in node.sources:
                 if self._last_use[source] == index:
                     values[source] = None
@@ -164,19 +164,12 @@ class Zonotope:
                 terms = [(term.float_matrix, forms[term.source], 0.0) for term in node.terms]
                 forms.append(affine(terms, node.float_bias, np.zeros_like(node.float_bias), symbols))
             else:
-                a, spread = forms[node.source], forms[node.source].spread()
-                band = Activation.of(node).band(a.ends(spread))
-                forms.append(clamped(a, np.abs(a.centre) + spread, band, symbols)[0])
+                a, spread, phi = forms[node.source], forms[node.source].spread(), Activation.of(node)
+                ends = a.ends(spread)
+                slope = phi.secant(ends, phi.image(ends))
+                line = slope, *band(phi.graph(ends), slope)
+                forms.append(clamped(a, np.abs(a.centre) + spread, line, symbols)[0])
         return forms[merged.output]
-
-    def _activations(self) -> list[tuple[MergedActivation, Staircase | None]]:
-        nodes = zip(self._problem.merged.nodes, self._stairs, strict=True)
-        return [(node, stairs) for node, stairs in nodes if isinstance(node, MergedActivation)]
-
-
-def largest(ends: Ends) -> Float64Array:
-    """Return the largest magnitude in intervals."""
-    return np.maximum(np.abs(ends[0]), np.abs(ends[1]))
 
 
 def _affine(node: MergedAffine, sources: list[Value], symbols: Symbols) -> Value:
@@ -217,19 +210,15 @@ def _products(
 
 
 def _activation(
-    node: MergedActivation,
-    stairs: Staircase | None,
-    source: Value,
-    symbols: Symbols,
-    limits: Limits | None,
-    known: Ranges | None,
+    stairs: Staircase, source: Value, symbols: Symbols, limits: Ends | None, known: Ranges | None
 ) -> tuple[Layer, Value, BoolArray]:
     """Return the forms of ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)``, and in which leaves the decisions leave nothing.
 
-    ``h = λ·a + c ± m`` is the clamp's band.  For ``δ`` each neuron takes the band of least noise among
+    ``h = λ·a + c ± m`` is a band along the secant.  For ``δ`` each neuron takes the one of least noise among
 
     apart
         ``φ_q(v) = λ_q·v + c_q ± m_q``, with ``v = a + d``, less the form of ``h``, whose noise is the *same* symbol;
+        ``λ_q`` is the slope of a secant, or 0;
     together
         ``φ(v) − φ(a)`` lies between ``m·d`` and ``M·d`` by the slopes of ``φ``, 0 and 1 where it is a clamp, so within
         ``(M − m)·|d|/2`` of ``(m + M)·d/2``; rounding and saturation ``φ_q(v) − φ(v)`` are added as an interval;
@@ -245,23 +234,31 @@ def _activation(
     if known is not None:
         ranges = _both(ranges[0], known[0]), _both(ranges[1], known[1]), _both(ranges[2], known[2])
     ends_a, ends_v, ends_d, empty = _closed(stairs, limits, ranges, source.sides)
-    phi = Activation.of(node)
-    slope, centre, noise = phi.band(ends_a)
+    phi, (z, ends_cut) = stairs.phi, stairs.result(ends_v)
+    layer = Layer(stairs, ends_a, ends_v, ends_d, z, ends_cut)
     h_lower, h_upper = phi.image(ends_a)
-    q = Quantized.of(node, stairs, ends_v)
+    slope = phi.secant(ends_a, (h_lower, h_upper))
+    centre, noise = band(phi.graph(ends_a), slope)
+    q_slope, (flat_centre, flat_noise) = stairs.secant(ends_v), middle(*z)
+    q_centre, q_noise = band(layer.pieces(), q_slope)
+    flat = less(flat_noise, q_noise)
+    q_slope, q_centre = np.where(flat, 0.0, q_slope), np.where(flat, flat_centre, q_centre)
+    q_noise = np.where(flat, flat_noise, q_noise)
 
-    cut, cut_noise = middle(q.cut_lower, q.cut_upper)
+    cut, cut_noise = middle(*ends_cut)
     least, most = phi.slopes(ends_a, ends_v)
     mean = 0.5 * (least + most)
     reach = (0.5 * (most - least) + ROUNDED * mean) * largest(ends_d) * (1 + ROUNDED)
-    constant, constant_noise = middle(q.lower - h_upper, q.upper - h_lower)
-    constant_noise += ROUNDED * (np.abs(q.lower) + np.abs(q.upper) + np.abs(h_lower) + np.abs(h_upper))
-    best = np.argmin(np.stack([q.noise + noise, reach + cut_noise, constant_noise]), axis=0)
-    apart, together = best == 0, best == 1
-    along_a = np.where(apart, q.slope - slope, 0.0)
-    along_d = np.where(apart, q.slope, np.where(together, mean, 0.0))
-    offset = np.where(apart, q.centre - centre, np.where(together, cut, constant))
-    own_noise = np.where(apart, q.noise, np.where(together, reach + cut_noise, constant_noise))
+    constant, own_noise = middle(z[0] - h_upper, z[1] - h_lower)
+    own_noise += ROUNDED * (np.abs(z[0]) + np.abs(z[1]) + np.abs(h_lower) + np.abs(h_upper))
+    together = ~less(own_noise, reach + cut_noise)
+    own_noise = np.where(together, reach + cut_noise, own_noise)
+    apart = ~less(own_noise, q_noise + noise)
+    together &= ~apart
+    along_a = np.where(apart, q_slope - slope, 0.0)
+    along_d = np.where(apart, q_slope, np.where(together, mean, 0.0))
+    offset = np.where(apart, q_centre - centre, np.where(together, cut, constant))
+    own_noise = np.where(apart, q_noise, own_noise)
 
     h, columns, lost = clamped(a, size_a, (slope, centre, noise), symbols)
     own_columns, own_lost = symbols.add_own(own_noise * (1 + ROUNDED))
@@ -270,21 +267,19 @@ def _activation(
     new[:, :, 0] += offset
     # The products with slopes, their sum, the slope and the offset are each rounded once.
     error = np.abs(along_a) * a.error + along_d * d.error + own_lost + np.where(apart, lost, 0.0)
-    error += ROUNDED * ((q.slope + slope) * size_a * apart + along_d * size_d + np.abs(offset))
-    error += ROUNDED * (np.abs(q.centre) + np.abs(centre)) * apart
+    error += ROUNDED * ((q_slope + slope) * size_a * apart + along_d * size_d + np.abs(offset))
+    error += ROUNDED * (np.abs(q_centre) + np.abs(centre)) * apart
     minus = np.where(apart[:, :, None], -columns, 0.0)
     delta = Form(
         np.concatenate([new, minus], axis=2),
         np.concatenate([along_d[:, :, None] * d.own, own_columns], axis=2),
         error * (1 + ROUNDED) + TINY,
     )
-    z = q.lower, q.upper
-    layer = Layer(phi, stairs, ends_a, ends_v, ends_d, z, (q.cut_lower, q.cut_upper))
     return layer, Value(h, delta, ((h_lower, h_upper), z), (largest((h_lower, h_upper)), largest(z))), empty
 
 
 def _closed(
-    stairs: Staircase | None, limits: Limits | None, ranges: Ranges, sides: tuple[Ends, Ends]
+    stairs: Staircase, limits: Ends | None, ranges: Ranges, sides: tuple[Ends, Ends]
 ) -> tuple[Ends, Ends, Ends, BoolArray]:
     """Return the ends of ``a``, ``v`` and ``d`` under decisions, and in which leaves these leave nothing.
 
@@ -293,13 +288,10 @@ def _closed(
     """
     a, v, d = _both(ranges[0], sides[0]), _both(ranges[1], sides[1]), ranges[2]
     if limits is not None:
-        size = len(a[0])
-        low, high = limits.lower[size:], limits.upper[size:]
-        if stairs is not None:
-            low, high = stairs.unit * low, stairs.unit * high
-            low = low - ROUNDED * np.abs(np.where(np.isfinite(low), low, 0.0))
-            high = high + ROUNDED * np.abs(np.where(np.isfinite(high), high, 0.0))
-        a, v = _both(a, (limits.lower[:size], limits.upper[:size])), _both(v, (low, high))
+        low, high = (stairs.unit * end[len(a[0]) :] for end in limits)
+        low = low - ROUNDED * np.abs(np.where(np.isfinite(low), low, 0.0))
+        high = high + ROUNDED * np.abs(np.where(np.isfinite(high), high, 0.0))
+        a, v = _both(a, (limits[0][: len(a[0])], limits[1][: len(a[0])])), _both(v, (low, high))
     d = _meet(d, v[0] - a[1], v[1] - a[0])
     v = _meet(v, a[0] + d[0], a[1] + d[1])
     a = _meet(a, v[0] - d[1], v[1] - d[0])
@@ -346,6 +338,6 @@ def _input(domain: Domain, cubes: Cubes, symbols: Symbols) -> tuple[Layer, Value
             error = ROUNDED * (reach + largest(x))
             start = np.where(single, scale * first - centre, between)
             d = symbols.on_inputs(start, np.where(single, -radius, 0.0), error + lost, columns)
-    zero_ends = zero, zero
-    layer = Layer(Activation(-np.inf, np.inf), None, x, z, (gap_low, gap_high), z, zero_ends)
+    nothing = MergedActivation("input", 0, len(lower), -np.inf, np.inf, None, None, None)
+    layer = Layer(Staircase.of(nothing), x, z, (gap_low, gap_high), z, (zero, zero))
     return layer, Value(a, d, (x, z), (largest(x), largest(z)))

@@ -25,8 +25,8 @@ def simulate(
 
     from milpq.errors import UsageError
     from milpq.formats._files import read_npy
+    from milpq.formats.sides import load_quantized_side, on_target
     from milpq.network.integer_network import IntegerNetwork
-    from milpq.verify.models import load_quantized_side, on_target
 
     network = on_target(load_quantized_side(quantized_file, keep_final_activation=True), target)
     if not isinstance(network, IntegerNetwork):

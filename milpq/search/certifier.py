@@ -17,7 +17,6 @@ from milpq.bounds import differential, interval
 from milpq.bounds.values import Bounds
 from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, EXECUTED, REWRITTEN
-from milpq.certificate.rewriting import Rewriter
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.merge import Cubes, Problem
@@ -26,6 +25,7 @@ from milpq.search.budget import Budget
 from milpq.search.codes import count_codes
 from milpq.search.decider import Decider, Leaves
 from milpq.search.halves import choose
+from milpq.search.planes import rewrite, work
 from milpq.search.proof import DUAL_SLACK, SLACK, Tree
 from milpq.search.slopes import influence
 
@@ -154,11 +154,14 @@ class Certifier:
 
     def _whole(self, goal: float, budget: Budget) -> Certification:
         """Prove what can be without any split."""
-        tree, domain, rewriter = self._tree, self._problem.domain, Rewriter(self._problem, self._zonotope)
+        problem, zonotope, root = self._problem, self._zonotope, self._problem.domain.root
         left = np.inf if budget.time_limit_s is None else budget.time_limit_s - budget.elapsed_s
-        kind = REWRITTEN if rewriter.work * _REWRITING_S < left else BOUND
-        upper = rewriter.upper(domain.root, None) if kind == REWRITTEN else self._zonotope.upper(domain.root)
-        tree.settle(0, kind, (upper + DUAL_SLACK * np.abs(upper))[0])
+        kind, planes, tree = BOUND, None, self._tree
+        if work(problem) * _REWRITING_S < left:
+            kind, (upper, planes) = REWRITTEN, rewrite(problem, zonotope, root)
+        else:
+            upper = zonotope.upper(root)
+        tree.settle(0, kind, (upper + DUAL_SLACK * np.abs(upper))[0], planes=planes)
         return Certification(tree.upper, (tree,), bool(tree.upper.max() <= goal))
 
     def _split(

@@ -20,7 +20,7 @@ from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, DUAL, EXECUTED
-from milpq.certificate.slopes import Multipliers, dual_upper
+from milpq.certificate.slopes import dual_upper
 from milpq.certificate.traces import Trace
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
@@ -237,13 +237,16 @@ class Decider:
             some = numbers[start : start + self._batch]
             parts = tree.parts(some)
             cubes = self._splitter.cubes(parts)
-            trace = self._zonotope.trace(cubes, self._splitter.limits(parts), keep=True)
+            trace = self._zonotope.trace(cubes, self._splitter.limits(parts))
             self._settle(tree, some, BOUND, self._zonotope.bounds(trace)[:, objective], SLACK)
             given = [self._multipliers(leaves[number]) for number in some]
             # Solvers differ in the sign of rays.
             for sign in (1.0, -1.0) if any(leaves[number].is_ray for number in some) else (1.0,):
                 signed = [(quantity, sign * weight) for quantity, weight in given]
-                upper = dual_upper(self._problem, trace, objective, Multipliers.of(signed))
+                dense = np.zeros((len(self._zonotope.whole), len(signed)))
+                for leaf, (quantity, weight) in enumerate(signed):
+                    dense[quantity, leaf] = weight
+                upper = dual_upper(self._problem, trace, objective, dense)
                 self._settle(tree, some, DUAL, upper, DUAL_SLACK, signed)
             self._execute(tree, some, cubes)
             for number in some:
@@ -309,7 +312,7 @@ class Decider:
         """Return what a linear program gives on the checker's ranges, and what could be decided there, best first."""
         part = self._trees[objective].parts([number])
         cubes = self._splitter.cubes(part)
-        trace = self._zonotope.trace(cubes, self._splitter.limits(part), keep=True)
+        trace = self._zonotope.trace(cubes, self._splitter.limits(part))
         try:
             encoding = self._encoder.encode(cubes, self._ranges(trace), cuts=True)
         except (DisjointBoundsError, SoundnessError):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from safetensors.numpy import save
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.certificate.check import step_tables
-from milpq.certificate.format import BOUND, DUAL, FORMAT, write_certificate
+from milpq.certificate.format import BOUND, DUAL, FORMAT, REWRITTEN, digest
 from milpq.certificate.tree import Part
 from milpq.formats._files import PathLike
 from milpq.merge import Problem
@@ -39,6 +41,7 @@ class Tree:
         self._upper: list[Float64Array] = [np.full(bounds, np.inf)]
         self._splits: dict[int, tuple[int, float, int]] = {}
         self._duals: dict[int, tuple[Int64Array, Float64Array]] = {}
+        self._planes: dict[int, Float64Array] = {}
 
     @property
     def leaves(self) -> int:
@@ -77,17 +80,23 @@ class Tree:
         kind: int,
         upper: Float64Array,
         duals: tuple[Int64Array, Float64Array] | None = None,
+        planes: Float64Array | None = None,
     ) -> None:
-        """Note what bounds a leaf, and by how much; the quantities and weights of a leaf of kind ``DUAL``."""
+        """Note what bounds a leaf: how much, with what quantities and weights (``DUAL``) or planes (``REWRITTEN``)."""
         self._kind[number], self._upper[number] = kind, upper
         if duals is not None:
             self._duals[number] = duals
+        if planes is not None:
+            self._planes[number] = planes
 
-    def preorder(self) -> tuple[list[int], list[float], list[tuple[Int64Array, Float64Array]]]:
-        """Return nodes, cuts, and quantities and weights, as a certificate holds them."""
+    def preorder(
+        self,
+    ) -> tuple[list[int], list[float], list[tuple[Int64Array, Float64Array]], list[Float64Array]]:
+        """Return nodes, cuts, quantities and weights, and planes, as a certificate holds them."""
         nodes: list[int] = []
         cuts: list[float] = []
         duals: list[tuple[Int64Array, Float64Array]] = []
+        planes: list[Float64Array] = []
         stack = [0]
         while stack:
             number = stack.pop()
@@ -100,7 +109,9 @@ class Tree:
                 nodes.append(self._kind[number])
                 if self._kind[number] == DUAL:
                     duals.append(self._duals[number])
-        return nodes, cuts, duals
+                elif self._kind[number] == REWRITTEN:
+                    planes.append(self._planes[number])
+        return nodes, cuts, duals, planes
 
 
 def write(
@@ -132,7 +143,8 @@ def write(
         "float_side": "dequantized" if dequantized else "file",
     }
     found = [tree.preorder() for tree in trees]
-    duals = [dual for _, _, part in found for dual in part]
+    duals = [dual for _, _, part, _ in found for dual in part]
+    planes = [plane.ravel() for *_, part in found for plane in part]
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
     tensors = {
         "region.lower": domain.box.lower,
@@ -140,10 +152,26 @@ def write(
         "outputs": problem.outputs,
         "upper": upper,
         "tree.objective": np.array([tree.objective for tree in trees], dtype=np.int32),
-        "tree.node": np.array([node for nodes, _, _ in found for node in nodes], dtype=np.int32),
-        "tree.cut": np.array([cut for _, cuts, _ in found for cut in cuts], dtype=np.float64),
+        "tree.node": np.array([node for nodes, *_ in found for node in nodes], dtype=np.int32),
+        "tree.cut": np.array([cut for _, cuts, *_ in found for cut in cuts], dtype=np.float64),
         "dual.count": np.array([len(quantities) for quantities, _ in duals], dtype=np.int32),
         "dual.quantity": np.concatenate([none, *(quantities for quantities, _ in duals)]).astype(np.int32),
         "dual.weight": np.concatenate([nothing, *(weights for _, weights in duals)]),
+        "plane.weight": np.concatenate([nothing, *planes]).astype(np.float32),
     }
     write_certificate(path, metadata, tensors | step_tables(problem))
+
+
+def write_certificate(
+    path: PathLike, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray[Any, Any]]
+) -> None:
+    """Write a certificate with its digest.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    signed = {**metadata, "digest": digest(metadata, {name: iter([array]) for name, array in arrays.items()})}
+    Path(path).write_bytes(save(arrays, metadata=signed))

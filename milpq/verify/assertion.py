@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from milpq.formats.sides import FloatSource, QuantizedSource
 from milpq.verify.conductor import bound
-from milpq.verify.models import FloatSource, QuantizedSource, RegionSource
+from milpq.verify.models import RegionSource
 from milpq.verify.numbers import downward
 from milpq.verify.result import Result
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from milpq.errors import UsageError, WorkersLostError
 from milpq.formats._files import PathLike
+from milpq.formats.sides import FloatSource, QuantizedSource
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
@@ -24,7 +25,7 @@ from milpq.verify.certify import SEARCH_SHARE, certify, check_certificate_path
 from milpq.verify.describe import environment, execute_witness, memory
 from milpq.verify.float_arithmetic import checked_arithmetic, in_float32, region_error
 from milpq.verify.layers import add_explanation
-from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
+from milpq.verify.models import RegionSource, load_box, load_pair
 from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver, search_phases_or_programs
 from milpq.verify.options import Options, all_cores, checked_domain, checked_method, checked_twin
 from milpq.verify.provenance import source_files

@@ -15,6 +15,7 @@ from milpq.bounds import differential, interval
 from milpq.bounds.attribution import Source, attribute
 from milpq.bounds.values import Bounds
 from milpq.errors import SoundnessError, UnsupportedModelError, UsageError
+from milpq.formats.sides import FloatSource, QuantizedSource
 from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import entries
@@ -22,7 +23,7 @@ from milpq.search.budget import Budget
 from milpq.search.halves import choose, halve
 from milpq.search.inputs import FeedableInputs
 from milpq.verify.explanation import Explanation, Share
-from milpq.verify.models import FloatSource, QuantizedSource, RegionSource, load_box, load_pair
+from milpq.verify.models import RegionSource, load_box, load_pair
 from milpq.verify.options import checked_domain, checked_twin
 from milpq.verify.provenance import source_files
 from milpq.verify.result import Result

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from milpq.errors import UsageError
 
 if TYPE_CHECKING:
-    from milpq.verify.models import FloatSource, QuantizedSource, RegionSource
+    from milpq.formats.sides import FloatSource, QuantizedSource
+    from milpq.verify.models import RegionSource
     from milpq.verify.options import FloatTwin
 
 Role: TypeAlias = "Literal['float', 'quantized', 'region']"

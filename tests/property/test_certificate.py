@@ -11,12 +11,13 @@ from random_pairs import box, float_network, perturbed, quantized, residual_pair
 
 from milpq.bounds import differential
 from milpq.certificate.execution import Execution
-from milpq.certificate.rewriting import Rewriter
-from milpq.certificate.slopes import Corners, Multipliers, dual_upper
+from milpq.certificate.rewriting import PLANES, Rewriter
+from milpq.certificate.slopes import Corners, dual_upper
 from milpq.certificate.tree import Part, Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.search.halves import halve
+from milpq.search.planes import rewrite
 
 
 def any_pair(seed: int, *, sizes: list[int] | None = None) -> Problem:
@@ -28,6 +29,16 @@ def executed(problem: Problem, points: np.ndarray) -> np.ndarray:
     """Return what the objectives surely are at some points."""
     difference, error = problem.differences(points)
     return np.concatenate([difference - error, -difference - error], axis=1)
+
+
+def rewritten(
+    problem: Problem, zonotope: Zonotope, limits: tuple[np.ndarray, np.ndarray] | None, planes: np.ndarray
+) -> np.ndarray:
+    """Return what planes prove of the whole domain under some decisions."""
+    rewriter = Rewriter(
+        problem, zonotope, lambda first, layer, _: planes[first : first + 2 * len(layer.a[0])]
+    )
+    return rewriter.upper(problem.domain.root, limits)[0]
 
 
 def inside(problem: Problem, cubes: Cubes, row: int, points: np.ndarray) -> np.ndarray:
@@ -134,11 +145,10 @@ def decided(
     """Return the whole domain under a few decisions that some of the points satisfy, and these points."""
     splitter = Splitter(problem.domain, zonotope.whole)
     part, known = splitter.root(), executed_values(problem, points)
-    trace = zonotope.trace(problem.domain.root, None, keep=True)
+    trace = zonotope.trace(problem.domain.root, None)
     quantities = []
     for layer, (a, v, _, _) in zip(trace.layers, known, strict=True):
-        unit = 1.0 if layer.stairs is None else layer.stairs.unit[:, 0]
-        quantities += [a, v / unit if layer.stairs is None else np.rint(v / unit)]
+        quantities += [a, v if layer.stairs.node.step is None else np.rint(v / layer.stairs.unit[:, 0])]
     if not quantities:
         return part, points
     table, inputs = np.concatenate(quantities, axis=1), problem.merged.input_size
@@ -164,7 +174,7 @@ def test_corners_hold_the_graph_of_every_activation(seed: int) -> None:
     zonotope = Zonotope(problem)
     part, points = decided(problem, zonotope, rng, sample(rng, problem, 400))
     limits = Splitter(problem.domain, zonotope.whole).limits([part])
-    trace = zonotope.trace(problem.domain.root, limits, keep=True)
+    trace = zonotope.trace(problem.domain.root, limits)
     assert not trace.empty[0]
     for layer, (a, v, h, z) in zip(trace.layers, executed_values(problem, points), strict=True):
         for _ in range(4):
@@ -182,13 +192,12 @@ def test_any_multipliers_give_a_bound(seed: int, scale: float) -> None:
     zonotope = Zonotope(problem)
     part, points = decided(problem, zonotope, rng, sample(rng, problem, 400))
     limits = Splitter(problem.domain, zonotope.whole).limits([part])
-    trace = zonotope.trace(problem.domain.root, limits, keep=True)
+    trace = zonotope.trace(problem.domain.root, limits)
     total = len(zonotope.whole)
     count = int(rng.integers(0, 12)) if total else 0
     weights = scale * rng.normal(size=count)
-    multipliers = Multipliers(
-        np.zeros(count, dtype=np.int64), rng.integers(max(total, 1), size=count), weights
-    )
+    multipliers = np.zeros((total, 1))
+    multipliers[rng.integers(max(total, 1), size=count), 0] = weights
     values = executed(problem, points)
     for objective in range(values.shape[1]):
         upper = dual_upper(problem, trace, objective, multipliers)
@@ -197,13 +206,14 @@ def test_any_multipliers_give_a_bound(seed: int, scale: float) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_rewriting_with_multipliers_of_its_own_gives_a_bound(seed: int) -> None:
+def test_any_planes_give_a_bound(seed: int) -> None:
     problem, rng = any_pair(seed), np.random.default_rng(seed)
     zonotope = Zonotope(problem)
     part, points = decided(problem, zonotope, rng, sample(rng, problem, 400))
     limits = Splitter(problem.domain, zonotope.whole).limits([part])
-    upper = Rewriter(problem, zonotope).upper(problem.domain.root, limits)
-    assert (executed(problem, points) <= upper[0]).all()
+    given = rewrite(problem, zonotope, problem.domain.root)[1]
+    for planes in (given, given + rng.normal(size=given.shape), rng.normal(size=(len(given), PLANES))):
+        assert (executed(problem, points) <= rewritten(problem, zonotope, limits, planes)).all()
 
 
 def test_rewriting_is_tighter_where_networks_are_deep() -> None:
@@ -212,7 +222,9 @@ def test_rewriting_is_tighter_where_networks_are_deep() -> None:
     problem = Problem.create(network, quantized(rng, network, "tflm"), box(-0.1, 0.1, 6), "codes")
     zonotope = Zonotope(problem)
     root = problem.domain.root
-    assert Rewriter(problem, zonotope).upper(root, None).max() < 0.8 * zonotope.upper(root).max()
+    upper, planes = rewrite(problem, zonotope, root)
+    assert upper.max() < 0.8 * zonotope.upper(root).max()
+    assert np.array_equal(rewritten(problem, zonotope, None, planes), upper[0])
 
 
 def test_a_graph_whose_branches_meet_again_is_bounded() -> None:

@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from milpq.bounds import differential
 from milpq.certificate.execution import Execution
-from milpq.certificate.format import write_certificate
 from milpq.certificate.zonotope import Zonotope
 from milpq.merge import Cubes, Problem
 from milpq.milp.backends import choose_backend
@@ -20,7 +19,7 @@ from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
 from milpq.search.decider import Decider
 from milpq.search.enumerate import enumerate_codes
-from milpq.search.proof import write
+from milpq.search.proof import write, write_certificate
 
 
 @dataclass

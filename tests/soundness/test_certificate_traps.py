@@ -16,7 +16,7 @@ from random_pairs import all_codes, box, float_network, quantized
 from test_float_traps import HUGE, TINY, chain, unit_points
 
 from milpq.certificate import check
-from milpq.certificate.slopes import Multipliers, dual_upper
+from milpq.certificate.slopes import dual_upper
 from milpq.certificate.stairs import Staircase
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError, UnprovenError
@@ -36,7 +36,7 @@ def assert_bounded(first: FloatNetwork, second: FloatNetwork, region: Box, point
     cubes = Cubes.concatenate(parts)
     zonotope = Zonotope(problem)
     upper = zonotope.upper(cubes)
-    form = zonotope.trace(cubes, None, keep=False).output.a
+    form = zonotope.trace(cubes, None).output.a
     ends = [end.T for end in form.ends(form.spread())]
     outputs = problem.merged.output_size
     upper = np.minimum(upper, backwards(problem, zonotope, cubes))
@@ -53,14 +53,13 @@ def assert_bounded(first: FloatNetwork, second: FloatNetwork, region: Box, point
 
 def backwards(problem: Problem, zonotope: Zonotope, cubes: Cubes) -> np.ndarray:
     """Return the least bounds that a few multipliers give, those among them that pass the whole functional on."""
-    trace = zonotope.trace(cubes, None, keep=True)
+    trace = zonotope.trace(cubes, None)
     best = np.full((len(cubes), 2 * problem.merged.output_size), np.inf)
     rng = np.random.default_rng(0)
-    quantities = np.arange(len(zonotope.whole), dtype=np.int64)
     for objective in range(best.shape[1]):
         passed = passed_on(problem, objective)
         for weights in (passed, 0 * passed, passed * rng.uniform(0, 1, len(passed))):
-            multipliers = Multipliers.of([(quantities, weights)] * len(cubes))
+            multipliers = np.tile(weights[:, None], (1, len(cubes)))
             found = dual_upper(problem, trace, objective, multipliers)
             best[:, objective] = np.minimum(best[:, objective], found)
     return best
@@ -215,12 +214,12 @@ def test_the_staircase_of_a_step_holds_every_accumulator() -> None:
         other = quantized(rng, network, target, stretch=0.5)
         problem = Problem.create(network, other, box(-0.5, 0.5, 2), "codes")
         for node, (lower, upper) in zip(problem.merged.nodes, other.reachable[1:], strict=True):
-            stairs = Staircase.of(node) if hasattr(node, "step") else None
-            if stairs is None:
+            if getattr(node, "step", None) is None:
                 continue
+            stairs = Staircase.of(node)
             low, high = (end.min() for end in (lower, upper))
             for accumulator in rng.integers(low - 5, high + 5, size=300).tolist():
-                level = stairs.step(np.full(node.size, accumulator))
+                level = node.step(np.full(node.size, accumulator))
                 for neuron in range(node.size):
                     v = Fraction(accumulator) * Fraction(float(node.scale_in[neuron]))
                     bottom, top = Fraction(stairs.bottom[neuron, 0]), Fraction(stairs.top[neuron, 0])

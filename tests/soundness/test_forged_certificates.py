@@ -12,6 +12,7 @@ from random_pairs import sample, some_pair
 from milpq.certificate import check
 from milpq.certificate.check import step_tables
 from milpq.certificate.format import BOUND, DUAL, EXECUTED, FORMAT, REWRITTEN
+from milpq.certificate.rewriting import PLANES
 from milpq.certificate.tree import Part, Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError
@@ -30,6 +31,7 @@ def forged(problem: Problem, claim: np.ndarray, rng: np.random.Generator) -> Pro
     counts: list[int] = []
     quantities: list[int] = []
     weights: list[float] = []
+    planes: list[float] = []
 
     def grow(part: Part, depth: int) -> None:
         if depth and rng.uniform() < 0.7:
@@ -58,6 +60,9 @@ def forged(problem: Problem, claim: np.ndarray, rng: np.random.Generator) -> Pro
             counts.append(count)
             quantities.extend(rng.integers(len(whole), size=count).tolist() if count else [])
             weights.extend((rng.choice(WEIGHTS, size=count) * rng.normal(size=count)).tolist())
+        if nodes[-1] == REWRITTEN:
+            size = PLANES * len(whole)
+            planes.extend((rng.choice(WEIGHTS, size=size) * rng.normal(size=size)).tolist())
 
     for _ in claim:
         grow(splitter.root(), 4)
@@ -79,6 +84,7 @@ def forged(problem: Problem, claim: np.ndarray, rng: np.random.Generator) -> Pro
         "dual.count": np.array(counts, dtype=np.int32),
         "dual.quantity": np.array(quantities, dtype=np.int32),
         "dual.weight": np.array(weights, dtype=np.float64),
+        "plane.weight": np.array(planes, dtype=np.float32),
     }
     return Proof(metadata, tensors | step_tables(problem))
 

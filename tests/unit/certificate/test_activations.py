@@ -7,8 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from milpq.certificate.activations import CELLS, Activation
-from milpq.certificate.stairs import around
+from milpq.certificate.activations import CELLS, Activation, band
 from milpq.network.curves import CURVES
 
 PAIRS = [(name, width) for name in sorted(CURVES) for width in (0.0, 1e-9, 0.01, 1.0, 30.0)]
@@ -29,8 +28,9 @@ def points(lower: float, upper: float) -> list[Fraction]:
 @pytest.mark.parametrize(("name", "width"), PAIRS)
 def test_bands_and_images_hold_their_curve(name: str, width: float) -> None:
     phi, value = Activation(np.nan, np.nan, CURVES[name]), intervals(width)
-    slope, centre, radius = phi.band(value)
     low, high = phi.image(value)
+    slope = phi.secant(value, (low, high))
+    centre, radius = band(phi.graph(value), slope)
     for row, ends in enumerate(zip(*value, strict=True)):
         k, c, r = (Fraction(float(part[row, 0])) for part in (slope, centre, radius))
         for x in points(float(ends[0][0]), float(ends[1][0])):
@@ -45,8 +45,7 @@ def test_bands_and_images_hold_their_curve(name: str, width: float) -> None:
 @pytest.mark.parametrize(("name", "width"), PAIRS)
 def test_no_chord_between_lines_misses_the_curve(name: str, width: float) -> None:
     phi, value = Activation(np.nan, np.nan, CURVES[name]), intervals(width)
-    nothing = np.zeros_like(value[0]), np.zeros_like(value[0])
-    lines, low, high = around(phi, value, nothing)
+    lines, low, high, _ = phi.graph(value)
     assert len(lines) == CELLS + 1
     for row in range(len(value[0])):
         for k in range(CELLS):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from search_problems import problem_of
 
-from milpq.certificate.forms import Form, Symbols, clamp_band
-from milpq.certificate.zonotope import Limits, Zonotope
+from milpq.certificate.activations import Activation, band
+from milpq.certificate.forms import Form, Symbols
+from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError
 from milpq.merge import MergedActivation
 from milpq.network.inexact import Float32Error
@@ -41,7 +42,7 @@ def test_decisions_that_leave_nothing_prove_anything():
     zonotope = Zonotope(problem)
     lower = np.full((len(zonotope.whole), 1), -np.inf)
     lower[0] = 1e6
-    assert zonotope.upper(problem.domain.root, Limits(lower, np.full_like(lower, np.inf))).max() == -np.inf
+    assert zonotope.upper(problem.domain.root, (lower, np.full_like(lower, np.inf))).max() == -np.inf
 
 
 def test_a_symbol_is_never_given_twice():
@@ -59,7 +60,9 @@ def test_a_symbol_is_never_given_twice():
 def test_bands_hold_their_clamp(clamp):
     rng = np.random.default_rng(0)
     ends = np.sort(rng.normal(size=(2, 200, 1)) * 3, axis=0)
-    slope, centre, radius = clamp_band((ends[0], ends[1]), *clamp)
+    phi, value = Activation(*clamp), (ends[0], ends[1])
+    slope = phi.secant(value, phi.image(value))
+    centre, radius = band(phi.graph(value), slope)
     for share in np.linspace(0, 1, 41):
         x = (1 - share) * ends[0] + share * ends[1]
         assert (np.abs(np.clip(x, *clamp) - slope * x - centre) <= radius + 1e-12).all()
@@ -80,7 +83,7 @@ def test_networks_whose_forms_would_fill_the_memory_get_intervals(kind, monkeypa
     with_symbols = Zonotope(problem).upper(root)
     monkeypatch.setattr("milpq.certificate.zonotope._MOST_BYTES", 100)
     zonotope = Zonotope(problem)
-    trace = zonotope.trace(root, None, keep=True)
+    trace = zonotope.trace(root, None)
     assert trace.output.a.shared.shape[2] == 1 and trace.output.d.own.shape[2] == 0
     points = np.random.default_rng(0).uniform(root.lower[0], root.upper[0], (500, root.lower.shape[1]))
     if kind == "codes":
