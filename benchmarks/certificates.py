@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 import milpq
 from milpq.bounds import differential
-from milpq.certificate.format import BOUND, EXECUTED, write_certificate
+from milpq.certificate.format import BOUND, EXECUTED
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError
@@ -32,7 +32,7 @@ from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
 from milpq.search.decider import Decider
 from milpq.search.enumerate import enumerate_codes
-from milpq.search.proof import Tree, write
+from milpq.search.proof import Tree, write, write_certificate
 
 MODELS = Path(__file__).parent / "models"
 DEPTH = 17

@@ -1,6 +1,6 @@
 """Certificates: the proof of a bound as a file, and the small independent program that checks it.
 
-Nothing here imports bounds, solvers, or the search: the checker has arithmetic of its own.  Whoever reads these files, in
+Nothing here imports bounds, solvers, or the search: the checker has arithmetic of its own.  Who reads these files, in
 this order, needs no other to believe a proof, but for what is trusted: the readers of models in ``formats``, exact
 execution in ``network``, the thresholds of ``rounding``, and ``merge``, which puts the two networks side by side.
 
