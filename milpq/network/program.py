@@ -16,11 +16,13 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from milpq._arrays import Float64Array, Int64Array, Matrix
+from milpq.network._levels_kernel import read
 from milpq.network._program_kernel import AFFINE, CLAMP, DOUBLE, SEARCH, SINGLE, STEP, TABLE, Arrays, execute
 from milpq.network._tile import ROW_BYTES, TALLEST
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import Affine, Clamp, IntegerAffine, Smooth, Step, Term
+from milpq.rounding.input_quantizer import InputQuantizer
 
 _CACHE_LINE: Final = 64
 
@@ -79,6 +81,23 @@ def execute_fast(network: IntegerNetwork, levels: Int64Array) -> Float64Array:
     assert program is not None
     network.check_levels(levels)
     return program.run(levels.astype(np.float64))
+
+
+def levels_fast(quantizer: InputQuantizer, points: Float64Array) -> Int64Array:
+    """Return the levels of real inputs, shape (points, inputs), exactly as ``quantizer(points)`` does.
+
+    Raises
+    ------
+    RegionError
+        An input is NaN or beyond the quantizer's reach.
+    """
+    tables, rows = quantizer.tables
+    reach = np.full(len(rows), np.inf) if quantizer.reach is None else quantizer.reach.copy()
+    levels = np.empty(points.shape, dtype=np.int64)
+    points = np.require(points, np.float64, ["C", "W"])
+    if not read(points, tables, rows.copy(), reach, quantizer.level_lower, levels):
+        quantizer.check_reach(points)
+    return levels
 
 
 def _program_of(network: FloatNetwork | IntegerNetwork) -> Program | None:

@@ -178,6 +178,21 @@ class InputQuantizer:
         """Largest level."""
         return self.level_lower + self.thresholds.shape[1]
 
+    @property
+    def tables(self) -> tuple[Float64Array, Int64Array]:
+        """First float32 number of each level but the lowest, shape (distinct, codes − 1), and each input's row."""
+        return np.stack(self._tables), self._rows
+
+    def check_reach(self, x: Float64Array) -> None:
+        """Raise a `RegionError` if an input is NaN or beyond `reach`."""
+        reach = np.float64(np.inf) if self.reach is None else self.reach
+        # Written so that NaN fails it.
+        if not (np.abs(x) <= reach).all():
+            raise RegionError(
+                f"an input is NaN or more than 2^{int(np.log2(REACH))} times its scale, where runtimes wrap; "
+                "narrow the input region"
+            )
+
     def __call__(self, x: Float64Array) -> Int64Array:
         """Return the levels of real inputs, shape (..., inputs), exactly.
 
@@ -187,13 +202,7 @@ class InputQuantizer:
             An input is NaN or beyond `reach`.
         """
         x = np.asarray(x, dtype=np.float64)
-        reach = np.float64(np.inf) if self.reach is None else self.reach
-        # Written so that NaN fails it.
-        if not (np.abs(x) <= reach).all():
-            raise RegionError(
-                f"an input is NaN or more than 2^{int(np.log2(REACH))} times its scale, where runtimes wrap; "
-                "narrow the input region"
-            )
+        self.check_reach(x)
         with np.errstate(over="ignore"):
             narrow = x.astype(np.float32).astype(np.float64)
         if len(self._tables) == 1:

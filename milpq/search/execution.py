@@ -13,7 +13,7 @@ from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import Affine, Smooth, absolute, apply_matrix
-from milpq.network.program import evaluate_fast, execute_fast
+from milpq.network.program import evaluate_fast, execute_fast, levels_fast
 
 CHUNK = 2048
 """Points executed at once: the activations of a small network then stay in the cache."""
@@ -95,7 +95,7 @@ class Execution:
         problem = self.problem
         quantized = problem.quantized
         if isinstance(quantized, IntegerNetwork):
-            read = problem.quantized_levels(points) if levels is None else levels
+            read = quantized_levels(problem, points) if levels is None else levels
             other = execute_fast(quantized, read) * quantized.output_scale
         elif isinstance(quantized, DynamicNetwork):
             other = quantized.evaluate(points)
@@ -103,6 +103,15 @@ class Execution:
             other = evaluate_fast(quantized, points)
         other -= evaluate_fast(problem.float_network, points)
         return other[:, problem.outputs]
+
+
+def quantized_levels(problem: Problem, points: Float64Array) -> Int64Array:
+    """Return what ``problem.quantized_levels`` does, shape (points, inputs), compiled where inputs are real."""
+    integer = problem.domain.integer
+    if problem.domain.kind == "codes":
+        return problem.quantized_levels(points)
+    assert integer is not None and integer.quantizer is not None
+    return levels_fast(integer.quantizer, points)
 
 
 def chunk_size(problem: Problem) -> int:

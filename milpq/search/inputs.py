@@ -8,6 +8,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array, frozen
 from milpq.merge import Cubes, Problem
+from milpq.search.execution import quantized_levels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +66,7 @@ class FeedableInputs:
         domain = self.problem.domain
         if domain.integer is None:
             return np.zeros(points.shape, dtype=np.int64)
-        levels = self.problem.quantized_levels(points)
+        levels = quantized_levels(self.problem, points)
         if self.on_codes:
             levels = np.clip(levels, domain.root.level_lower, domain.root.level_upper)
         return levels

@@ -16,7 +16,8 @@ from milpq.errors import AccumulatorOverflowError, RegionError
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerInput, IntegerNetwork
 from milpq.network.nodes import Affine, Clamp, IntegerAffine, Step, Term
-from milpq.network.program import evaluate_fast, execute_fast, program_of
+from milpq.network.program import evaluate_fast, execute_fast, levels_fast, program_of
+from milpq.rounding.input_quantizer import RULES, InputQuantizer
 from milpq.rounding.step import NEVER, StepFunction
 from milpq.search.execution import Execution
 
@@ -230,6 +231,42 @@ def test_points_may_be_read_only_transposed_or_none():
 def test_levels_that_the_input_cannot_hold_are_refused():
     with pytest.raises(RegionError, match="input codes must lie in"):
         execute_fast(random_integer_network(0, 1), np.array([[26, 0, 0, 0, 0]]))
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_levels_are_those_of_the_quantizer(rule):
+    rng = np.random.default_rng(0)
+    scales = np.float32([0.1, 1 / 3, 0.1, 1e-37, 3e35]).astype(np.float64)
+    quantizer = InputQuantizer.from_rule(rule, scales, np.full(5, -5), -128, 127)
+    points = scales * rng.normal(0, 60, (4000, 5))
+    steps = quantizer.thresholds[np.arange(5), rng.integers(0, 255, (2000, 5))]
+    points[:2000] = np.clip(steps, -2e9 * scales, 2e9 * scales)
+    points[1000:1500] = np.nextafter(points[:500], np.inf)
+    points[1500:2000] = np.nextafter(points[:500], -np.inf)
+    points[2000:2100] *= 1e5
+    points[-1] = 0.0
+    np.testing.assert_array_equal(levels_fast(quantizer, points), quantizer(points))
+
+
+def test_levels_of_uneven_steps_are_those_of_the_quantizer():
+    """The first guess is far off, and the ends of the table are infinite."""
+    rng = np.random.default_rng(0)
+    at = np.sort(10.0 ** rng.uniform(-30, 30, (3, 40)), axis=1).astype(np.float32)
+    thresholds = 0.5 * (at.astype(np.float64) + np.nextafter(at, np.float32(0)).astype(np.float64))
+    thresholds[0, :2], thresholds[1, -3:] = -np.inf, np.inf
+    thresholds[2, 1:] = thresholds[2, 1]
+    quantizer = InputQuantizer(np.sort(thresholds, axis=1), -7)
+    points = np.concatenate(
+        [10.0 ** rng.uniform(-35, 35, (500, 3)), at.T.astype(np.float64), [[-1e308, 0, 1e308]]]
+    )
+    np.testing.assert_array_equal(levels_fast(quantizer, points), quantizer(points))
+
+
+@pytest.mark.parametrize("x", [np.nan, np.inf, -1e300])
+def test_inputs_that_runtimes_wrap_are_refused(x):
+    quantizer = InputQuantizer.from_rule("rint-mul", np.full(2, 0.5), np.zeros(2, dtype=np.int64), -128, 127)
+    with pytest.raises(RegionError, match="where runtimes wrap"):
+        levels_fast(quantizer, np.array([[0.0, 0.0], [0.0, x]]))
 
 
 def test_a_program_is_made_once_and_not_sent_along():
