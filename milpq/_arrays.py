@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
+Int32Array: TypeAlias = npt.NDArray[np.int32]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Matrix: TypeAlias = "Float64Array | sp.csr_array"

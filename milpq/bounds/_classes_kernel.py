@@ -12,15 +12,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array, Int64Array
+from milpq._arrays import BoolArray, Float64Array, Int32Array, Int64Array
 from milpq._compiled import compiled, entry
 from milpq.bounds.zonotope.phases import reached
 
 Layer: TypeAlias = tuple[Int64Array, Int64Array, Int64Array, Int64Array, Int64Array]
 """A first layer: weights (neurons, inputs), biases, and thresholds, values and rows of its step function."""
 
-_FEW, _SHARE = 32, 1.0 / 16
-"""Cubes of more classes than a few and this share of their codes are given up: splitting them costs less."""
+_FEW, _SHARE = 32, 0.6
+"""Cubes of more classes than a few and this share of their codes are given up: most of their codes are classes of
+their own, and a class saves no execution."""
 
 _FAR = np.int64(2**62)
 
@@ -59,23 +60,27 @@ def collect(
     The first cube that was not worked on, and the number of rows set.
     """
     weights, bias, thresholds, values, rows = layer
-    neurons = len(bias)
+    neurons, inputs = weights.shape
     slots = 4
-    while slots < 4 * most:
+    while slots < 2 * (most + 1):
         slots *= 2
     table = np.empty(slots, np.int64)
     hashes = np.empty(most, np.int64)
-    seen = np.empty((most, neurons), np.int64)
+    seen = np.empty((most, neurons), np.int32)
     constant = np.empty(neurons, np.int64)
     undecided = np.empty(neurons, np.int64)
     used = 0
     for cube in range(start, len(lower)):
-        if used + most > len(levels):
+        codes = 1.0
+        for i in range(inputs):
+            codes *= upper[cube, i] - lower[cube, i] + 1
+        room = min(most, _FEW + int(min(_SHARE * codes, 1.0 * most)))
+        if used + room > len(levels):
             return cube, used
         count = np.int64(0)
         for j in range(neurons):
             least = most_ = bias[j]
-            for i in range(weights.shape[1]):
+            for i in range(inputs):
                 w = weights[j, i]
                 least += w * (lower[cube, i] if w > 0 else upper[cube, i])
                 most_ += w * (upper[cube, i] if w > 0 else lower[cube, i])
@@ -85,10 +90,9 @@ def collect(
             if values[row, first] != values[row, last]:
                 undecided[count] = j
                 count += 1
-        codes = 1.0
-        for i in range(weights.shape[1]):
-            codes *= upper[cube, i] - lower[cube, i] + 1
-        room = min(most, _FEW + int(_SHARE * codes))
+        slots = 4
+        while slots < 2 * (room + 1):
+            slots *= 2
         found = _walk(
             weights,
             bias,
@@ -97,7 +101,7 @@ def collect(
             undecided[:count],
             lower[cube],
             upper[cube],
-            table,
+            table[:slots],
             hashes[:room],
             seen,
         )
@@ -124,37 +128,42 @@ def _walk(
     upper: Int64Array,
     table: Int64Array,
     hashes: Int64Array,
-    seen: Int64Array,
+    seen: Int32Array,
 ) -> int:
     """Visit every code of a cube, and note each new vector of plateaus of the undecided neurons.
 
     Sets rows of `seen`; returns their number, or −1 where there is no room for all.
     """
     inputs, count, steps = len(lower), len(undecided), thresholds.shape[1]
-    inner = inputs - 1
+    inner = _slowest(weights, undecided, lower, upper)
+    length = upper[inner] - lower[inner] + 1
     code = lower.copy()
-    accumulator, plateau = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    # Accumulators at the first code of a run along the inner input, and along the run.
+    base, accumulator = np.empty(count, np.int64), np.empty(count, np.int64)
+    plateau = np.zeros(count, np.int64)
     # The plateau that each neuron is on holds accumulators from `floor` up to, but not including, `ceiling`.
     floor, ceiling = np.full(count, _FAR), np.full(count, -_FAR)
     slope, mixer = np.empty(count, np.int64), np.empty(count, np.int64)
+    weight = np.empty((inputs, count), np.int64)
     for u in range(count):
-        slope[u] = weights[undecided[u], inner]
+        j = undecided[u]
+        base[u] = bias[j]
+        for i in range(inputs):
+            weight[i, u] = weights[j, i]
+            base[u] += weights[j, i] * code[i]
+        slope[u] = weights[j, inner]
         mixer[u] = (u * 2 + 1) * np.int64(0x1E3779B97F4A7C15) + u * u * np.int64(0x3F58476D1CE4E5B9)
     table[:] = -1
     mask, found = np.int64(len(table) - 1), 0
     hashed = np.int64(0)
     while True:
-        for u in range(count):
-            j = undecided[u]
-            total = bias[j]
-            for i in range(inputs):
-                total += weights[j, i] * code[i]
-            accumulator[u] = total
-        for at in range(lower[inner], upper[inner] + 1):
-            moved = at == lower[inner]
+        accumulator[:] = base
+        for at in range(length):
+            outside = 0
             for u in range(count):
-                moved |= (accumulator[u] >= ceiling[u]) | (accumulator[u] < floor[u])
-            if moved:
+                outside += (accumulator[u] >= ceiling[u]) | (accumulator[u] < floor[u])
+            # The first code of all is outside of every plateau; without undecided neurons it is all there is to see.
+            if outside > 0 or found == 0:
                 for u in range(count):
                     if accumulator[u] >= ceiling[u] or accumulator[u] < floor[u]:
                         mine = thresholds[rows[undecided[u]]]
@@ -175,18 +184,37 @@ def _walk(
                         found += 1
                         break
                     if hashes[known] == hashed:
-                        same = True
+                        differing = 0
                         for u in range(count):
-                            same &= seen[known, u] == plateau[u]
-                        if same:
+                            differing += seen[known, u] != plateau[u]
+                        if differing == 0:
                             break
                     slot = (slot + 1) & mask
-            for u in range(count):
-                accumulator[u] += slope[u]
-        i = inner - 1
-        while i >= 0 and code[i] == upper[i]:
-            code[i] = lower[i]
+            if at + 1 < length:
+                for u in range(count):
+                    accumulator[u] += slope[u]
+        i = inputs - 1
+        while i >= 0 and (i == inner or code[i] == upper[i]):
+            if i != inner:
+                for u in range(count):
+                    base[u] -= weight[i, u] * (upper[i] - lower[i])
+                code[i] = lower[i]
             i -= 1
         if i < 0:
             return found
         code[i] += 1
+        for u in range(count):
+            base[u] += weight[i, u]
+
+
+@compiled
+def _slowest(weights: Int64Array, undecided: Int64Array, lower: Int64Array, upper: Int64Array) -> int:
+    """Return the input along which accumulators change least, among those that change at all."""
+    best, least = len(lower) - 1, np.inf
+    for i in range(len(lower)):
+        total = 0.0
+        for u in range(len(undecided)):
+            total += abs(weights[undecided[u], i])
+        if upper[i] > lower[i] and total < least:
+            best, least = i, total
+    return best

@@ -40,7 +40,7 @@ class CodeClasses:
     """
 
     network: IntegerNetwork
-    most: int = 1024
+    most: int = 1 << 14
     _layer: Layer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -30,8 +30,8 @@ _ELEMENTS = 4_000_000
 """Numbers that the slopes of the cells of one group of cubes may hold."""
 
 
-_CLASS_CODES = 1 << 16
-"""Codes of a cube whose classes are looked for: finding them takes a few nanoseconds a code."""
+_CLASS_CODES = 1 << 14
+"""Codes of a cube whose classes are looked for: enough to make bounding the cube cheap beside it."""
 
 _CLASS_TRIALS = 8
 """Cubes of a batch whose classes are looked for in any case."""
@@ -153,25 +153,26 @@ class Branching:
             upper = np.concatenate([upper, upper])
         found = self.bounding(self.problem, cubes, batch.threshold)
         upper = np.where(found.upper < upper, found.upper, upper)
-        upper = self._classify(cubes, upper, found, batch.threshold)
+        points, pool, seen = self._sample(cubes, found.towards, batch.pool)
+        upper = self._classify(cubes, upper, found, seen, batch.threshold)
         check_pool(cubes, upper, batch.pool)
-        pool, seen = self._sample(cubes, upper, found.towards, batch.pool)
+        check_values(cubes, upper, seen, points, self._execution)
         upper = self._settle_points(cubes, upper)
         result = _Result(cubes, upper)
         rows = result.close(np.all(upper <= batch.threshold, axis=1), np.arange(len(cubes)))
         if self.problem.domain.kind == "codes":
-            rows, pool = self._enumerate(result, rows, pool)
+            rows, pool = self._enumerate(result, rows, batch.threshold, pool)
         elif self.problem.domain.kind == "continuous":
             rows, pool = self._take_apart(result, rows, found.values, batch.threshold, pool)
         self._keep(result, rows, found.score, seen, batch.threshold)
         return result.worked(pool, keep_closed=self.keep_closed)
 
     def _sample(
-        self, cubes: Cubes, upper: Float64Array, towards: Float64Array, pool: WitnessPool
-    ) -> tuple[WitnessPool, Float64Array]:
+        self, cubes: Cubes, towards: Float64Array, pool: WitnessPool
+    ) -> tuple[Float64Array, WitnessPool, Float64Array]:
         """Execute one promising point of each cube.
 
-        Returns the pool, and the objectives seen in each cube (cubes, objectives).
+        Returns the points, the pool, and the objectives seen in each cube (cubes, objectives).
         """
         points, feedable = self._inputs.inside(cubes, towards)
         levels = self._inputs.levels(points)
@@ -179,20 +180,25 @@ class Branching:
         member = np.all((levels >= cubes.level_lower) & (levels <= cubes.level_upper), axis=1)
         result = self._execution.run(points, None if self.problem.domain.integer is None else levels)
         values = np.where(member[:, None], signed(result), -np.inf)
-        check_values(cubes, upper, values, points, self._execution)
         pool = pool.update(points[feedable], levels[feedable], result[feedable], self._execution.error)
-        return pool, values
+        return points, pool, values
 
     def _classify(
-        self, cubes: Cubes, upper: Float64Array, found: CubeBounds, threshold: Float64Array
+        self,
+        cubes: Cubes,
+        upper: Float64Array,
+        found: CubeBounds,
+        seen: Float64Array,
+        threshold: Float64Array,
     ) -> Float64Array:
         """Bound open cubes of few codes by the image of their classes, less the range of the float side."""
         if self._classes is None:
             return upper
         side = found.float_side
         width = np.tile(side.upper - side.lower, 2)
-        # What a constant integer side would leave open must be little of what is open now.
-        wanted = ((upper > threshold) & (2 * width < upper - np.maximum(threshold, 0.0))).any(axis=1)
+        # What is seen, and half of the range of the float side beside it, are sure to stay.
+        wanted = ((upper <= threshold) | (seen + 0.5 * width <= threshold)).all(axis=1)
+        wanted &= (upper > threshold).any(axis=1)
         rows = np.flatnonzero(wanted & (count_codes(cubes) <= _CLASS_CODES))
         outputs, start, size, known = self.problem.outputs, 0, _CLASS_TRIALS, 0
         # Where the first ones have too many classes, so have most of the others.
@@ -216,14 +222,14 @@ class Branching:
         return upper
 
     def _enumerate(
-        self, result: _Result, rows: Int64Array, pool: WitnessPool
+        self, result: _Result, rows: Int64Array, threshold: Float64Array, pool: WitnessPool
     ) -> tuple[Int64Array, WitnessPool]:
         """Settle small cubes of the codes domain; return the rows that are left."""
         counts = count_codes(result.cubes.select(rows))
         small = rows[counts <= self.enumerate_codes]
         if not len(small):
             return rows, pool
-        exact, pool = enumerate_cubes(self._execution, result.cubes.select(small), pool)
+        exact, pool = enumerate_cubes(self._execution, result.cubes.select(small), pool, threshold)
         slack = 2.1 * np.tile(self._execution.error, 2)
         wrong = np.flatnonzero((exact - slack > result.upper[small]).any(axis=1))
         if len(wrong):
@@ -273,7 +279,9 @@ class Branching:
         """Choose where to split the cubes that stay open; close those that no split can improve."""
         cubes, upper = result.cubes.select(rows), result.upper[rows]
         dimension, possible = choose(self.problem.domain, cubes, score[rows])
-        noise = 8 * np.tile(self._execution.error, 2)
+        # Codes are enumerated in the end; cubes of real inputs can be split for ever.
+        on_codes = self.problem.domain.kind == "codes"
+        noise = (0 if on_codes else 8) * np.tile(self._execution.error, 2)
         settled = np.all((upper <= threshold) | (upper <= seen[rows] + noise), axis=1)
         result.dimension[rows] = dimension
         result.open = result.close(~possible | settled, rows)

@@ -29,9 +29,14 @@ _CANDIDATES = 64
 
 
 def enumerate_cubes(
-    execution: Execution, cubes: Cubes, pool: WitnessPool
+    execution: Execution, cubes: Cubes, pool: WitnessPool, threshold: Float64Array | float = np.inf
 ) -> tuple[Float64Array, WitnessPool]:
     """Execute every code vector of some cubes of the codes domain.
+
+    Parameters
+    ----------
+    threshold : float64, shape (objectives,)
+        Values that may be above get an error bound of their own, which is an order below that of the whole domain.
 
     Returns
     -------
@@ -40,7 +45,7 @@ def enumerate_cubes(
     pool : WitnessPool
         With what was found added.
 
-    *Soundness:* exhaustive; the execution error is added and the sum rounded upwards.
+    *Soundness:* exhaustive; the error of each execution is added and the sum rounded upwards.
     """
     integer = execution.problem.domain.integer
     assert integer is not None
@@ -51,11 +56,16 @@ def enumerate_cubes(
         owner, levels = levels_of(cubes, start, min(start + _PART, total))
         points = integer.float_value(levels)
         difference = execution.run(points, levels)
-        pool = pool.update(points, levels, difference, execution.error)
+        error = np.tile(execution.error, (len(points), 1))
+        near = np.flatnonzero((signed(difference) + np.tile(error, 2) > threshold).any(axis=1))
+        if len(near):
+            difference[near], error[near] = execution.problem.differences(points[near])
+        pool = pool.update(points, levels, difference, error)
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         here = owner[first]
-        largest[here] = np.maximum(largest[here], np.maximum.reduceat(signed(difference), first, axis=0))
-    return np.nextafter(largest + np.tile(execution.error, 2), np.inf), pool
+        highest = np.maximum.reduceat(signed(difference) + np.tile(error, 2), first, axis=0)
+        largest[here] = np.maximum(largest[here], highest)
+    return np.nextafter(largest, np.inf), pool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

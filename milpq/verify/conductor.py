@@ -248,6 +248,8 @@ def _choose_search(run: Run) -> None:
             search_phases_or_programs(run)
         elif run.problem.merged.input_size <= stages.FEW_INPUTS:
             stages.split(run)
+            if not run.finished and stages.can_enumerate(run, first=False):
+                stages.enumerate_domain(run)
 
 
 def _status(run: Run, *, interrupted: bool) -> Status:

@@ -25,6 +25,7 @@ from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
+from milpq.verify.describe import execute_witness
 from milpq.verify.options import Options
 from milpq.verify.run import Run
 from milpq.verify.sampling import sample
@@ -53,7 +54,10 @@ _OPTIMIZING_S: Final = 60.0
 _OPTIMIZING_SHARE: Final = 0.25
 
 _ENUMERATION_S: Final = 120.0
-"""Processor seconds that executing every code may take at most, where inputs are few."""
+"""Processor seconds that executing every code may take at most, where inputs are few and nothing else helps."""
+
+_ENUMERATION_FIRST_S: Final = 6.0
+"""The same before inputs are split: what is enumerated is exact, but seldom faster."""
 
 _ENUMERATION_OF_MANY_S: Final = 20.0
 """The same where inputs are many: searches over phases and steps do not count codes."""
@@ -131,8 +135,14 @@ def execute_inputs(run: Run, points: Float64Array) -> WitnessPool:
     return run.bracket.pool.update(fed, inputs.levels(fed), *run.problem.differences(fed))
 
 
-def can_enumerate(run: Run) -> bool:
-    """Tell whether every code of the domain can be executed in reasonable time, and in the time that is left."""
+def can_enumerate(run: Run, *, first: bool = True) -> bool:
+    """Tell whether every code of the domain can be executed in reasonable time, and in the time that is left.
+
+    Parameters
+    ----------
+    first : bool
+        Whether splitting, which leaves a gap, has not been tried yet.
+    """
     problem = run.problem
     if problem.domain.kind != "codes":
         return False
@@ -143,7 +153,9 @@ def can_enumerate(run: Run) -> bool:
     left = np.inf if left is None else left - run.budget.elapsed_s
     few = problem.merged.input_size <= FEW_INPUTS
     # Without a time limit the choice does not depend on the number of workers, for an answer that does not.
-    most = _ENUMERATION_S if few else _ENUMERATION_OF_MANY_S
+    most = _ENUMERATION_OF_MANY_S
+    if few:
+        most = _ENUMERATION_FIRST_S if first and run.options.gap > 0.0 else _ENUMERATION_S
     return seconds <= min(most, 0.5 * left * run.options.jobs)
 
 
@@ -185,6 +197,10 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
         Seconds at most, where the run has no time limit.
     """
     run.tell("split")
+    witness = run.bracket.pool.best
+    if witness is not None:
+        # Codes close to it are compared with it: its error would be an open gap.
+        run.bracket.add_exact(execute_witness(run.problem, witness)[0])
     device = run.options.device
     options = SplitOptions(
         gap=run.options.gap,

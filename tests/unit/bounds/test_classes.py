@@ -54,7 +54,7 @@ def test_the_image_is_that_of_executing_every_code(seed, inputs, bits, target):
         _, levels = levels_of(one, 0, int(np.prod(one.level_upper - one.level_lower + 1)))
         outputs = other.execute(levels) * other.output_scale
         if np.isinf(image.upper[i]).any():
-            assert classes(other, levels) > min(1024, 32 + len(levels) // 16)
+            assert classes(other, levels) > min(1 << 14, 32 + int(0.6 * len(levels)))
             continue
         for bound, truth in ((image.lower[i], outputs.min(axis=0)), (image.upper[i], outputs.max(axis=0))):
             assert np.allclose(bound, truth, rtol=1e-14, atol=1e-290)
@@ -62,9 +62,12 @@ def test_the_image_is_that_of_executing_every_code(seed, inputs, bits, target):
         assert (image.upper[i] >= outputs.max(axis=0)).all()
 
 
-@pytest.mark.parametrize(("bits", "most", "known"), [(2, 60, True), (4, 3, False), (8, 1 << 20, False)])
-def test_cubes_of_too_many_classes_are_given_up(bits, most, known):
-    problem = pair(0, bits=bits)
+@pytest.mark.parametrize(
+    ("hidden", "bits", "most", "known"),
+    [(6, 2, 60, True), (6, 4, 3, False), (6, 8, 1 << 14, True), (60, 8, 1 << 14, False)],
+)
+def test_cubes_of_too_many_classes_are_given_up(hidden, bits, most, known):
+    problem = pair(0, (2, hidden, 5, 3), bits=bits)
     image = CodeClasses(problem.quantized, most).image(problem.domain.root)
     assert np.isfinite(image.lower).all() == np.isfinite(image.upper).all() == known
 

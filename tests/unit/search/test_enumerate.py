@@ -89,6 +89,21 @@ def test_many_cubes_at_once():
         assert np.allclose(bounds[cube], alone.upper, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_values_near_the_threshold_get_an_error_of_their_own(seed):
+    problem = small(seed)
+    execution, root, none = Execution(problem), problem.domain.root, WitnessPool.empty(problem)
+    coarse, _ = enumerate_cubes(execution, root, none)
+    fine, pool = enumerate_cubes(execution, root, none, np.full(execution.objectives, -np.inf))
+    exact = [[least for least, _ in enclose_difference(problem, point)] for point in all_codes(problem)]
+    for k in range(execution.objectives):
+        truth = max((1 if k < 2 else -1) * row[k % 2] for row in exact)
+        assert Fraction(float(pool.lower[k])) <= truth <= Fraction(float(fine[0, k]))
+    assert (fine - pool.lower < 0.7 * (coarse - pool.lower)).all()
+    far, _ = enumerate_cubes(execution, root, none, np.full(execution.objectives, np.inf))
+    assert np.array_equal(far, coarse)
+
+
 def test_ranges_and_threads_give_the_same_answer():
     problem = small(2)
     whole = enumerate_codes(problem)
