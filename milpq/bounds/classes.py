@@ -19,6 +19,7 @@ from milpq.bounds.values import Interval
 from milpq.merge import Cubes
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.nodes import IntegerAffine, Step
+from milpq.network.program import Program, program_after
 
 _HIDDEN: Final = 2
 """The value whose levels make a class: the output of the first step, behind the first affine layer."""
@@ -42,6 +43,7 @@ class CodeClasses:
     network: IntegerNetwork
     most: int = 1 << 14
     _layer: Layer = field(init=False, repr=False)
+    _rest: Program = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         affine, step = self.network.nodes[:_HIDDEN]
@@ -52,6 +54,7 @@ class CodeClasses:
         layer = (matrix, affine.bias, function.thresholds, function.values, function.rows)
         # Copies, as read-only arrays would be another signature and compiled again.
         object.__setattr__(self, "_layer", tuple(np.array(a, dtype=np.int64, order="C") for a in layer))
+        object.__setattr__(self, "_rest", program_after(self.network, _HIDDEN))
 
     def image(self, cubes: Cubes) -> Interval:
         """Return bounds on the real outputs over the codes of each cube, shape (cubes, outputs).
@@ -72,7 +75,7 @@ class CodeClasses:
         start = 0
         while start < count:
             start, used = collect(self._layer, *ends, start, self.most, levels, owner, complete)
-            _enter(lower, upper, owner[:used], network.execute_after(_HIDDEN, levels[:used]))
+            _enter(lower, upper, owner[:used], self._rest.run(levels[:used]))
         scale = network.output_scale
         lower[complete], upper[complete] = down(lower[complete] * scale), up(upper[complete] * scale)
         lower[~complete], upper[~complete] = -np.inf, np.inf

@@ -170,23 +170,6 @@ class IntegerNetwork:
                 f"{entry.level_upper + entry.zero_point}]"
             )
 
-    def execute_after(self, value: int, levels: Float64Array) -> Float64Array:
-        """Run the nodes after a value that is all they read of what comes before them.
-
-        Parameters
-        ----------
-        value : int
-            See `is_cut`.
-        levels : float64, shape (points, neurons)
-            Levels that execution can give the value.
-
-        Returns
-        -------
-        float64, shape (points, outputs)
-            Output levels; every number is an exact integer.
-        """
-        return self._run([*[None] * value, levels])
-
     def is_cut(self, value: int) -> bool:
         """Tell whether the nodes after a value read nothing before it."""
         return value <= self.output and all(

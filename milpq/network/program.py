@@ -69,6 +69,19 @@ def program_of(network: FloatNetwork | IntegerNetwork) -> Program | None:
     return network.kept.get(lambda: _program_of(network))
 
 
+def program_after(network: IntegerNetwork, value: int) -> Program:
+    """Return the program of the nodes after a value that is all they read of what comes before them.
+
+    Parameters
+    ----------
+    value : int
+        See ``IntegerNetwork.is_cut``; the program reads levels that execution can give it.
+    """
+    program = _program_of(network, value)
+    assert program is not None
+    return program
+
+
 def evaluate_fast(network: FloatNetwork, points: Float64Array) -> Float64Array:
     """Return what ``network.evaluate`` does, within the same bound on its error."""
     program = program_of(network)
@@ -100,14 +113,14 @@ def levels_fast(quantizer: InputQuantizer, points: Float64Array) -> Int64Array:
     return levels
 
 
-def _program_of(network: FloatNetwork | IntegerNetwork) -> Program | None:
+def _program_of(network: FloatNetwork | IntegerNetwork, start: int = 0) -> Program | None:
     if any(isinstance(node, Smooth) for node in network.nodes):
         return None
     single = isinstance(network, IntegerNetwork) and network.exact_in_float32
     precision = np.float32 if single else np.float64
-    places, size = _memory(network)
+    places, size = _memory(network, start)
     book = _Book(precision, ROW_BYTES // np.dtype(precision).itemsize)
-    for index, node in enumerate(network.nodes):
+    for index, node in enumerate(network.nodes[start:], start):
         target = places[index + 1]
         if isinstance(node, Affine | IntegerAffine):
             book.add_affine(node.terms, node.bias.astype(np.float64), places, target)
@@ -116,34 +129,34 @@ def _program_of(network: FloatNetwork | IntegerNetwork) -> Program | None:
         else:
             assert isinstance(node, Step)
             book.add_step(node, places[node.source], target)
-    inputs, outputs = network.graph.sizes[0], network.graph.sizes[network.output]
+    inputs, outputs = network.graph.sizes[start], network.graph.sizes[network.output]
     return Program(book.arrays(), precision, size, inputs, places[network.output], outputs)
 
 
-def _memory(network: FloatNetwork | IntegerNetwork) -> tuple[list[int], int]:
-    """Return where each value begins, and how many neurons there is room for.
+def _memory(network: FloatNetwork | IntegerNetwork, start: int) -> tuple[list[int], int]:
+    """Return where each value from `start` on begins, and how many neurons there is room for.
 
     Memory of values that are no longer read is used again.  What works neuron by neuron overwrites its source where
     nothing reads that later.
     """
     sizes, last_use = network.graph.sizes, network.graph.last_use
-    places, taken, room = [0], {0: sizes[0]}, sizes[0]
-    owner = [0]  # the value whose memory a value lies in
-    for index, node in enumerate(network.nodes):
+    places, taken, room = [0] * (start + 1), {start: sizes[start]}, sizes[start]
+    owner = list(range(start + 1))  # the value whose memory a value lies in
+    for index, node in enumerate(network.nodes[start:], start):
         source = node.sources[0]
         if not isinstance(node, Affine | IntegerAffine) and last_use[source] == index:
             places.append(places[source])
             owner.append(owner[source])
             continue
-        start = 0
+        place = 0
         for begin, length in sorted((places[value], taken[value]) for value in taken):
-            if begin - start >= sizes[index + 1]:
+            if begin - place >= sizes[index + 1]:
                 break
-            start = max(start, begin + length)
-        places.append(start)
+            place = max(place, begin + length)
+        places.append(place)
         owner.append(index + 1)
         taken[index + 1] = sizes[index + 1]
-        room = max(room, start + sizes[index + 1])
+        room = max(room, place + sizes[index + 1])
         needed = {owner[value] for value in range(index + 2) if last_use[value] > index}
         taken = {value: taken[value] for value in taken if value in needed or value == index + 1}
     return places, room
