@@ -33,6 +33,9 @@ _ELEMENTS = 4_000_000
 _CLASS_CODES = 1 << 14
 """Codes of a cube whose classes are looked for: enough to make bounding the cube cheap beside it."""
 
+_CLASS_COST = 0.15
+"""Executions that finding the classes of a cube costs, for each of its codes."""
+
 _CLASS_TRIALS = 8
 """Cubes of a batch whose classes are looked for in any case."""
 
@@ -138,6 +141,12 @@ class Branching:
         object.__setattr__(self, "_inputs", FeedableInputs(self.problem))
         quantized = self.problem.quantized
         object.__setattr__(self, "_classes", CodeClasses(quantized) if has_classes(quantized) else None)
+
+    def price(self, cubes: Cubes) -> int:
+        """Return how many cubes take about as long to bound as these to split and work on."""
+        codes = count_codes(cubes)
+        visited = codes[codes <= 2 * _CLASS_CODES].sum() if self._classes is not None else 0
+        return 2 * len(cubes) + int(_CLASS_COST * visited) // self.bounding.executions
 
     def __call__(self, batch: Batch) -> Worked:
         """Work on a batch.

@@ -15,7 +15,7 @@ from milpq._arrays import Float64Array
 from milpq.merge import Problem
 from milpq.search.budget import Budget
 from milpq.search.ordered import Aside, OrderedExecutor
-from milpq.search.pool import WitnessPool
+from milpq.search.pool import WitnessPool, sharpen
 from milpq.search.witness import WitnessOptions, search_witnesses
 
 _SHARE: Final = 0.15
@@ -69,7 +69,10 @@ class Looking:
     def __call__(self, look: Look) -> WitnessPool:
         """Return the pool of the job with what was found."""
         budget = Budget(look.limit_s, look.options.evaluations, look.stopped)
-        return search_witnesses(self.problem, look.options, pool=look.pool, starts=look.starts, budget=budget)
+        found = search_witnesses(
+            self.problem, look.options, pool=look.pool, starts=look.starts, budget=budget
+        )
+        return sharpen(self.problem, found)
 
 
 class Lookout:

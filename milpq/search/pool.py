@@ -198,6 +198,16 @@ def refine_pool(problem: Problem, pool: WitnessPool) -> WitnessPool:
     return WitnessPool(pool.points, pool.levels, frozen(values), frozen(lower), pool.outputs)
 
 
+def sharpen(problem: Problem, pool: WitnessPool) -> WitnessPool:
+    """Return the pool with lower ends by the running error of each witness, where these are higher.
+
+    An order below the error that holds on the whole domain, which near a maximum would be a gap to close.
+    """
+    known = np.flatnonzero(np.isfinite(pool.lower))
+    points = pool.points[known]
+    return pool.update(points, pool.levels[known], *problem.differences(points)) if len(known) else pool
+
+
 def round_down(value: Fraction) -> float:
     """Return the largest float64 number that is not above a fraction."""
     nearest = float(value)

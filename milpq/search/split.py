@@ -253,7 +253,7 @@ class _Split:
                 continue
             job = self._planned.popleft()
             cubes, upper, dimension = self._frontier.get(self._frontier.taken(job))
-            self._given += 2 * len(cubes)
+            self._given += self._work.price(cubes)
             yield Batch(cubes, upper, dimension, self._threshold(), self._pool)
 
     def _plan(self) -> None:

@@ -25,7 +25,6 @@ from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
 from milpq.search.witness import WitnessOptions, search_witnesses
-from milpq.verify.describe import execute_witness
 from milpq.verify.options import Options
 from milpq.verify.run import Run
 from milpq.verify.sampling import sample
@@ -197,10 +196,6 @@ def split(run: Run, share: float = 1.0, limit_s: float | None = None) -> None:
         Seconds at most, where the run has no time limit.
     """
     run.tell("split")
-    witness = run.bracket.pool.best
-    if witness is not None:
-        # Codes close to it are compared with it: its error would be an open gap.
-        run.bracket.add_exact(execute_witness(run.problem, witness)[0])
     device = run.options.device
     options = SplitOptions(
         gap=run.options.gap,

@@ -11,7 +11,7 @@ from milpq.search.budget import Budget
 from milpq.search.codes import MANY, count_codes, levels_of
 from milpq.search.enumerate import enumerate_codes, enumerate_cubes
 from milpq.search.execution import Execution, signed
-from milpq.search.pool import WitnessPool, enclose_difference
+from milpq.search.pool import WitnessPool, enclose_difference, sharpen
 from milpq.search.threads import ThreadExecutor
 
 
@@ -102,6 +102,21 @@ def test_values_near_the_threshold_get_an_error_of_their_own(seed):
     assert (fine - pool.lower < 0.7 * (coarse - pool.lower)).all()
     far, _ = enumerate_cubes(execution, root, none, np.full(execution.objectives, np.inf))
     assert np.array_equal(far, coarse)
+
+
+def test_witnesses_by_their_own_error_are_closer_and_still_below():
+    problem = small(4)
+    execution, point = Execution(problem), problem.domain.root.lower
+    levels = problem.domain.root.level_lower
+    none = WitnessPool.empty(problem)
+    known = none.update(point, levels, execution.run(point, levels), execution.error)
+    sharp = sharpen(problem, known)
+    least = enclose_difference(problem, point[0])
+    for k in range(execution.objectives):
+        exact = (1 if k < 2 else -1) * least[k % 2][0]
+        assert Fraction(float(sharp.lower[k])) <= exact
+        assert known.lower[k] < sharp.lower[k]
+    assert sharpen(problem, none) is none
 
 
 def test_ranges_and_threads_give_the_same_answer():
