@@ -26,7 +26,7 @@ from milpq.search.codes import count_codes
 from milpq.search.decider import Decider, Leaves
 from milpq.search.halves import choose
 from milpq.search.planes import rewrite, work
-from milpq.search.proof import DUAL_SLACK, SLACK, Tree
+from milpq.search.proof import DUAL_SLACK, SLACK, Tree, raised, sizes
 from milpq.search.slopes import influence
 
 FEW_INPUTS: Final = 8
@@ -42,7 +42,7 @@ _REWRITING_S: Final = 1e-6
 _FORM_BYTES: Final = 1 << 21
 _FEW_CODES: Final = 256
 _FEW_CELLS: Final = 64
-_LOOSE: Final = 1e-9
+_LOOSE: Final = 1e-8
 """How much above the goal, relatively, counts as reached: the goal may be attained."""
 
 
@@ -161,7 +161,8 @@ class Certifier:
             kind, (upper, planes) = REWRITTEN, rewrite(problem, zonotope, root)
         else:
             upper = zonotope.upper(root)
-        tree.settle(0, kind, (upper + DUAL_SLACK * np.abs(upper))[0], planes=planes)
+        size = sizes(problem, zonotope.trace(root, None))
+        tree.settle(0, kind, raised(upper, size, DUAL_SLACK)[0], planes=planes)
         return Certification(tree.upper, (tree,), bool(tree.upper.max() <= goal))
 
     def _split(
@@ -194,12 +195,15 @@ class Certifier:
             part = cubes.select(rows)
             upper = np.full((len(rows), len(self._goal)), -np.inf)
             some = np.flatnonzero((part.lower <= part.upper).all(axis=1))
-            if len(some):
-                bounding = self._zonotope if kind == BOUND else self._execution
-                upper[some] = bounding.upper(part.select(some))
             exact = kind == EXECUTED and self._problem.domain.kind == "codes"
-            if not exact:
-                upper += SLACK * np.abs(np.where(np.isfinite(upper), upper, 0.0))
+            if len(some):
+                leaves = part.select(some)
+                if exact:
+                    upper[some] = self._execution.upper(leaves)
+                else:
+                    trace = self._zonotope.trace(leaves, None)
+                    bounds = self._zonotope.bounds(trace) if kind == BOUND else self._execution.upper(leaves)
+                    upper[some] = raised(bounds, sizes(self._problem, trace), SLACK)
             for row, bound in zip(rows.tolist(), upper, strict=True):
                 number = numbers[row]
                 self._tree.settle(number, kind, bound)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from milpq.search.budget import Budget
 from milpq.search.checkpoint import Arrays
 from milpq.search.codes import count_codes
 from milpq.search.execution import execution_s
-from milpq.search.proof import DUAL_SLACK, SLACK, Tree
+from milpq.search.proof import DUAL_SLACK, SLACK, Tree, raised, sizes
 from milpq.search.tree import Decision, Evidence, EvidenceKind, Node, TreeOptions, TreeResult, tree_search
 from milpq.search.tree.branching import Branching, branchings
 from milpq.search.tree.jobs import Done
@@ -67,11 +67,19 @@ class Found:
         return self.node.evidence.kind == "infeasible"
 
 
+_Name: TypeAlias = tuple[int, tuple[Decision, ...]]
+
+
+def _name(node: Node) -> _Name:
+    return node.objective, node.decisions
+
+
 class Leaves:
     """Collects the leaves of a branch and bound, for a certificate to be made of them."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, tuple[RowBlock, ...]] = {}
+        # By what a node is, not by the object: an id can be given again.
+        self._rows: dict[_Name, tuple[RowBlock, ...]] = {}
         self._done: list[Found] = []
         self._open: list[Found] = []
         self.upper = np.inf
@@ -79,27 +87,26 @@ class Leaves:
     def add(self, done: Done) -> None:
         """Take the leaves of a job."""
         for node in done.leaves:
-            self._done.append(Found(node, done.row_blocks or self._rows.get(id(node), ())))
-        # A node that stays open is the same object later on, until another job takes it up.
-        self._rows.update((id(node), done.row_blocks) for node in done.open)
+            self._done.append(Found(node, done.row_blocks or self._rows.get(_name(node), ())))
+        self._rows.update((_name(node), done.row_blocks) for node in done.open)
 
     def finish(self, result: TreeResult) -> None:
         """Take what has stayed open; the search may go on from there."""
-        self._rows = {id(node): self._rows.get(id(node), ()) for node in result.open}
-        self._open = [Found(node, self._rows[id(node)]) for node in result.open]
+        self._rows = {_name(node): self._rows.get(_name(node), ()) for node in result.open}
+        self._open = [Found(node, self._rows[_name(node)]) for node in result.open]
         self.upper = float(result.upper.max())
 
     def arrays(self, nodes: tuple[Node, ...]) -> Arrays:
         """Return what a journal keeps: the leaves, and the open nodes of the search, with their evidence."""
         done = pack_nodes([(found.node, found.rows) for found in self._done], "leaves")
-        return done | pack_nodes([(node, self._rows.get(id(node), ())) for node in nodes], "open")
+        return done | pack_nodes([(node, self._rows.get(_name(node), ())) for node in nodes], "open")
 
     @classmethod
     def restored(cls, arrays: Arrays, nodes: Sequence[NamedNode]) -> Leaves:
         """Return the leaves that a journal has kept; `nodes` are the open ones that the search goes on with."""
         result = cls()
         result._done = [Found(node, rows) for node, rows in unpack_nodes(arrays, "leaves")]
-        result._rows = {id(node): rows for node, rows in nodes}
+        result._rows = {_name(node): rows for node, rows in nodes}
         return result
 
     def of(self, objective: int) -> list[Found]:
@@ -152,8 +159,8 @@ class Decider:
         """
         self._goal = goal
         root = self._splitter.root()
-        upper = self._zonotope.upper(self._splitter.cubes([root]))[0]
-        upper += SLACK * np.abs(upper)
+        trace = self._zonotope.trace(self._splitter.cubes([root]), None)
+        upper = raised(self._zonotope.bounds(trace), sizes(self._problem, trace), SLACK)[0]
         self._trees = [Tree(root, objective, 1) for objective in range(len(upper))]
         for objective, tree in enumerate(self._trees):
             tree.settle(0, BOUND, upper[objective : objective + 1])
@@ -238,7 +245,9 @@ class Decider:
             parts = tree.parts(some)
             cubes = self._splitter.cubes(parts)
             trace = self._zonotope.trace(cubes, self._splitter.limits(parts))
-            self._settle(tree, some, BOUND, self._zonotope.bounds(trace)[:, objective], SLACK)
+            size = sizes(self._problem, trace)[:, objective]
+            bounds = self._zonotope.bounds(trace)[:, objective]
+            self._settle(tree, some, BOUND, raised(bounds, size, SLACK))
             given = [self._multipliers(leaves[number]) for number in some]
             # Solvers differ in the sign of rays.
             for sign in (1.0, -1.0) if any(leaves[number].is_ray for number in some) else (1.0,):
@@ -247,8 +256,8 @@ class Decider:
                 for leaf, (quantity, weight) in enumerate(signed):
                     dense[quantity, leaf] = weight
                 upper = dual_upper(self._problem, trace, objective, dense)
-                self._settle(tree, some, DUAL, upper, DUAL_SLACK, signed)
-            self._execute(tree, some, cubes)
+                self._settle(tree, some, DUAL, raised(upper, size, DUAL_SLACK), signed)
+            self._execute(tree, some, cubes, size)
             for number in some:
                 bound = float(tree.bound(number)[0])
                 if bound > self._goal:
@@ -260,18 +269,16 @@ class Decider:
         numbers: list[int],
         kind: int,
         upper: Float64Array,
-        slack: float,
         multipliers: list[tuple[Int64Array, Float64Array]] | None = None,
     ) -> None:
         """Note bounds that are better than what is known, where that is not good enough."""
-        upper = upper + slack * np.abs(np.where(np.isfinite(upper), upper, 0.0))
         for leaf, number in enumerate(numbers):
             known = tree.bound(number)[0]
             if known > self._goal and upper[leaf] < known:
                 given = None if multipliers is None else multipliers[leaf]
                 tree.settle(number, kind, upper[leaf : leaf + 1], given)
 
-    def _execute(self, tree: Tree, numbers: list[int], cubes: Cubes) -> None:
+    def _execute(self, tree: Tree, numbers: list[int], cubes: Cubes, size: Float64Array) -> None:
         """Execute the codes of leaves that miss the goal and hold few."""
         if self._problem.domain.kind == "real":
             return
@@ -282,8 +289,8 @@ class Decider:
             goal = np.full(2 * len(self._problem.outputs), self._goal)
             execution = Execution(self._problem, self._zonotope, goal)
             some = cubes.select(here)
-            upper = execution.upper(some)[:, tree.objective]
-            self._settle(tree, [numbers[leaf] for leaf in here.tolist()], EXECUTED, upper, SLACK)
+            upper = raised(execution.upper(some)[:, tree.objective], size[here], SLACK)
+            self._settle(tree, [numbers[leaf] for leaf in here.tolist()], EXECUTED, upper)
 
     def _refine(self, budget: Budget, on_progress: Callable[[float, int, int], None] | None) -> None:
         """Solve the linear program of each open leaf, the worst first; decide further where that is not enough."""

@@ -12,15 +12,34 @@ from safetensors.numpy import save
 from milpq._arrays import Float64Array, Int64Array
 from milpq.certificate.check import step_tables
 from milpq.certificate.format import BOUND, DUAL, FORMAT, REWRITTEN, digest
+from milpq.certificate.traces import Trace
 from milpq.certificate.tree import Part
 from milpq.formats._files import PathLike
 from milpq.merge import Problem
 
 SLACK: Final = 1e-11
-"""Relative: what another machine's order of summation may change in a bound."""
+"""Relative to a bound: what another machine's order of summation may change in it."""
 
 DUAL_SLACK: Final = 3e-10
 """The same for bounds by multipliers: large ones depend more on the order of summation."""
+
+_SIZE_SLACK: Final = 2e-13
+"""Relative to the values that a bound is about: the difference of two of them may be far smaller than they are."""
+
+
+def sizes(problem: Problem, trace: Trace) -> Float64Array:
+    """Return how large the outputs of leaves can be that each bound is about, shape (leaves, 2·chosen)."""
+    return np.tile((trace.output.sizes[0] + trace.output.sizes[1])[problem.outputs].T, 2)
+
+
+def raised(upper: Float64Array, size: Float64Array, slack: float) -> Float64Array:
+    """Return bounds with room for what another machine's sums may come to, given the sizes of what they are about.
+
+    The checker chooses nothing by numbers that are nearly equal, so its bounds depend on the order of summation as
+    little as the sums do; products that are off by as many roundings as they have terms move them by less than a sixth
+    of this (`tests/soundness/test_other_machines.py`).
+    """
+    return upper + slack * np.abs(np.where(np.isfinite(upper), upper, 0.0)) + _SIZE_SLACK * size
 
 
 class Tree:
