@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 import milpq
+from milpq._compiled import compiled, entry
 from milpq.bench.tasks.weights import rounded_weights
 from milpq.bounds import differential, interval, symbolic, zonotope
 from milpq.bounds.zonotope import supports
@@ -33,7 +34,7 @@ from milpq.formats.load import load_float
 from milpq.merge import DomainKind, Problem
 from milpq.quantization import quantize_fixed_point
 from milpq.region.box import Box
-from milpq.search.execution import Execution, signed
+from milpq.search.execution import Execution
 from milpq.search.gradient import difference_gradient
 from milpq.search.inputs import FeedableInputs
 from milpq.verify.models import load_box, load_pair
@@ -145,6 +146,71 @@ def bounds_of(problem: Problem) -> dict[str, np.ndarray]:
     return result
 
 
+@entry
+def _fill(points: np.ndarray, lower: np.ndarray, upper: np.ndarray, whole: bool, seed: np.uint64) -> None:
+    """Set points to uniform ones, of whole numbers or of float32 numbers."""
+    for p in range(len(points)):
+        for i in range(len(lower)):
+            seed, share = _next(seed)
+            if whole:
+                points[p, i] = min(lower[i] + np.floor(share * (upper[i] - lower[i] + 1.0)), upper[i])
+            else:
+                points[p, i] = lower[i] + share * (upper[i] - lower[i])
+    if not whole:
+        _snap(points, lower, upper, whole)
+
+
+@entry
+def _move_to_ends(points: np.ndarray, lower: np.ndarray, upper: np.ndarray, seed: np.uint64) -> None:
+    """Move two of three inputs to either end."""
+    for p in range(len(points)):
+        for i in range(len(lower)):
+            seed, share = _next(seed)
+            if share < 1 / 3:
+                points[p, i] = lower[i]
+            elif share < 2 / 3:
+                points[p, i] = upper[i]
+
+
+@entry
+def _mutate(
+    points: np.ndarray,
+    best: np.ndarray,
+    row: np.ndarray,
+    directions: np.ndarray,
+    direction: np.ndarray,
+    one: np.ndarray,
+    length: np.ndarray,
+) -> None:
+    """Set points to the best ones, moved along one input or along a direction."""
+    for p in range(len(points)):
+        start, towards = best[row[p]], directions[direction[p]]
+        if one[p] >= 0:
+            points[p] = start
+            points[p, one[p]] += length[p] * towards[one[p]]
+        else:
+            for i in range(points.shape[1]):
+                points[p, i] = start[i] + length[p] * towards[i]
+
+
+@entry
+def _snap(points: np.ndarray, lower: np.ndarray, upper: np.ndarray, whole: bool) -> None:
+    """Move points to the nearest that can be fed, as `FeedableInputs.snap` does: levels or float32 numbers."""
+    for p in range(len(points)):
+        for i in range(len(lower)):
+            x = np.rint(points[p, i]) if whole else np.float64(np.float32(points[p, i]))
+            points[p, i] = min(max(x, lower[i]), upper[i])
+
+
+@compiled
+def _next(state: np.uint64) -> tuple[np.uint64, float]:
+    """Return the next state and number in [0, 1) of splitmix64 (Steele, Lea and Flood, 2014)."""
+    state += np.uint64(0x9E3779B97F4A7C15)
+    mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state, np.float64((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
 class Attack:
     """Makes inputs, and remembers the best of them."""
 
@@ -155,7 +221,7 @@ class Attack:
             root = problem.domain.root
             self._lower, self._upper = root.level_lower[0].astype(float), root.level_upper[0].astype(float)
         else:
-            self._lower, self._upper = self._inputs.lower, self._inputs.upper
+            self._lower, self._upper = self._inputs.lower.copy(), self._inputs.upper.copy()
         self._size = int(np.clip(VALUES // self._inputs.size, 64, CHUNK))
         self._best = self._uniform(64)
         self._value = np.full(64, -np.inf)
@@ -163,41 +229,42 @@ class Attack:
     def inputs(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the next inputs, shape (points, inputs), and their levels where only codes are fed."""
         part = self._size // 3
-        made = np.concatenate([self._uniform(part), self._ends(part), self._climbing(self._size - 2 * part)])
+        made = self._uniform(self._size)
+        self._ends(made[part : 2 * part])
+        self._climbing(made[2 * part :])
         if not self._inputs.on_codes:
             return made, None
         assert self._problem.domain.integer is not None
-        levels = made.astype(np.int64)
-        return self._problem.domain.integer.float_value(levels), levels
+        return self._problem.domain.integer.float_value(made), made.astype(np.int64)
+
+    def _seed(self) -> np.uint64:
+        return self._rng.integers(0, 2**63, dtype=np.uint64)
 
     def _uniform(self, count: int) -> np.ndarray:
         """Return uniform levels where only codes are fed, otherwise points."""
-        share = self._rng.random((count, len(self._lower)), dtype=np.float32)
-        if self._inputs.on_codes:
-            return np.minimum(self._lower + np.floor(share * (self._upper - self._lower + 1)), self._upper)
-        return self._inputs.snap(self._lower + share * (self._upper - self._lower))
+        made = np.empty((count, len(self._lower)))
+        _fill(made, self._lower, self._upper, self._inputs.on_codes, self._seed())
+        return made
 
-    def _ends(self, count: int) -> np.ndarray:
-        """Return ends: of cells, where roundings tie, or of the region where there are no cells."""
-        points = self._uniform(count)
+    def _ends(self, points: np.ndarray) -> None:
+        """Move points to ends: of cells, where roundings tie, or of the region where there are no cells."""
         if self._inputs.on_codes or self._problem.domain.integer is None:
-            side = self._rng.integers(0, 3, points.shape, dtype=np.int8)
-            return np.where(side == 0, points, np.where(side == 1, self._lower, self._upper))
+            _move_to_ends(points, self._lower, self._upper, self._seed())
+            return
         lower, upper = self._inputs.cell_ends(self._inputs.levels(points))
-        return np.where(self._rng.integers(0, 2, points.shape, dtype=np.int8) == 1, lower, upper)
+        points[:] = np.where(self._rng.integers(0, 2, points.shape, dtype=np.int8) == 1, lower, upper)
 
-    def _climbing(self, count: int) -> np.ndarray:
-        """Return mutations of the best inputs so far: single inputs, random directions, and signs of gradients."""
-        rng, width = self._rng, self._upper - self._lower
-        points = self._best[rng.integers(0, len(self._best), count)]
-        some, row = count // 2, np.arange(count // 2)
-        one = rng.integers(0, len(width), some)
-        points[row, one] += width[one] * rng.normal(size=some) * 10.0 ** rng.uniform(-4, 0, some)
+    def _climbing(self, points: np.ndarray) -> None:
+        """Set points to mutations of the best so far: single inputs, random directions, and signs of gradients."""
+        rng, width, count = self._rng, self._upper - self._lower, len(points)
+        row = rng.integers(0, len(self._best), count)
         directions = width * rng.normal(size=(64, len(width)))
-        length = 10.0 ** rng.uniform(-4, -0.5, (count - some, 1))
-        points[some:] += directions[rng.integers(0, 64, count - some)] * length
+        # Of every other point one input is moved, by a direction that is zero elsewhere.
+        one = np.where(np.arange(count) % 2 == 0, rng.integers(0, len(width), count), -1)
+        length = 10.0 ** rng.uniform(-4, np.where(one >= 0, 0.0, -0.5))
+        _mutate(points, self._best, row, directions, rng.integers(0, 64, count), one, length)
         steep = max(count // 128, 1)
-        start = self._best[rng.integers(0, len(self._best), steep)]
+        start = self._best[row[:steep]]
         integer = self._problem.domain.integer
         if self._inputs.on_codes and integer is not None:
             read = integer.float_value(start.astype(np.int64))
@@ -206,13 +273,10 @@ class Attack:
         objective = rng.integers(0, 2 * len(self._problem.outputs), steep)
         gradient = np.sign(sum(difference_gradient(self._problem, read, objective), np.zeros_like(read)))
         points[:steep] = start + gradient * width * 10.0 ** rng.uniform(-3, 0, (steep, 1))
-        if self._inputs.on_codes:
-            return np.clip(np.rint(points), self._lower, self._upper)
-        return self._inputs.snap(points)
+        _snap(points, self._lower, self._upper, self._inputs.on_codes)
 
-    def learn(self, points: np.ndarray, values: np.ndarray) -> None:
-        """Keep the inputs with the largest objectives; of codes, their levels."""
-        largest = values.max(axis=1)
+    def learn(self, points: np.ndarray, largest: np.ndarray) -> None:
+        """Keep the inputs with the largest differences, shape (points,); of codes, their levels."""
         top = np.argpartition(-largest, 63)[:64]
         points = np.concatenate([self._best, points[top]])
         value = np.concatenate([self._value, largest[top]])
@@ -252,9 +316,10 @@ def attack(name: str, problem: Problem, record: Record, executions: int, seconds
     start = saved = time.process_time()
     while so_far["executions"] < executions and time.process_time() - start < seconds:
         points, levels = rival.inputs()
-        values = signed(execution.run(points, levels))
-        rival.learn(points if levels is None else levels.astype(np.float64), values)
-        largest = np.maximum(largest, values.max(axis=0))
+        difference = execution.run(points, levels)
+        rival.learn(points if levels is None else levels.astype(np.float64), np.abs(difference).max(axis=1))
+        here = np.concatenate([difference.max(axis=0), -difference.min(axis=0)])
+        largest = np.maximum(largest, here)
         so_far["executions"] += len(points)
         so_far["largest"] = largest.tolist()
         so_far["cpu_s"] = before + time.process_time() - start

@@ -18,6 +18,9 @@ from milpq.network.program import evaluate_fast, execute_fast, levels_fast
 CHUNK = 2048
 """Points executed at once: the activations of a small network then stay in the cache."""
 
+_NUMBERS = 1 << 18
+"""Numbers read and given at once: more would not stay in the cache between the two networks."""
+
 _CHUNK_S = 1.0
 """Large networks execute fewer points at once, about so many seconds of them."""
 
@@ -85,7 +88,8 @@ class Execution:
             What the integer side reads, where the caller knows it already.
         """
         result = np.empty((len(points), len(self.problem.outputs)))
-        chunk = chunk_size(self.problem)
+        numbers = points.shape[1] + 2 * self.problem.merged.output_size
+        chunk = max(1, min(chunk_size(self.problem), _NUMBERS // numbers))
         for start in range(0, len(points), chunk):
             part = slice(start, start + chunk)
             result[part] = self._run_chunk(points[part], None if levels is None else levels[part])
