@@ -11,7 +11,6 @@ import numpy as np
 from milpq._arrays import Float64Array, Int64Array, frozen
 from milpq.merge import Problem
 from milpq.network.integer_network import IntegerNetwork
-from milpq.search.execution import signed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,19 +117,23 @@ class WitnessPool:
         """
         if not len(points):
             return self
-        values = signed(difference)
-        errors = np.broadcast_to(error, difference.shape)
-        lower = np.nextafter(values - np.concatenate([errors, errors], axis=1), -np.inf)
-        row = np.argmax(lower, axis=0)
-        objective = np.arange(len(self.lower), dtype=np.int64)
-        better = lower[row, objective] > self.lower
+        if error.ndim == 1:
+            # Taking one error off and rounding keep the order: the largest value has the largest lower end.
+            row = np.concatenate([difference.argmax(axis=0), difference.argmin(axis=0)])
+        else:
+            row = np.concatenate([(difference - error).argmax(axis=0), (difference + error).argmin(axis=0)])
+        chosen = len(self.outputs)
+        output, sign = np.tile(np.arange(chosen), 2), np.repeat([1.0, -1.0], chosen)
+        values = sign * difference[row, output]
+        lower = np.nextafter(values - np.broadcast_to(error, difference.shape)[row, output], -np.inf)
+        better = lower > self.lower
         if not better.any():
             return self
         return WitnessPool(
             frozen(np.where(better[:, None], points[row], self.points)),
             frozen(np.where(better[:, None], levels[row], self.levels)),
-            frozen(np.where(better, values[row, objective], self.values)),
-            frozen(np.where(better, lower[row, objective], self.lower)),
+            frozen(np.where(better, values, self.values)),
+            frozen(np.where(better, lower, self.lower)),
             self.outputs,
         )
 

@@ -188,9 +188,7 @@ class _Search:
             parts.insert(0, starts[:most])
         points = inputs.snap(np.concatenate(parts))
         values = self.run(points)
-        chosen = [
-            np.argsort(-values[:, k], kind="stable")[: self._population] for k in range(values.shape[1])
-        ]
+        chosen = [_largest(values[:, k], self._population) for k in range(values.shape[1])]
         self.points = np.concatenate([points[rows] for rows in chosen])
         self.values = np.concatenate([values[rows, k] for k, rows in enumerate(chosen)])
         counts = [len(rows) for rows in chosen]
@@ -305,6 +303,14 @@ class _Search:
         values = self.run(fresh)
         self.values[stuck] = values[np.arange(len(stuck)), self.objective[stuck]]
         age[stuck] = 0
+
+
+def _largest(values: Float64Array, count: int) -> Int64Array:
+    """Return where the largest values are, the largest first and equal ones in order."""
+    if count >= len(values):
+        return np.argsort(-values, kind="stable")
+    rows = np.flatnonzero(values >= np.partition(values, len(values) - count)[len(values) - count])
+    return rows[np.argsort(-values[rows], kind="stable")[:count]]
 
 
 def _all_codes(problem: Problem, count: int) -> Float64Array:
