@@ -146,7 +146,7 @@ def comparison_table(found: Comparison) -> RenderableType:
         table.add_row(
             method,
             upward(outcome.upper) if known else "–",
-            upward(outcome.upper / outcome.lsb, 4) if known and outcome.lsb else "–",
+            upward(outcome.upper, 4, outcome.lsb) if known and outcome.lsb else "–",
             "–" if ratio is None else f"{ratio:.4g}×",
             f"{outcome.method_s:.3f} s",
             f"{outcome.total_s:.3f} s",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Final
+from dataclasses import dataclass
+from functools import wraps
+from typing import Annotated, Final, ParamSpec
 
 import typer
 
@@ -22,6 +24,8 @@ from milpq.cli.vnncomp import vnncomp
 from milpq.errors import MilpqError
 
 INTERRUPTED: Final = 130
+
+Arguments = ParamSpec("Arguments")
 
 # typer carries its own copy of click from 0.25 on, so the base of all usage errors has no stable import.
 _ClickError: Final = typer.BadParameter.__mro__[2]
@@ -40,9 +44,29 @@ _COMMANDS: Final[dict[str, tuple[Callable[..., object], ...]]] = {
     "Ask about many": (bench, vnncomp),
     "What milpq knows": (targets, solvers),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A command came to its end: typer, which makes an exit code of Ctrl-C as well, has none of these."""
+
+    code: int
+
+
+def _marked(command: Callable[Arguments, object]) -> Callable[Arguments, _Done]:
+    """Return a command that says that it came to its end."""
+
+    @wraps(command)
+    def marked(*given: Arguments.args, **named: Arguments.kwargs) -> _Done:
+        code = command(*given, **named)
+        return _Done(code if isinstance(code, int) else 0)
+
+    return marked
+
+
 for _panel, _functions in _COMMANDS.items():
     for _function in _functions:
-        app.command(rich_help_panel=_panel)(_function)
+        app.command(rich_help_panel=_panel)(_marked(_function))
 
 
 def _show_version(value: bool) -> None:
@@ -68,15 +92,11 @@ def options(
         raise typer.Exit(2)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the program and leave the process with its exit code."""
-    sys.exit(run(arguments))
-
-
 def run(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit code; every expected error is one line on stderr."""
     try:
         outcome: object = app(arguments, prog_name="milpq", standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except MilpqError as error:
@@ -93,6 +113,10 @@ def run(arguments: list[str] | None = None) -> int:
         if not isinstance(error, _ClickError):
             raise
         return _fail(_usage(error), 2)
+    if isinstance(outcome, _Done):
+        return outcome.code
+    if outcome == INTERRUPTED:
+        return _fail("interrupted", INTERRUPTED)
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from milpq.errors import UsageError
 from milpq.precision.result import PrecisionResult, Record
 from milpq.report.files import check_place, replace_file
-from milpq.verify.numbers import downward, upward
+from milpq.verify.numbers import downward, spelled, upward, upward_within
 
 PLOTS: Final = (".svg", ".png", ".pdf")
 ENDINGS: Final = (".json", ".csv", *PLOTS)
@@ -104,12 +104,11 @@ def spell_cost(result: PrecisionResult, cost: int) -> str:
 
 
 def _verdict(result: PrecisionResult) -> str:
-    best, tolerance = result.best, f"{result.tolerance:g}"
+    best, tolerance = result.best, spelled(result.tolerance)
     if best is not None:
         claim = "" if best.checked else " by a solver's claim"
-        found = (
-            f"bits {_bits(best)}, {spell_cost(result, best.cost)}, error at most {upward(best.upper)}{claim}"
-        )
+        error = upward_within(best.upper, result.tolerance)
+        found = f"bits {_bits(best)}, {spell_cost(result, best.cost)}, error at most {error}{claim}"
         if result.status == "optimal":
             return f"OPTIMAL: {found}; every cheaper choice exceeds the tolerance {tolerance}"
         word = "INTERRUPTED, CERTIFIED" if result.status == "interrupted" else "CERTIFIED"
@@ -167,7 +166,9 @@ def _plot(result: PrecisionResult, kind: str) -> bytes:
         color="tab:orange",
         label="executed to certified",
     )
-    axes.axhline(result.tolerance, color="tab:red", linestyle="--", label=f"tolerance {result.tolerance:g}")
+    axes.axhline(
+        result.tolerance, color="tab:red", linestyle="--", label=f"tolerance {spelled(result.tolerance)}"
+    )
     if result.best is not None:
         axes.plot([result.best.cost / unit], [result.best.upper], "*", markersize=14, color="tab:green")
         axes.annotate(

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from milpq.network.quantized_model import QuantizedModel
 from milpq.precision.configurations import CostKind, Widths
+from milpq.verify.numbers import spelled, upward
 
 SCHEMA: Final = "milpq-precision/1"
 
@@ -139,9 +140,9 @@ class PrecisionResult:
     def __repr__(self) -> str:
         """Say the verdict, the widths with what they cost, and what was saved."""
         best = self.best
-        found = "nothing certified" if best is None else f"bits {best.widths}, error <= {best.upper:.6g}"
+        found = "nothing certified" if best is None else f"bits {best.widths}, error <= {upward(best.upper)}"
         return (
-            f"<milpq.PrecisionResult {self.status}: {found} (tolerance {self.tolerance:g}); "
+            f"<milpq.PrecisionResult {self.status}: {found} (tolerance {spelled(self.tolerance)}); "
             f"{self.effort.decided} verifier calls of {self.effort.configurations}>"
         )
 

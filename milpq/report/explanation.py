@@ -59,7 +59,7 @@ def bars(found: Explanation) -> list[Bar]:
 def _parts(found: Explanation) -> Iterator[RenderableType]:
     j = found.worst
     lsb = None if found.lsb is None else float(found.lsb[j])
-    codes = "" if lsb is None else f" = {upward(found.upper[j] / lsb, 4)} LSB of {lsb:.4g}"
+    codes = "" if lsb is None else f" = {upward(found.upper[j], 4, lsb)} LSB of {lsb:.4g}"
     yield Text(
         f"Output {found.outputs[j]}: |f_q − f| is at most {upward(found.upper[j])}{codes}; "
         f"seen {downward(found.sampled[j])}",
@@ -80,7 +80,7 @@ def _parts(found: Explanation) -> Iterator[RenderableType]:
             one.layer if one.layer != last else "",
             one.kind,
             upward(certified),
-            "–" if lsb is None else upward(certified / lsb, 3),
+            "–" if lsb is None else upward(certified, 3, lsb),
             f"{certified / total:.1%}",
             f"{one.sampled[j]:.4g}",
             f"{one.rms[j]:.3g}",
@@ -90,7 +90,7 @@ def _parts(found: Explanation) -> Iterator[RenderableType]:
         "together",
         "",
         upward(total),
-        "–" if lsb is None else upward(total / lsb, 3),
+        "–" if lsb is None else upward(total, 3, lsb),
         "",
         "",
         "",

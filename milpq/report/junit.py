@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from typing import Final
 
 from milpq.verify import OutputBracket, Result
-from milpq.verify.numbers import downward, upward
+from milpq.verify.numbers import downward, downward_above, spelled, upward
 
 _FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -73,10 +73,11 @@ def _verdict(result: Result, bracket: OutputBracket) -> tuple[str, str, str] | N
     if tolerance is not None and upper <= tolerance:
         return None
     if tolerance is not None and lower > tolerance:
+        least = downward_above(lower, tolerance)
         return (
             "failure",
             "violated",
-            f"output {bracket.index}: an input differs by at least {downward(lower)}, over {tolerance:g}",
+            f"output {bracket.index}: an input differs by at least {least}, over {spelled(tolerance)}",
         )
     if result.status == "interrupted":
         return "error", "interrupted", f"output {bracket.index}: interrupted at the bracket {ends}"
@@ -84,7 +85,7 @@ def _verdict(result: Result, bracket: OutputBracket) -> tuple[str, str, str] | N
         return (
             "failure",
             "undecided",
-            f"output {bracket.index}: undecided, the tolerance {tolerance:g} lies in the bracket {ends}",
+            f"output {bracket.index}: undecided, the tolerance {spelled(tolerance)} lies in the bracket {ends}",
         )
     return None
 

@@ -12,6 +12,7 @@ from html import escape
 from typing import Final
 
 from milpq.verify import Progress
+from milpq.verify.numbers import spelled
 
 _WIDTH: Final = 760
 _HEIGHT: Final = 260
@@ -120,7 +121,7 @@ def bracket_plot(history: Sequence[Progress], tolerance: float | None) -> str:
         level = y.at(tolerance)
         parts.append(
             f'<line x1="{_LEFT}" y1="{level:.1f}" x2="{_WIDTH - _RIGHT}" y2="{level:.1f}" class="tolerance"/>'
-            f'<text x="{_WIDTH - _RIGHT}" y="{level - 5:.1f}" text-anchor="end">tolerance {tolerance:g}</text>'
+            f'<text x="{_WIDTH - _RIGHT}" y="{level - 5:.1f}" text-anchor="end">tolerance {spelled(tolerance)}</text>'
         )
     middle = (_TOP + _NAMES + _HEIGHT - _BOTTOM) / 2
     parts.append(

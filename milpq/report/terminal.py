@@ -42,7 +42,7 @@ def _parts(result: Result) -> Iterator[RenderableType]:
     facts.add_row("max |f_q − f|", f"[{downward(result.lower)}, {upward(result.upper)}] real units")
     lsb = result.lsb
     if lsb is not None:
-        low, high = downward(result.lower / lsb, 4), upward(result.upper / lsb, 4)
+        low, high = downward(result.lower, 4, lsb), upward(result.upper, 4, lsb)
         facts.add_row("", f"[{low}, {high}] LSB of {lsb:.4g}")
     trust = {
         "checked": "bound evaluated by milpq itself, rounded outwards",
@@ -91,7 +91,7 @@ def _methods(result: Result) -> Table:
         table.add_row(
             record.name,
             upward(record.upper),
-            "–" if lsb is None else upward(record.upper / lsb, 4),
+            "–" if lsb is None else upward(record.upper, 4, lsb),
             f"{record.upper / result.lower:.3g}×" if result.lower > 0 else "–",
             f"{record.time_s:.3f} s",
             "" if record.nodes is None else f"{record.nodes:,}",

@@ -73,12 +73,16 @@ def activation_codes(
     Raises
     ------
     TargetError
-        The limits leave no code.
+        The limits leave no code, or the scale is 0 in the float32 that runtimes compute limits in.
     """
 
     def code(real: float, saturated: int) -> int:
         if np.isinf(real):
             return saturated
+        if np.float32(output_scale) == 0:
+            raise TargetError(
+                f"{activation}: an output scale of {output_scale:g} is 0 in float32; state a larger scale"
+            )
         if isinstance(target, SupportsActivationCode):
             found = target.activation_code(real, output_scale, output_zero_point)
         else:

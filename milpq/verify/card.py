@@ -30,7 +30,7 @@ def html_card(result: Result) -> str:
     lsb, asked = result.lsb, result.problem
     facts = [("max |f<sub>q</sub> − f|", f"[{downward(result.lower)}, {upward(result.upper)}]")]
     if lsb is not None:
-        ends = f"[{downward(result.lower / lsb, 4)}, {upward(result.upper / lsb, 4)}]"
+        ends = f"[{downward(result.lower, 4, lsb)}, {upward(result.upper, 4, lsb)}]"
         facts.append(("in LSB", f"{ends} of {lsb:.4g}"))
     facts += [
         ("trust", escape(result.certificate.trust.replace("_", " "))),

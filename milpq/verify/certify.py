@@ -11,6 +11,7 @@ from milpq.milp.backends import choose_backend
 from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
 from milpq.search.proof import write
+from milpq.verify.numbers import upward
 from milpq.verify.run import Run
 
 SEARCH_SHARE: Final = 0.7
@@ -52,7 +53,9 @@ def certify(
     run.tell("certificate")
 
     def listen(proved: float, open_leaves: int, closed_leaves: int) -> None:
-        run.tell("certificate", f"{proved:.6g} proved, {open_leaves:,} open leaves, {closed_leaves:,} closed")
+        run.tell(
+            "certificate", f"{upward(proved)} proved, {open_leaves:,} open leaves, {closed_leaves:,} closed"
+        )
 
     with run.timed("search") as watch:
         if left_s is None:

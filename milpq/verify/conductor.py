@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from milpq.errors import UsageError, WorkersLostError
+from milpq.errors import SolverUnavailableError, UsageError, WorkersLostError
 from milpq.formats._files import PathLike
 from milpq.formats.sides import FloatSource, QuantizedSource
 from milpq.merge import Problem
@@ -171,19 +171,13 @@ def bound(
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
     run.certified, run.journal = certifier is not None, stages.open_journal(problem, options)
-    interrupted = False
-    try:
-        _answer(run)
-    except KeyboardInterrupt:
-        interrupted = True
-    except (MemoryError, WorkersLostError) as error:
-        if not math.isfinite(run.bracket.upper):
-            raise
-        reason = "out of memory" if isinstance(error, MemoryError) else str(error)
-        run.bracket.notes.append(f"stopped early: {reason}")
+    interrupted = _stopped(run, lambda: _answer(run))
     if certifier is not None and certificate is not None:
+        path, prover = certificate, certifier
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
-        certify(run, certifier, certificate, target, left, dequantized=twin == "dequantized")
+        interrupted |= _stopped(
+            run, lambda: certify(run, prover, path, target, left, dequantized=twin == "dequantized")
+        )
     result = _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
     result = replace(result, problem=replace(result.problem, files=files))
     if widening is not None:
@@ -201,6 +195,21 @@ def _check_inexact(problem: Problem, method: str) -> None:
             f"{problem.quantized.origin}: quantizes its activations dynamically, which no linear program here encodes; "
             "use --method auto or differential"
         )
+
+
+def _stopped(run: Run, work: Callable[[], None]) -> bool:
+    """Do a part of the work, and tell whether Ctrl-C has stopped it; the bracket so far outlives what else does."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    except (MemoryError, WorkersLostError, SolverUnavailableError) as error:
+        asked_for = isinstance(error, SolverUnavailableError) and run.options.solver != "auto"
+        if asked_for or not math.isfinite(run.bracket.upper):
+            raise
+        reason = "out of memory" if isinstance(error, MemoryError) else str(error)
+        run.bracket.notes.append(f"stopped early: {reason}")
+    return False
 
 
 def _answer(run: Run) -> None:

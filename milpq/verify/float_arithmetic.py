@@ -14,6 +14,7 @@ from milpq.bounds.float32 import float32_error
 from milpq.errors import UnsupportedModelError, UsageError
 from milpq.formats._float_builder import FOLDING_NOTE
 from milpq.merge import Problem
+from milpq.verify.numbers import upward
 from milpq.verify.result import OutputBracket, Result, Status
 
 FloatArithmetic: TypeAlias = Literal["real", "float32"]
@@ -70,7 +71,7 @@ def in_float32(result: Result, error: Float64Array, tolerance: float | None) -> 
     lower, upper = max(bracket.lower for bracket in outputs), max(bracket.upper for bracket in outputs)
     certificate = result.certificate
     note = (
-        f"the float side in float32, in any order of sums: real arithmetic widened by at most {most:.3g}, "
+        f"the float side in float32, in any order of sums: real arithmetic widened by at most {upward(most, 3)}, "
         "witness and certificate in real arithmetic"
     )
     if any(FOLDING_NOTE in told for told in result.problem.notes):

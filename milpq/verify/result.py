@@ -11,7 +11,7 @@ from milpq._arrays import Float64Array, Int64Array
 from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.card import html_card
 from milpq.verify.explanation import Explanation
-from milpq.verify.numbers import downward, upward
+from milpq.verify.numbers import downward, downward_above, spelled, upward, upward_within
 from milpq.verify.provenance import SourceFile
 from milpq.verify.sampling import Sampled
 
@@ -251,19 +251,25 @@ class Result:
     @property
     def verdict(self) -> str:
         """The answer in one sentence; the ends are rounded outwards."""
-        lower, upper, tolerance = downward(self.lower), upward(self.upper), self.problem.tolerance
+        lower, upper = downward(self.lower), upward(self.upper)
+        tolerance = math.inf if self.problem.tolerance is None else self.problem.tolerance
         match self.status:
             case "optimal":
                 return f"OPTIMAL: the largest difference lies in [{lower}, {upper}]"
             case "certified":
-                return f"CERTIFIED: no input of the region differs by more than {upper} (tolerance {tolerance:g})"
+                upper = upward_within(self.upper, tolerance)
+                return (
+                    f"CERTIFIED: no input of the region differs by more than {upper} "
+                    f"(tolerance {spelled(tolerance)})"
+                )
             case "violated":
+                lower = downward_above(self.lower, tolerance)
                 return (
                     f"VIOLATED: an executed input differs by at least {lower}, above the tolerance "
-                    f"{tolerance:g}"
+                    f"{spelled(tolerance)}"
                 )
             case "undecided":
-                return f"UNDECIDED: the tolerance {tolerance:g} lies in the bracket [{lower}, {upper}]"
+                return f"UNDECIDED: the tolerance {spelled(tolerance)} lies in the bracket [{lower}, {upper}]"
             case "interrupted":
                 return f"INTERRUPTED: the bracket so far is [{lower}, {upper}]"
             case "bounded":
@@ -362,7 +368,7 @@ class Result:
         """Say the verdict, the bracket in real units and in LSB, and what it rests on."""
         lsb = self.lsb
         codes = (
-            "" if lsb is None else f" = [{downward(self.lower / lsb, 4)}, {upward(self.upper / lsb, 4)}] LSB"
+            "" if lsb is None else f" = [{downward(self.lower, 4, lsb)}, {upward(self.upper, 4, lsb)}] LSB"
         )
         methods = ", ".join(record.name for record in self.methods)
         return (

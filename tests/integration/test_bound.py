@@ -16,6 +16,7 @@ import pytest
 from running import Milpq
 
 import milpq as package
+from milpq.errors import SolverUnavailableError
 from milpq.formats import load_float, load_quantized
 from milpq.rounding.targets import get_target
 
@@ -242,6 +243,71 @@ def test_ctrl_c_reports_the_bracket_so_far(digits: list[str], tmp_path: Path) ->
     report = json.loads(path.read_text())
     _check_report(report)
     assert report["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15])
+def test_ctrl_c_while_modules_are_imported_ends_in_one_line(delay: float) -> None:
+    program = (
+        "import sys, milpq.cli; print('begun', flush=True); sys.argv[1:] = ['targets']; milpq.cli.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    # Python may end itself by the signal although all was handled: for shells that is 130, too.
+    assert process.returncode in {0, 130, -signal.SIGINT}
+    assert "Traceback" not in err
+    assert out.startswith("target") or err == "milpq: error: interrupted\n" or process.returncode < 0
+
+
+def test_ctrl_c_before_there_is_a_bracket_says_so(
+    milpq: Milpq, controller: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("milpq.verify.conductor.load_pair", interrupted)
+    done = milpq("bound", *controller)
+    assert (done.code, done.out, done.err) == (130, "", "milpq: error: interrupted\n")
+
+
+@pytest.mark.parametrize("method", ["auto", "lp"])
+def test_a_solver_that_refuses_costs_no_bracket(
+    controller: list[str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise SolverUnavailableError("highs refuses the model; use another --solver")
+
+    # Splitting leaves a gap, and linear programs would be next.
+    monkeypatch.setattr("milpq.verify.optimize.lp_bound", refusing)
+    monkeypatch.setattr("milpq.verify.stages.split", lambda *_, **__: None)
+    asked = {"target": "tflm", "method": method}
+    result = package.bound(*controller[:2], controller[3], **asked)
+    assert result.status == "bounded"
+    assert 0 < result.lower <= result.upper < 1
+    assert any("highs refuses" in note for note in result.problem.notes)
+    with pytest.raises(SolverUnavailableError):
+        package.bound(*controller[:2], controller[3], **asked, solver="highs")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_certificate_that_is_broken_off_costs_no_bracket(
+    controller: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[BaseException]
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("milpq.search.certifier.Certifier.run", broken)
+    path = tmp_path / "proof.milpq"
+    result = package.bound(*controller[:2], controller[3], target="tflm", certificate=path)
+    assert 0 < result.lower <= result.upper < 1
+    assert result.certificate.path is None
+    assert not path.exists()
+    assert (result.status == "interrupted") == (error is KeyboardInterrupt)
 
 
 def test_the_dequantized_twin_differs_by_rounding_only(digits: list[str]) -> None:

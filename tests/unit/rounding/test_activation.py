@@ -22,6 +22,14 @@ def test_limits_saturate() -> None:
     assert activation_codes(get_target("litert-xnnpack"), "relu6", 2.0**-120, 0) == (0, 127)
 
 
+@pytest.mark.parametrize("scale", [5e-324, 1e-60])
+@pytest.mark.parametrize("target", [None, "tflm", "litert-xnnpack"])
+def test_a_scale_that_vanishes_in_float32_is_refused(target: str | None, scale: float) -> None:
+    assert activation_codes(None, "none", scale, 3) == (-128, 127)
+    with pytest.raises(TargetError, match="is 0 in float32"):
+        activation_codes(None if target is None else get_target(target), "relu", scale, 0)
+
+
 def test_xnnpack_adds_the_zero_point_before_it_rounds() -> None:
     assert activation_codes(get_target("tflm"), "relu6", 4.0, 5) == (5, 7)
     assert activation_codes(get_target("litert-xnnpack"), "relu6", 4.0, 5) == (5, 6)
