@@ -89,7 +89,7 @@ class Propagated:
 class Zonotope:
     """The compiled zonotope: thousands of cubes of a small network each second."""
 
-    executions: int = 48
+    executions: int = 100
 
     def __call__(self, problem: Problem, cubes: Cubes, threshold: Float64Array) -> CubeBounds:
         """Bound the objectives over each cube."""

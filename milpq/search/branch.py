@@ -55,6 +55,8 @@ class Batch:
         A cube with no bound above these needs no more work.
     pool : WitnessPool
         Known witnesses, to check bounds against.
+    leaf_codes : int
+        Cubes of the codes domain with at most so many codes are executed, besides those that are in any case.
     """
 
     cubes: Cubes
@@ -62,6 +64,7 @@ class Batch:
     dimension: Int64Array | None
     threshold: Float64Array
     pool: WitnessPool
+    leaf_codes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,11 +145,16 @@ class Branching:
         quantized = self.problem.quantized
         object.__setattr__(self, "_classes", CodeClasses(quantized) if has_classes(quantized) else None)
 
-    def price(self, cubes: Cubes) -> int:
-        """Return how many cubes take about as long to bound as these to split and work on."""
+    def prices(self, cubes: Cubes, leaf_codes: int) -> Int64Array:
+        """Return how many cubes take about as long to bound as each of these to split and work on, shape (cubes,)."""
+        prices = np.full(len(cubes), 2)
+        if self.problem.domain.kind != "codes":
+            return prices
         codes = count_codes(cubes)
-        visited = codes[codes <= 2 * _CLASS_CODES].sum() if self._classes is not None else 0
-        return 2 * len(cubes) + int(_CLASS_COST * visited) // self.bounding.executions
+        cost = np.where(codes <= 2 * max(self.enumerate_codes, leaf_codes), 1.0, 0.0)
+        if self._classes is not None:
+            cost = np.where(codes <= 2 * _CLASS_CODES, np.maximum(cost, _CLASS_COST), cost)
+        return prices + (cost * codes).astype(np.int64) // self.bounding.executions
 
     def __call__(self, batch: Batch) -> Worked:
         """Work on a batch.
@@ -170,7 +178,7 @@ class Branching:
         result = _Result(cubes, upper)
         rows = result.close(np.all(upper <= batch.threshold, axis=1), np.arange(len(cubes)))
         if self.problem.domain.kind == "codes":
-            rows, pool = self._enumerate(result, rows, batch.threshold, pool)
+            rows, pool = self._enumerate(result, rows, batch, pool)
         elif self.problem.domain.kind == "continuous":
             rows, pool = self._take_apart(result, rows, found.values, batch.threshold, pool)
         self._keep(result, rows, found.score, seen, batch.threshold)
@@ -231,14 +239,15 @@ class Branching:
         return upper
 
     def _enumerate(
-        self, result: _Result, rows: Int64Array, threshold: Float64Array, pool: WitnessPool
+        self, result: _Result, rows: Int64Array, batch: Batch, pool: WitnessPool
     ) -> tuple[Int64Array, WitnessPool]:
         """Settle small cubes of the codes domain; return the rows that are left."""
         counts = count_codes(result.cubes.select(rows))
-        small = rows[counts <= self.enumerate_codes]
+        few = counts <= max(self.enumerate_codes, batch.leaf_codes)
+        small = rows[few]
         if not len(small):
             return rows, pool
-        exact, pool = enumerate_cubes(self._execution, result.cubes.select(small), pool, threshold)
+        exact, pool = enumerate_cubes(self._execution, result.cubes.select(small), pool, batch.threshold)
         slack = 2.1 * np.tile(self._execution.error, 2)
         wrong = np.flatnonzero((exact - slack > result.upper[small]).any(axis=1))
         if len(wrong):
@@ -248,7 +257,7 @@ class Branching:
                 f"above its bounds {result.upper[row].tolist()}"
             )
         result.upper[small] = np.minimum(result.upper[small], exact)
-        return result.close(counts <= self.enumerate_codes, rows, enumerated=True), pool
+        return result.close(few, rows, enumerated=True), pool
 
     def _take_apart(
         self,

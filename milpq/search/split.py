@@ -26,6 +26,7 @@ from milpq.search.executor import Executor, SerialExecutor
 from milpq.search.frontier import Frontier
 from milpq.search.lookout import Lookout
 from milpq.search.ordered import AHEAD
+from milpq.search.pace import Pace
 from milpq.search.pool import WitnessPool
 from milpq.search.split_options import SplitOptions
 from milpq.search.split_state import SplitState
@@ -193,10 +194,10 @@ class _Split:
         self._closed = self._bounded = self._rounds = self._jobs = 0
         self._planned: deque[int] = deque()
         self._committing = True
-        self._batch = options.batch or _batch_size(problem, work)
+        self._pace = Pace(work, chosen=options.enumerate_codes is not None)
+        self._batch = options.batch or self._pace.batch()
         room = options.memory_bytes // Frontier.bytes_per_cube(problem.merged.input_size, objectives)
         self._room = max(2 * self._batch, room)
-        self._given = 0
         looks = options.witness_evaluations, options.seed
         looking = WitnessOptions(looks[0], looks[1], each=options.each) if looks[0] else None
         price = work.bounding.executions
@@ -253,15 +254,16 @@ class _Split:
                 continue
             job = self._planned.popleft()
             cubes, upper, dimension = self._frontier.get(self._frontier.taken(job))
-            self._given += self._work.price(cubes)
-            yield Batch(cubes, upper, dimension, self._threshold(), self._pool)
+            self._pace.give(cubes)
+            yield Batch(cubes, upper, dimension, self._threshold(), self._pool, self._pace.leaf_codes)
 
     def _plan(self) -> None:
         """Choose the cubes of the next job, or jobs: looking for the worst of a million takes as long as a job."""
-        jobs = 1 + len(self._frontier) // _LOOKED_AT
-        rows = self._select(jobs)
-        for start in range(0, len(rows), self._batch):
-            self._frontier.take(rows[start : start + self._batch], self._jobs)
+        if self._pace.due:
+            self._pace.judge(self._frontier.get(slice(None))[0])
+        rows = self._select(1 + len(self._frontier) // _LOOKED_AT)
+        for part in self._pace.jobs(self._frontier.get(rows)[0], self._batch):
+            self._frontier.take(rows[part], self._jobs)
             self._planned.append(self._jobs)
             self._jobs += 1
 
@@ -384,16 +386,7 @@ class _Split:
 
     def _look_out(self, cubes: Cubes | None) -> None:
         """Take in witnesses that are due, and have others searched for, from some cubes besides the known ones."""
-        self._pool = self._lookout.collect(self._pool, self._given, self._budget)
+        self._pool = self._lookout.collect(self._pool, self._pace.spent, self._budget)
         if self._lookout.opening or self._rounds % self._options.witness_rounds == 0:
             starts = None if cubes is None else 0.5 * cubes.lower[:64] + 0.5 * cubes.upper[:64]
-            self._lookout.begin(self._pool, self._given, self._budget, starts)
-
-
-def _batch_size(problem: Problem, work: Branching) -> int:
-    """Return how many cubes to split at once: a job should fit the caches and take a second at most."""
-    neurons = sum(node.size for node in problem.merged.nodes)
-    # Linear bounds hold neurons × inputs numbers for each cube; some cubes are enumerated.
-    held = neurons * problem.merged.input_size
-    executed = neurons * neurons // 4 * (work.enumerate_codes if problem.domain.kind == "codes" else 1)
-    return int(np.clip(min(4_000_000 // held, 4_000_000_000 // max(executed, 1)), 4, 256))
+            self._lookout.begin(self._pool, self._pace.spent, self._budget, starts)

@@ -33,7 +33,8 @@ class SplitOptions:
     batch : int or None
         Cubes split in one job at most; None chooses by the size of the networks.
     enumerate_codes : int or None
-        See ``milpq.search.branch.Branching``; None takes what costs as much as bounding a cube and its halves.
+        See ``milpq.search.branch.Branching``; None takes what costs as much as bounding a cube and its halves,
+        and large cubes once splitting closes fewer codes than executing them would (`milpq.search.pace`).
     enumerate_cells : int
         See ``milpq.search.branch.Branching``.
     witness_evaluations : int
