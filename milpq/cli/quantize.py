@@ -14,7 +14,7 @@ from milpq.cli.arguments import (
     FloatFile,
     Gap,
     InputDomain,
-    Jobs,
+    JobsOrAll,
     ProgressMode,
     Seed,
     Solver,
@@ -122,7 +122,7 @@ def quantize(
         typer.Option(metavar="S", help="Seconds for one question to the verifier.", rich_help_panel=EFFORT),
     ] = 60.0,
     solver: Solver = "auto",
-    jobs: Jobs = 1,
+    jobs: JobsOrAll = None,
     seed: Seed = 0,
     report: Annotated[
         list[Path] | None, report_option("the front of a search, .json, .csv, .svg, .png or .pdf")

@@ -19,7 +19,7 @@ from milpq.precision.search import PrecisionSearch, SearchOptions
 from milpq.quantization import Scheme, calibrate_network, linear_layers, quantize_calibrated
 from milpq.rounding.targets import get_target
 from milpq.verify.models import RegionSource, load_box
-from milpq.verify.options import checked_domain
+from milpq.verify.options import all_cores, checked_domain
 
 
 def search_precision(
@@ -39,7 +39,7 @@ def search_precision(
     time_limit: float | None = None,
     question_limit: float | None = 60.0,
     solver: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
     seed: int = 0,
     on_progress: Callable[[SearchProgress], None] | None = None,
 ) -> PrecisionResult:
@@ -94,7 +94,15 @@ def search_precision(
     if not target:
         raise TargetError("a search needs a target; `milpq targets` lists them")
     options = SearchOptions(
-        tolerance, front, gap, time_limit, question_limit, solver, jobs, seed, on_progress
+        tolerance,
+        front,
+        gap,
+        time_limit,
+        question_limit,
+        solver,
+        all_cores() if jobs is None else jobs,
+        seed,
+        on_progress,
     )
     domain, chosen = checked_domain(input_domain), get_target(target)
     if not isinstance(float_network, FloatNetwork):

@@ -3,6 +3,10 @@
 The workers are started only when jobs have taken as long as a start costs; until they are up jobs run here.  They
 run a module of milpq and nothing of the script that is being run, so no script needs a guard.  A worker that is
 killed is replaced, and its job runs again.
+
+Of the pools that others keep, that of the standard library runs the script anew in each worker, and neither it nor
+loky's can end a job and keep its worker, keep the other jobs when one worker is killed, or start workers that never see
+a Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from milpq.search.worker_process import Answer, Ready, Stop, Task, Work
 
 _PROGRAM: Final = "from milpq.search.worker_process import main; main()"
 
-_WORTH_S: Final = 2.0
+_WORTH_S: Final = 0.7
 """Processor seconds of jobs after which workers are started: what importing milpq costs in each."""
 
 _LOSSES: Final = 3

@@ -37,8 +37,8 @@ class ThreadExecutor(OrderedExecutor["Future[Any]"]):
         return self._workers
 
     def close(self) -> None:
-        """Wait for the jobs under way; jobs that wait are dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Drop the jobs that wait, and leave those under way: they end soon, and nobody wants their results."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, work: Callable[[Any], object], job: object) -> Future[Any]:
         return self._pool.submit(work, job)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,23 @@ def test_executors_keep_the_order_of_jobs():
         assert list(executor.map(triple, jobs)) == [3 * job for job in jobs]
         assert list(executor.map(triple, iter(range(3)))) == [0, 3, 6]
     SerialExecutor().close()
+
+
+def test_closing_threads_waits_for_no_job():
+    gate, begun = threading.Event(), threading.Event()
+
+    def work(_):
+        begun.set()
+        return gate.wait(30)
+
+    executor = ThreadExecutor(1)
+    running, waiting = executor.aside(work, 0), executor.aside(triple, 1)
+    assert begun.wait(30)
+    executor.close()
+    gate.set()
+    assert running.result(None) is True
+    with pytest.raises(CancelledError):
+        waiting.result(None)
 
 
 SCRIPT = """
