@@ -9,7 +9,7 @@ from search_problems import problem_of
 from milpq.search.budget import Budget
 from milpq.search.executor import SerialExecutor
 from milpq.search.lookout import Lookout
-from milpq.search.pool import WitnessPool
+from milpq.search.pool import WitnessPool, sharpen
 from milpq.search.processes import ProcessExecutor
 from milpq.search.threads import ThreadExecutor
 from milpq.search.witness import WitnessOptions, search_witnesses
@@ -38,7 +38,7 @@ def test_a_job_aside_is_no_part_of_the_others(executor):
 
 def test_what_is_found_is_handed_over_after_as_much_other_work(problem):
     nothing = WitnessPool.empty(problem)
-    expected = search_witnesses(problem, OPTIONS, pool=nothing)
+    expected = sharpen(problem, search_witnesses(problem, OPTIONS, pool=nothing))
     for executor in (SerialExecutor(), ThreadExecutor(2)):
         with executor:
             lookout = Lookout(problem, executor, OPTIONS, 0, 40)
