@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.bounds.values import Bounds, Interval, ValueBounds
-from milpq.search.checkpoint import Arrays, packed, unpacked
+from milpq.merge import Problem
+from milpq.search.checkpoint import Arrays, fitting_array, packed, unpacked
+
+KEPT: Final = ("optimized", "lp")
+"""The stages whose bounds a journal keeps, in the order of a run: the last ones contain those before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,13 +48,23 @@ class BoundsState:
         return result
 
     @classmethod
-    def of(cls, arrays: Arrays) -> BoundsState:
-        """Return the state that a journal has kept."""
-        values: list[ValueBounds] = []
-        for index in range(len(arrays) - 3):
-            part = arrays[f"value{index}"]
+    def of(cls, arrays: Arrays, problem: Problem) -> BoundsState:
+        """Return the state that a journal has kept.
+
+        Raises
+        ------
+        KeyError, ValueError
+            It does not fit the problem.
+        """
+        merged, values = problem.merged, list[ValueBounds]()
+        for index, size in enumerate((merged.input_size, *(node.size for node in merged.nodes))):
+            part = fitting_array(arrays, f"value{index}", "f8", 6, size)
+            if (part[::2] > part[1::2]).any():
+                raise ValueError(f"value{index}: bounds are inverted")
             sides = [Interval(part[2 * i : 2 * i + 1], part[2 * i + 1 : 2 * i + 2]) for i in range(3)]
             values.append(ValueBounds(*sides))
-        return cls(
-            unpacked(arrays["stage"]), Bounds(tuple(values), int(arrays["output"][0])), arrays["upper"]
-        )
+        stage = unpacked(arrays["stage"])
+        if stage not in KEPT or fitting_array(arrays, "output", "i8", 1)[0] != merged.output:
+            raise ValueError(f"stage {stage!r}, output {arrays['output']}")
+        upper = fitting_array(arrays, "upper", "f8", 2 * len(problem.outputs))
+        return cls(stage, Bounds(tuple(values), merged.output), upper)

@@ -63,6 +63,8 @@ class Journal:
         check_journal(path, resume=resume)
         if self._path.exists():
             self._kept = self._read()
+        self.goes_on = bool(self._kept)
+        """Whether there is something to go on from; what it says of bounds and of open parts is believed."""
 
     def section(self, name: str) -> Section:
         """Return the part of one search."""
@@ -144,7 +146,7 @@ class Section:
             yield
         except MilpqError:
             raise  # a soundness alarm is one too
-        except (KeyError, ValueError, IndexError, TypeError) as error:
+        except (KeyError, ValueError, IndexError, TypeError, OverflowError) as error:
             raise UsageError(
                 f"the journal's state of the search {self.name!r} does not fit the problem; remove the file"
             ) from error
@@ -171,6 +173,28 @@ def executed(problem: Problem, witnesses: Float64Array, pool: WitnessPool) -> Wi
     inputs = FeedableInputs(problem)
     points = inputs.snap(witnesses)
     return pool.update(points, inputs.levels(points), *problem.differences(points))
+
+
+def fitting_array(arrays: Arrays, name: str, kind: str, *shape: int | None) -> npt.NDArray[Any]:
+    """Return an array of a journal if it is what a search writes.
+
+    Parameters
+    ----------
+    kind : str
+        ``f8``, ``f4`` or ``i8``, as numpy writes types.
+    shape : int or None, ...
+        None where any length will do.
+
+    Raises
+    ------
+    ValueError
+        It has another type or shape, or holds NaN.
+    """
+    array = arrays[name]
+    alike = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if array.dtype != np.dtype(kind) or not alike or np.isnan(array).any():
+        raise ValueError(f"{name}: {array.dtype} of shape {array.shape}")
+    return array
 
 
 def packed(text: str) -> npt.NDArray[np.uint8]:

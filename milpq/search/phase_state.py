@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
-from milpq.search.checkpoint import Arrays
+from milpq.search.checkpoint import Arrays, fitting_array
 from milpq.search.phase_branching import Experience
 from milpq.search.phase_nodes import PhaseNodes
 
@@ -61,15 +61,39 @@ class PhaseState:
         }
 
     @classmethod
-    def of(cls, arrays: Arrays) -> PhaseState:
-        """Return the state that a journal has kept."""
+    def of(cls, arrays: Arrays, inputs: int, objectives: int, neurons: int) -> PhaseState:
+        """Return the state that a journal has kept.
+
+        Parameters
+        ----------
+        neurons : int
+            That the bounds of the whole domain leave open.
+
+        Raises
+        ------
+        KeyError, ValueError
+            It does not fit the problem.
+        """
+        count = len(arrays["order"])
+        shapes: dict[str, tuple[str, *tuple[int, ...]]] = {
+            "ranges": ("f8", count, 6, neurons),
+            "multipliers": ("f4", count, 2 * neurons),
+            **dict.fromkeys(("objective", "stalled", "neuron", "side"), ("i8", count)),
+            **dict.fromkeys(("upper", "below", "above"), ("f8", count)),
+        }
+        nodes = PhaseNodes(
+            **{name: fitting_array(arrays, f"node_{name}", *shape) for name, shape in shapes.items()}
+        )
+        limits = (nodes.objective, 0, objectives), (nodes.neuron, -1, neurons), (nodes.side, 0, 6)
+        if any(((part < least) | (part >= stop)).any() for part, least, stop in limits):
+            raise ValueError("a node names an objective, neuron or range that does not exist")
         return cls(
-            PhaseNodes(*(arrays[f"node_{part.name}"] for part in fields(PhaseNodes))),
-            arrays["order"],
-            arrays["upper"],
-            arrays["closed"],
-            arrays["roots"],
+            nodes,
+            fitting_array(arrays, "order", "i8", count),
+            fitting_array(arrays, "upper", "f8", objectives),
+            fitting_array(arrays, "closed", "f8", objectives),
+            fitting_array(arrays, "roots", "i8", None),
             Experience(arrays["sums"], float(arrays["trials"][0])),
-            arrays["witnesses"],
-            arrays["counts"],
+            fitting_array(arrays, "witnesses", "f8", None, inputs),
+            fitting_array(arrays, "counts", "i8", 2),
         )

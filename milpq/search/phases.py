@@ -179,7 +179,8 @@ class PhaseSearch:
         state = None if journal is None else journal.state
         if journal is not None and state is not None:
             with journal.restoring():
-                self._restore(PhaseState.of(state))
+                sizes = problem.merged.input_size, len(known), self._work.relaxation.open
+                self._restore(PhaseState.of(state, *sizes))
 
     def go(
         self,

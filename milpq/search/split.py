@@ -211,7 +211,7 @@ class _Split:
         state = None if self._journal is None else self._journal.state
         if self._journal is not None and state is not None:
             with self._journal.restoring():
-                self._restore(SplitState(**state))
+                self._restore(SplitState.read(state, self._problem.merged.input_size, objectives))
             return
         self._look_out(None)
         batch = Batch(self._problem.domain.root, known, None, self._threshold(), self._pool)

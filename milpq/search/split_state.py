@@ -12,7 +12,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.merge import Cubes
-from milpq.search.checkpoint import Arrays, witnesses_of
+from milpq.search.checkpoint import Arrays, fitting_array, witnesses_of
 from milpq.search.frontier import Frontier
 from milpq.search.pool import WitnessPool
 
@@ -68,6 +68,32 @@ class SplitState:
             witnesses_of(pool),
             np.array(counts),
         )
+
+    @classmethod
+    def read(cls, arrays: Arrays, inputs: int, objectives: int) -> SplitState:
+        """Return the state that a journal has kept.
+
+        Raises
+        ------
+        KeyError, ValueError
+            It does not fit the problem.
+        """
+        count = len(arrays["dimension"])
+        shapes: dict[str, tuple[str, *tuple[int | None, ...]]] = {
+            **dict.fromkeys(("lower", "upper"), ("f8", count, inputs)),
+            **dict.fromkeys(("level_lower", "level_upper"), ("i8", count, inputs)),
+            "bound": ("f8", count, objectives),
+            "dimension": ("i8", count),
+            **dict.fromkeys(("known_upper", "closed_upper"), ("f8", objectives)),
+            "witnesses": ("f8", None, inputs),
+            "counts": ("i8", 3),
+        }
+        if set(arrays) != set(shapes):
+            raise ValueError(f"arrays {sorted(arrays)}")
+        state = cls(**{name: fitting_array(arrays, name, *shape) for name, shape in shapes.items()})
+        if ((state.dimension < 0) | (state.dimension >= inputs)).any() or (state.counts < 0).any():
+            raise ValueError("a cube is to be split along no input, or a count is negative")
+        return state
 
     def arrays(self) -> Arrays:
         """Return what a journal keeps."""

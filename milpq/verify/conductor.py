@@ -171,6 +171,8 @@ def bound(
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
     run.certified, run.journal = certifier is not None, stages.open_journal(problem, options)
+    if run.journal is not None and run.journal.goes_on:
+        run.bracket.notes.append(f"goes on from {journal}: the bounds and open parts kept there are believed")
     interrupted = _stopped(run, lambda: _answer(run))
     if certifier is not None and certificate is not None:
         path, prover = certificate, certifier

@@ -6,22 +6,18 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
 
 from milpq._arrays import Float64Array
 from milpq.bounds.values import Bounds
 from milpq.merge import Problem
 from milpq.milp.encode import Encoder
-from milpq.search.bounds_state import BoundsState
+from milpq.search.bounds_state import KEPT, BoundsState
 from milpq.search.budget import Budget
 from milpq.search.checkpoint import Journal, Section
 from milpq.search.decider import Leaves
 from milpq.verify.bracket import Bracket, Progress, Trust
 from milpq.verify.options import Options
 from milpq.verify.sampling import Sampled
-
-_KEPT: Final = ("optimized", "lp")
-"""The stages whose bounds a journal keeps, in the order of a run: the last ones contain those before."""
 
 
 @dataclass(slots=True)
@@ -91,8 +87,8 @@ class Run:
         if section is None or state is None:
             return False
         with section.restoring():
-            known = BoundsState.of(state)
-        if _KEPT.index(known.stage) < _KEPT.index(stage):
+            known = BoundsState.of(state, self.problem)
+        if KEPT.index(known.stage) < KEPT.index(stage):
             return False
         self.bounds = known.bounds
         self.commit("journal", known.upper, 0.0)

@@ -97,7 +97,7 @@ def test_a_state_that_lies_meets_its_witnesses(tmp_path):
 
 
 def test_a_state_of_the_wrong_shape_is_refused(tmp_path):
-    problem = problem_of("codes")
+    problem = problem_of("real")
     path = tmp_path / "journal.npz"
     _search(problem, path, cubes=20)
     journal = Journal(path, problem, "test", resume=True)
@@ -105,6 +105,12 @@ def test_a_state_of_the_wrong_shape_is_refused(tmp_path):
     for wrong in (
         {"counts": state["counts"][:1]},
         {"unknown": state["bound"]},
+        {"counts": state["counts"].astype(np.float64)},
+        {"counts": -1 - state["counts"]},
+        {"dimension": np.full_like(state["dimension"], 7)},
+        {"bound": np.full_like(state["bound"], np.nan)},
+        {"lower": state["lower"][:, :1]},
+        {"closed_upper": state["closed_upper"][:1]},
     ):
         journal.save("split", lambda wrong=wrong: state | wrong, now=True)
         with pytest.raises(UsageError, match="does not fit"):
@@ -144,5 +150,6 @@ def test_a_killed_run_goes_on(model_path, tmp_path):
     )
     assert 0.04 < result.lower <= result.upper < 0.3
     assert result.certificate.trust == "checked"
+    assert any("kept there are believed" in note for note in result.problem.notes)
     with pytest.raises(UsageError, match="--resume needs"):
         milpq.bound(network, network, box, resume=True)

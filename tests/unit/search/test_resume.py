@@ -17,7 +17,7 @@ from milpq.bounds import interval
 from milpq.errors import UsageError
 from milpq.milp.backends.highs import HighsBackend
 from milpq.search.bounds_state import BoundsState
-from milpq.search.checkpoint import Journal
+from milpq.search.checkpoint import Journal, _digest
 from milpq.search.decider import Decider
 from milpq.search.enumerate import enumerate_codes
 from milpq.search.tree import TreeOptions, TreeSearch
@@ -123,16 +123,49 @@ def test_bounds_survive_and_later_stages_stand_for_earlier_ones(tmp_path):
     problem = problem_of("real", sizes=(3, 4, 1))
     bounds = interval(problem, problem.domain.root)
     journal = Journal(tmp_path / "journal.npz", problem, "test", resume=False)
-    state = BoundsState("lp", bounds, np.array([1.0, 2.0]))
+    count = 2 * len(problem.outputs)
+    state = BoundsState("lp", bounds, np.arange(1.0, 1.0 + count))
     journal.save("bounds", state.arrays, now=True)
     journal.save("tree", lambda: {"one": np.zeros(1)}, now=True)
     read = Journal(tmp_path / "journal.npz", problem, "test", resume=True)
     assert set(read.section("tree").state) == {"one"}
-    known = BoundsState.of(read.section("bounds").state)
+    kept = read.section("bounds").state
+    known = BoundsState.of(kept, problem)
     assert known.stage == "lp" and known.bounds.output == bounds.output
     for one, other in zip(known.bounds.values, bounds.values, strict=True):
         np.testing.assert_array_equal(one.difference.lower, other.difference.lower)
         np.testing.assert_array_equal(one.quantized_side.upper, other.quantized_side.upper)
+    for wrong in (
+        {"stage": kept["stage"][:1]},
+        {"output": kept["output"] - 1},
+        {"upper": kept["upper"][:1]},
+        {"value1": kept["value1"][::-1]},
+        {"value1": kept["value1"][:, :1]},
+        {"value1": np.full_like(kept["value1"], np.nan)},
+        {"value1": kept["value1"].astype(np.float32)},
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            BoundsState.of(kept | wrong, problem)
+
+
+def test_a_state_of_phases_that_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / "journal.npz"
+    killed("phases", path, "phases", 3)
+    with np.load(path) as arrays:
+        whole = {name: array for name, array in arrays.items() if name not in {"key", "digest"}}
+        key = arrays["key"]
+    for name, wrong in (
+        ("node_objective", lambda array: array + 100),
+        ("node_ranges", lambda array: array[:, :5]),
+        ("node_upper", lambda array: array * np.nan),
+        ("order", lambda array: array[1:]),
+        ("closed", lambda array: array.astype(np.float32)),
+    ):
+        changed = whole | {f"phases.{name}": wrong(whole[f"phases.{name}"])} | {"key": key}
+        changed["digest"] = np.frombuffer(_digest(changed), dtype=np.uint8)
+        np.savez(path, **changed)
+        with pytest.raises(UsageError, match="does not fit"):
+            resumed.run("phases", journal=path, resume=True, jobs=1)
 
 
 def test_a_journal_of_another_question_is_refused(tmp_path):
