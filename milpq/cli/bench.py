@@ -46,7 +46,11 @@ def bench(
     ] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Run this grid only; may be given again.", rich_help_panel=EFFORT),
+        typer.Option(
+            metavar="NAME",
+            help="Run this grid only, or those called NAME, …; may be given again.",
+            rich_help_panel=EFFORT,
+        ),
     ] = None,
     time_limit: Annotated[float | None, time_limit_option("each case, where the suite gives it more")] = None,
     jobs: JobsOrAll = None,
@@ -85,11 +89,13 @@ def bench(
     if suite_file is None:
         raise UsageError("bench needs a SUITE.toml; see milpq bench --help")
     suite = load_suite(suite_file)
-    unknown = sorted(set(grid or ()) - {known.name for known in suite.grid})
+    chosen = {name: _grids(suite, name) for name in grid or ()}
+    unknown = sorted(name for name, found in chosen.items() if not found)
     if unknown:
         names = ", ".join(known.name for known in suite.grid)
         raise UsageError(f"{suite_file}: has no grid {unknown[0]!r}; it has {names}")
-    cases = [case for case in expand(suite, time_limit) if not grid or case.grid in grid]
+    wanted = {known for found in chosen.values() for known in found}
+    cases = [case for case in expand(suite, time_limit) if not grid or case.grid in wanted]
     folder = output or Path(f"bench-{suite_file.stem}")
     folder.mkdir(parents=True, exist_ok=True)
     interrupted = False
@@ -139,6 +145,11 @@ def _progress(mode: str, cases: list[Case]) -> Generator[Callable[[Row], None]]:
             )
     else:
         yield lambda _row: None
+
+
+def _grids(suite: Suite, name: str) -> list[str]:
+    """Return the names of the grids that a name means: itself, and what it shares with others before a comma."""
+    return [grid.name for grid in suite.grid if grid.name == name or grid.name.startswith(f"{name}, ")]
 
 
 def _write(suite: Suite, rows: list[Row], folder: Path) -> None:

@@ -229,10 +229,18 @@ def test_outputs_hold_every_row(suite_file: Path, tmp_path: Path) -> None:
     assert "pip install" in page_text(suite, rows, {}, ran)
 
 
-def test_the_program_names_what_is_wrong(suite_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_program_names_what_is_wrong_and_takes_grids_by_their_first_name(
+    suite_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert milpq(["bench"]) == 2
     assert milpq(["bench", str(suite_file), "--grid", "other"]) == 2
     assert "it has random, missing, wrong" in capsys.readouterr().err
+    suite_file.write_text(suite_file.read_text().replace('name = "missing"', 'name = "wrong, missing"'))
+    assert milpq(["bench", str(suite_file), "--grid", "wron"]) == 2
+    assert (
+        milpq(["bench", str(suite_file), "-o", str(tmp_path), "--grid", "wrong", "--progress", "none"]) == 0
+    )
+    assert "1 skipped" in capsys.readouterr().out
     assert milpq(["bench", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out)["additionalProperties"] is False
 
