@@ -12,6 +12,7 @@ from milpq.formats import load_float, load_quantized, load_region
 from milpq.network.quantized_model import QuantizedModel
 from milpq.rounding.targets import get_target
 from milpq.verify import bound
+from tests.oracle.execution import executed
 from tests.oracle.runtimes import runtime
 
 MODELS = Path(__file__).resolve().parents[2] / "benchmarks" / "models"
@@ -27,7 +28,7 @@ def test_matches_the_runtime(target: str) -> None:
     codes = rng.integers(-128, 128, (10_000, 64))
     codes[::2] = np.where(rng.random((5_000, 64)) < 0.5, -128, codes[::2])
     theirs = runtime(target).run(INT8.read_bytes(), codes.astype(np.int8).reshape(-1, 8, 8, 1))
-    ours = model.on_target(get_target(target)).execute_codes(codes)
+    ours = executed(model.on_target(get_target(target)), codes)
     assert ours.size >= 100_000
     assert np.count_nonzero(ours != theirs) == 0
 

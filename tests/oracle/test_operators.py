@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.models.tflite_graph import Codes, GraphWriter, Value
 from milpq.errors import TargetError
+from tests.oracle.execution import executed
 from tests.oracle.runtimes import runtime
 from tests.oracle.tflite_models import Model, Rng, codes, convolution, images, network, operands, single
 
@@ -231,7 +232,7 @@ def test_matches_the_runtime(name: str, target: str, tmp_path: Path) -> None:
         count = -(-OUTPUTS // 8 // ours.output_size)
         rows = images(rng, graph.input.shape[1:], count, graph.input.codes.zero_point)
         theirs = run(content, rows).reshape(count, -1)
-        found = ours.execute_codes(rows.reshape(count, -1).astype(np.int64))
+        found = executed(ours, rows.reshape(count, -1))
         assert np.count_nonzero(found != theirs) == 0, (trial, graph.input.codes, output.codes)
         compared += theirs.size
         trial += 1

@@ -13,6 +13,7 @@ from milpq.errors import TargetError
 from milpq.network.geometry import Layout
 from milpq.network.quantized_model import QuantizedModel
 from milpq.rounding.targets import get_target
+from tests.oracle.execution import executed
 from tests.oracle.random_graphs import random_graph, residual_graph
 from tests.oracle.runtimes import runtime
 from tests.oracle.test_whole_models import public
@@ -56,7 +57,7 @@ def random_codes(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
 def check_tflite(model: QuantizedModel, target: str, path: Path, codes: np.ndarray) -> int:
     """Compare execution, the runtime and the file read back; return the number of outputs compared."""
     milpq.save(model, path)
-    ours = model.on_target(get_target(target)).execute_codes(codes)
+    ours = executed(model.on_target(get_target(target)), codes)
     image = model.images[0]
     assert image is not None
     last = codes[:, image.order("channels_last")]

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.models.tflite_graph import Codes, GraphWriter, Value
 from milpq.errors import TargetError
+from tests.oracle.execution import executed
 from tests.oracle.runtimes import runtime
 from tests.oracle.tflite_models import Rng, network, single
 
@@ -55,7 +56,7 @@ def test_matches_the_runtime(kind: str, target: str, tmp_path: Path) -> None:
         count = -(-OUTPUTS // 8 // ours.output_size)
         rows = rng.integers(0, 256, (count, *graph.input.shape[1:])).astype(np.uint8)
         theirs = run(content, rows).reshape(count, -1)
-        found = ours.execute_codes(rows.reshape(count, -1).astype(np.int64))
+        found = executed(ours, rows.reshape(count, -1))
         assert np.count_nonzero(found != theirs) == 0, trial
         compared += theirs.size
         trial += 1

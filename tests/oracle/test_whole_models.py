@@ -12,6 +12,7 @@ from milpq.formats import load_quantized
 from milpq.network.integer_network import IntegerNetwork
 from milpq.network.quantized_model import QuantizedModel
 from milpq.rounding.targets import get_target
+from tests.oracle.execution import executed
 from tests.oracle.runtimes import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def test_public_models(name: str, target: str) -> None:
         content = integers_only(path.read_bytes(), without_logistic=not keep)
         theirs = runtime(target).run(content, codes)
         assert theirs.size >= OUTPUTS
-        assert np.count_nonzero(ours.execute_codes(codes.astype(np.int64)) != theirs) == 0
+        assert np.count_nonzero(executed(ours, codes) != theirs) == 0
         if not network(path, target, keep=False).note:
             break
 
@@ -85,7 +86,7 @@ def test_public_models(name: str, target: str) -> None:
 def test_every_input_of_hello_world(target: str) -> None:
     path = public("tflm_hello_world_int8.tflite")
     codes = np.arange(-128, 128).astype(np.int8)[:, None]
-    ours = network(path, target, keep=False).execute_codes(codes.astype(np.int64))
+    ours = executed(network(path, target, keep=False), codes)
     assert (ours == runtime(target).run(path.read_bytes(), codes)).all()
 
 
@@ -108,7 +109,7 @@ def test_bundled_models(name: str, target: str) -> None:
     codes = random_codes(ours.input.size, ours.output_size)
     theirs = runtime(target).run((BUNDLED / name).read_bytes(), codes)
     assert theirs.size >= OUTPUTS
-    assert np.count_nonzero(ours.execute_codes(codes.astype(np.int64)) != theirs) == 0
+    assert np.count_nonzero(executed(ours, codes) != theirs) == 0
 
 
 @pytest.mark.parametrize("target", ["tflm", "litert-xnnpack", "litert-ref"])
@@ -127,7 +128,7 @@ def test_resnet8(target: str, tmp_path: Path) -> None:
         )
         codes[::2] = np.clip(walk, -128, 127)[::2]
         theirs = runtime(target).run(path.read_bytes(), codes.astype(np.int8)).reshape(count, -1)
-        found = ours.execute_codes(codes.reshape(count, -1))
+        found = executed(ours, codes.reshape(count, -1))
         assert np.count_nonzero(found != theirs) == 0
         compared += theirs.size
     assert compared >= OUTPUTS
