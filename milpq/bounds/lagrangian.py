@@ -115,6 +115,9 @@ class Lagrangian:
     problem : Problem
     bounds : Bounds
         Valid on the root of the domain; one cube.
+    value : int, optional
+        What the objectives will speak about, or lies behind it: nothing farther back is relaxed.  The output when
+        omitted.
 
     Raises
     ------
@@ -122,10 +125,12 @@ class Lagrangian:
         An operation of the quantized side is known only within a band.
     """
 
-    def __init__(self, problem: Problem, bounds: Bounds) -> None:
+    def __init__(self, problem: Problem, bounds: Bounds, value: int | None = None) -> None:
         merged, ready = problem.merged, prepared(problem.merged)
         if not merged.is_exact:
             raise UsageError("Lagrangian bounds need every operation exact; use differential")
+        if value is not None:
+            merged = replace(merged, nodes=merged.nodes[:value], output=value)
         self.problem, self.bounds = problem, bounds
         self._settled: dict[int, Settled] = {}
         self.layers: list[OpenActivation] = []

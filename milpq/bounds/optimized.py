@@ -11,8 +11,9 @@ from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.forward import activation_bounds, affine_bounds, closed, residue_band
 from milpq.bounds.lagrangian import Lagrangian, Objectives, output_objectives
 from milpq.bounds.prepared import prepared
+from milpq.bounds.settled import Settled
 from milpq.bounds.values import Bounds, Interval, ValueBounds
-from milpq.merge.nodes import MergedAffine
+from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 from milpq.merge.problem import Problem
 
 FIRST_STEP: Final = 0.012
@@ -23,6 +24,9 @@ _STEPS = 100
 Spread: TypeAlias = Callable[[Callable[[slice], Float64Array], list[slice]], Iterable[Float64Array]]
 """Has a function work on every item, perhaps in several threads; results in order, as of ``map``."""
 
+Inside: TypeAlias = Callable[[Bounds, int, Int64Array], ValueBounds | None]
+"""Given bounds, a value and its open neurons: tighter bounds on these, or None where slopes will do."""
+
 
 def optimized(
     problem: Problem,
@@ -31,6 +35,7 @@ def optimized(
     steps: int = _STEPS,
     stop: Callable[[], bool] = lambda: False,
     spread: Spread = map,
+    inside: Inside | None = None,
 ) -> Bounds:
     """Tighten bounds on the whole domain by optimized slopes, from the input to the output.
 
@@ -47,6 +52,8 @@ def optimized(
         Asked between batches; once it says True, the bounds so far are returned.
     spread : callable
         Where batches run.
+    inside : callable, optional
+        Bounds a layer in place of slopes alone, where it is worth it.
 
     *Soundness:* see `milpq.bounds.lagrangian`; bounds are only intersected.
     """
@@ -58,15 +65,15 @@ def optimized(
         if isinstance(node, MergedAffine):
             fresh = affine_bounds(node, ready.sizes[index], values)
             values[value] = closed(values[value].intersect(fresh, what), node.name)
-            if not stop():
-                relaxation = Lagrangian(problem, Bounds(tuple(values), bounds.output))
-                for layer, source in zip(relaxation.layers, relaxation.sources, strict=True):
-                    # In front of the first activation interval bounds are exact.
-                    if source == value and relaxation.before(value) and len(layer.neurons):
-                        found = tighten(
-                            relaxation, value, layer.neurons, steps=steps, stop=stop, spread=spread
-                        )
-                        values[value] = closed(values[value].intersect(found, what), node.name)
+            neurons = open_neurons(problem.merged, values[value], value)
+            if len(neurons) and not stop():
+                relaxation = Lagrangian(problem, Bounds(tuple(values), bounds.output), value)
+                # In front of the first activation interval bounds are exact.
+                if relaxation.open:
+                    found = None if inside is None else inside(relaxation.bounds, value, neurons)
+                    if found is None:
+                        found = tighten(relaxation, value, neurons, steps=steps, stop=stop, spread=spread)
+                    values[value] = closed(values[value].intersect(found, what), node.name)
         else:
             residue = ready.residues[index]
             source = values[node.source]
@@ -88,6 +95,15 @@ def optimized(
     return Bounds(tuple(values), bounds.output)
 
 
+def open_neurons(merged: Merged, bounds: ValueBounds, value: int) -> Int64Array:
+    """Return the neurons of a value at which an activation that reads it is not settled over bounds on it."""
+    found: list[Int64Array] = [np.zeros(0, dtype=np.int64)]
+    for node, residue in zip(merged.nodes, prepared(merged).residues, strict=True):
+        if isinstance(node, MergedActivation) and node.source == value:
+            found.append(Settled.of(node, residue, bounds).neurons)
+    return np.unique(np.concatenate(found))
+
+
 def tighten(
     relaxation: Lagrangian,
     value: int,
@@ -98,31 +114,39 @@ def tighten(
     spread: Spread = map,
 ) -> ValueBounds:
     """Return bounds on the three faces of some neurons of a value; the others keep what is known."""
-    known = relaxation.bounds.values[value]
-    integer = relaxation.problem.merged.nodes[value - 1]
-    assert isinstance(integer, MergedAffine)
+    objectives = face_objectives(relaxation.problem, value, neurons)
+    upper = bound_objectives(relaxation, objectives, steps=steps, stop=stop, spread=spread)
+    return tightened(relaxation.bounds.values[value], objectives, upper)
+
+
+def face_objectives(problem: Problem, value: int, neurons: Int64Array) -> Objectives:
+    """Return both ends of ``a``, of ``d`` and, where rounding steps look at it, of ``v`` of some neurons."""
     faces = [(1.0, 0.0), (0.0, 1.0)]
-    if integer.integer is not None:
-        faces.append((1.0, 1.0))  # rounding steps look at v alone
-    ends: list[Interval] = []
-    for on_float, on_difference in faces:
-        count = len(neurons)
-        sign = np.repeat([1.0, -1.0], count)
-        objectives = Objectives(value, np.tile(neurons, 2), sign * on_float, sign * on_difference)
-        upper = bound_objectives(relaxation, objectives, steps=steps, stop=stop, spread=spread)
-        side = (
-            known.float_side
-            if on_difference == 0
-            else known.difference
-            if on_float == 0
-            else known.quantized_side
-        )
+    node = problem.merged.nodes[value - 1]
+    assert isinstance(node, MergedAffine)
+    if node.integer is not None:
+        faces.append((1.0, 1.0))
+    sign = np.tile(np.repeat([1.0, -1.0], len(neurons)), len(faces))
+    on_float, on_difference = (np.repeat(part, 2 * len(neurons)) for part in np.transpose(faces))
+    return Objectives(value, np.tile(neurons, 2 * len(faces)), sign * on_float, sign * on_difference)
+
+
+def tightened(known: ValueBounds, objectives: Objectives, upper: Float64Array) -> ValueBounds:
+    """Return bounds on a value, intersected with upper bounds on objectives about it, shape (objectives,)."""
+    on_float, on_difference = objectives.on_float, objectives.on_difference
+    faces: list[Interval] = []
+    for side, about in (
+        (known.float_side, on_difference == 0),
+        (known.quantized_side, on_float == on_difference),
+        (known.difference, on_float == 0),
+    ):
         lower, higher = side.lower.copy(), side.upper.copy()
-        higher[0, neurons] = np.minimum(higher[0, neurons], upper[:count])
-        lower[0, neurons] = np.maximum(lower[0, neurons], -upper[count:])
-        ends.append(side.intersect(Interval(lower, higher), "a tightened layer"))
-    quantized = ends[2] if len(ends) > 2 else known.quantized_side
-    return ValueBounds(ends[0], quantized, ends[1])
+        above = about & (on_float + on_difference > 0)
+        below = about & (on_float + on_difference < 0)
+        np.minimum.at(higher[0], objectives.neurons[above], upper[above])
+        np.maximum.at(lower[0], objectives.neurons[below], -upper[below])
+        faces.append(side.intersect(Interval(lower, higher), "a tightened layer"))
+    return ValueBounds(*faces)
 
 
 def bound_objectives(

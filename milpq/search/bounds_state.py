@@ -12,7 +12,7 @@ from milpq.bounds.values import Bounds, Interval, ValueBounds
 from milpq.merge import Problem
 from milpq.search.checkpoint import Arrays, fitting_array, packed, unpacked
 
-KEPT: Final = ("optimized", "lp")
+KEPT: Final = ("optimized", "inside", "lp")
 """The stages whose bounds a journal keeps, in the order of a run: the last ones contain those before."""
 
 

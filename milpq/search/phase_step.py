@@ -14,7 +14,7 @@ import numpy as np
 
 from milpq._arrays import BoolArray, Float64Array, Int64Array
 from milpq.bounds.hull import Ranges
-from milpq.bounds.lagrangian import Lagrangian, never, output_objectives
+from milpq.bounds.lagrangian import Lagrangian, Objectives, never, output_objectives
 from milpq.bounds.optimized import FIRST_STEP
 from milpq.bounds.sweep import Choice
 from milpq.bounds.values import Bounds
@@ -104,12 +104,17 @@ class PhaseStep:
         On the whole domain.
     steps : int
         Gradient steps for each bound but the first.
+    objectives : Objectives, optional
+        Of a value inside, instead of those of the problem; then no input is executed.
     """
 
-    def __init__(self, problem: Problem, bounds: Bounds, steps: int) -> None:
-        self.relaxation = Lagrangian(problem, bounds)
+    def __init__(
+        self, problem: Problem, bounds: Bounds, steps: int, objectives: Objectives | None = None
+    ) -> None:
+        self.relaxation = Lagrangian(problem, bounds, None if objectives is None else objectives.value)
         self._steps = steps
-        self._objectives = output_objectives(problem)
+        self._inside = objectives is not None
+        self._objectives = output_objectives(problem) if objectives is None else objectives
         self._scale = FIRST_STEP * self.relaxation.widths(self._objectives)
         self._execution = Execution(problem)
         self._inputs = FeedableInputs(problem)
@@ -298,6 +303,8 @@ class PhaseStep:
 
     def _execute(self, mean: Choice, pool: WitnessPool) -> WitnessPool:
         """Run both networks on the inputs that the relaxed problems preferred."""
+        if self._inside:
+            return pool
         points = self._inputs.snap(mean.x.astype(np.float64))
         levels = self._inputs.levels(points)
         given = None if self._problem.domain.integer is None else levels

@@ -113,6 +113,7 @@ def search_phases_or_programs(run: Run) -> None:
     cut.  A solver asked for by name takes the place of the second.
     """
     stages.optimize(run)
+    stages.cut_inside(run)
     if run.finished:
         return
     phases = stages.phase_searching(run)

@@ -21,6 +21,7 @@ from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor, working
 from milpq.search.inputs import FeedableInputs
+from milpq.search.inside import cutting_inside, is_narrow
 from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
@@ -51,6 +52,12 @@ _OPTIMIZING_S: Final = 60.0
 """Seconds of slope optimization where there is no time limit; a share of the time left where there is."""
 
 _OPTIMIZING_SHARE: Final = 0.25
+
+_INSIDE_SHARE: Final = 0.6
+"""Share of the time left for bounds inside by cutting phases."""
+
+_NEAR: Final = 2.0
+"""An upper end within this factor of the lower one needs no more bounds inside."""
 
 _ENUMERATION_S: Final = 120.0
 """Processor seconds that executing every code may take at most, where inputs are few and nothing else helps."""
@@ -249,6 +256,29 @@ def optimize(run: Run) -> None:
         run.bounds = optimized(run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map)
     run.commit("optimized", objectives(run, run.bounds), watch.elapsed_s)
     run.keep_bounds("optimized")
+
+
+def cut_inside(run: Run) -> None:
+    """Tighten bounds inside by cutting phases in front of narrow layers; an earlier run may have done it.
+
+    Where slopes have come near the witness, what is left is for searches that look at the outputs alone.
+    """
+    if run.finished or run.restore_bounds("inside"):
+        return
+    assert run.bounds is not None
+    near = run.bracket.upper <= _NEAR * run.bracket.lower
+    if near or not is_narrow(run.problem, run.bounds):
+        run.keep_bounds("inside")  # a run that goes on must not choose otherwise: its searches begin within these
+        return
+    run.tell("inside")
+    budget = run.part(_INSIDE_SHARE)
+    with run.timed("bound") as watch, working(open_executor("local", run.options.jobs)) as workers:
+        inside = cutting_inside(run.problem, budget, workers.map)
+        run.bounds = optimized(
+            run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map, inside=inside
+        )
+    run.commit("inside", objectives(run, run.bounds), watch.elapsed_s)
+    run.keep_bounds("inside")
 
 
 def phase_searching(run: Run) -> PhaseSearch:

@@ -1,0 +1,194 @@
+"""Bounds inside the network by cutting phases and steps, layer by layer: for layers of few neurons.
+
+What a relaxation loses at a kink is charged again by every layer behind it, so where phases are open the bounds on
+differences grow by a factor a layer, far beyond what rounding alone can do.  A narrow layer is where that can be
+stopped: its few ranges are bounded by small branch and bounds over the phases in front of it, and all that lies
+behind starts from those.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+import numpy as np
+
+from milpq._arrays import Float64Array, Int64Array
+from milpq.bounds.lagrangian import Objectives
+from milpq.bounds.optimized import Inside, Spread, face_objectives, open_neurons, tightened
+from milpq.bounds.values import Bounds, ValueBounds
+from milpq.merge.nodes import MergedActivation, MergedAffine
+from milpq.merge.problem import Problem
+from milpq.search.budget import Budget
+from milpq.search.phase_branching import TRIALS, Experience
+from milpq.search.phase_nodes import PhaseNodes
+from milpq.search.phase_step import PhaseJob, PhaseStep, PhaseWork
+
+NARROW: Final = 48
+"""Open neurons of a layer up to which its ranges are bounded in this way."""
+
+_NODES: Final = 40
+"""Nodes for each bound at most."""
+
+_STEPS: Final = 20
+"""Gradient steps of a node, as in the search over phases."""
+
+_TRIED_NODES: Final = 100
+"""Nodes of a layer that try their cuts out."""
+
+_JOBS: Final = 4
+"""Batches of one round, worked on together: the same for any number of workers."""
+
+_BATCH: Final = 32
+
+
+def is_narrow(problem: Problem, bounds: Bounds) -> bool:
+    """Tell whether all layers between the first activation and the last are narrow, and there are any.
+
+    A wide one in between would take the time, and what it charges would be charged whatever is known in front of it.
+    """
+    merged = problem.merged
+    ends = {merged.output, *merged.nodes[merged.output - 1].sources}
+    inner = [
+        len(open_neurons(merged, bounds.values[value], value))
+        for value, node in enumerate(merged.nodes, 1)
+        if isinstance(node, MergedAffine) and value not in ends and any(node.sources)
+    ]
+    return merged.is_exact and 0 < max(inner, default=0) <= NARROW
+
+
+def cutting_inside(problem: Problem, budget: Budget, spread: Spread = map) -> Inside:
+    """Return what bounds narrow layers for `milpq.bounds.optimized`, each in its share of the time that is left.
+
+    Parameters
+    ----------
+    budget : Budget
+        For all layers, those for which slopes will do and the outputs too.
+    """
+    layers = [value for value, node in enumerate(problem.merged.nodes, 1) if isinstance(node, MergedAffine)]
+
+    def inside(bounds: Bounds, value: int, neurons: Int64Array) -> ValueBounds | None:
+        if len(neurons) > NARROW:
+            return None
+        left = sum(1 for layer in layers if layer >= value) + 1
+        limit = budget.time_limit_s
+        share = Budget(None if limit is None else max(0.0, limit - budget.elapsed_s) / left)
+        return cut_inside(problem, bounds, value, neurons, budget=share, spread=spread)
+
+    return inside
+
+
+def cut_inside(
+    problem: Problem,
+    bounds: Bounds,
+    value: int,
+    neurons: Int64Array,
+    *,
+    budget: Budget,
+    spread: Spread = map,
+) -> ValueBounds:
+    """Tighten the bounds on both sides and the difference of some neurons of a value.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        Valid on the root of the domain; one cube.
+    neurons : int64, shape (open,)
+    budget : Budget
+    spread : callable
+        Where batches run.
+
+    *Soundness:* as the search over phases: a node is only replaced by two parts that cover it, and the bound of an
+    objective is the highest of its nodes.
+    """
+    objectives = face_objectives(problem, value, neurons)
+    step = PhaseStep(problem, bounds, _STEPS, objectives)
+    search = _Search(step, _thresholds(problem, bounds, objectives))
+    search.run(budget, spread)
+    return tightened(bounds.values[value], objectives, search.upper)
+
+
+def _thresholds(problem: Problem, bounds: Bounds, objectives: Objectives) -> Float64Array:
+    """Return what bounds need not get below: the other end, and the last kink that a float side can get past."""
+    known = bounds.values[objectives.value]
+    ends = [
+        np.where(sign > 0, side.lower[0, objectives.neurons], -side.upper[0, objectives.neurons])
+        for side, sign in (
+            (known.float_side, objectives.on_float),
+            (known.difference, objectives.on_difference),
+            (known.quantized_side, objectives.on_float),
+        )
+    ]
+    on_float, on_difference = objectives.on_float, objectives.on_difference
+    result = np.where(on_difference == 0, ends[0], np.where(on_float == 0, ends[1], ends[2]))
+    for node in problem.merged.nodes:
+        if isinstance(node, MergedActivation) and node.source == objectives.value and node.curve is None:
+            kinks = [kink for kink in (node.lower, node.upper) if np.isfinite(kink)]
+            if kinks:
+                last = np.where(on_float > 0, min(kinks), -max(kinks))
+                result = np.where(on_difference == 0, np.maximum(result, last), result)
+    return result
+
+
+class _Search:
+    """The nodes of all objectives of a layer; the worst of each are cut in turns."""
+
+    def __init__(self, step: PhaseStep, threshold: Float64Array) -> None:
+        self._step, self._threshold = step, threshold
+        count = len(threshold)
+        self._open: list[list[tuple[float, int, PhaseNodes]]] = [[] for _ in range(count)]
+        self._closed: Float64Array = np.full(count, -np.inf)
+        self._unbounded = np.ones(count, dtype=np.bool_)
+        self._experience = Experience.none(step.relaxation.open)
+        self._nodes = 0
+
+    @property
+    def upper(self) -> Float64Array:
+        """Upper bounds of the objectives; infinite where there was no time for any."""
+        worst = [-heap[0][0] if heap else -np.inf for heap in self._open]
+        return np.where(self._unbounded, np.inf, np.maximum(self._closed, worst))
+
+    def run(self, budget: Budget, spread: Spread) -> None:
+        """Bound the whole domain, then cut until nodes or time run out."""
+        for part in self._step.roots:
+            if budget.spent:
+                return
+            self._commit(self._step.root(part, self._threshold, lambda: budget.spent))
+            self._unbounded[part] = False
+        most = _NODES * len(self._threshold)
+        while self._nodes < most and not budget.spent:
+            taken = self._take()
+            if not taken:
+                return
+            tries = self._experience.count < TRIALS * _TRIED_NODES
+            size = -(-len(taken) // _JOBS)
+            jobs = [
+                PhaseJob(
+                    PhaseNodes.concatenate(taken[first : first + size]),
+                    self._threshold,
+                    self._experience,
+                    tries,
+                    budget.deadline,
+                )
+                for first in range(0, len(taken), size)
+            ]
+            for work in list(spread(self._step, jobs)):
+                self._commit(work)
+
+    def _take(self) -> list[PhaseNodes]:
+        """Remove the worst nodes of every objective that a cut could still improve."""
+        batch = _JOBS * min(_BATCH, self._step.relaxation.rows)
+        left = [k for k, heap in enumerate(self._open) if heap and -heap[0][0] > self._closed[k]]
+        each = max(1, batch // max(len(left), 1))
+        return [
+            heapq.heappop(self._open[k])[2] for k in left for _ in range(min(each, len(self._open[k])))
+        ]
+
+    def _commit(self, work: PhaseWork) -> None:
+        self._closed = np.maximum(self._closed, work.highest)
+        self._experience = self._experience.join(work.experience)
+        for row in range(len(work.nodes)):
+            node = work.nodes.select(np.array([row]))
+            self._nodes += 1
+            heapq.heappush(self._open[int(node.objective[0])], (-float(node.upper[0]), self._nodes, node))
+        self._nodes += work.closed
