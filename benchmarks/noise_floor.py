@@ -4,13 +4,13 @@
 
 In the *relaxed problem* an undecided step may take any value of the convex hull of its graph over the accumulators that
 reach it, each neuron and each input on its own; ReLU phases, saturation, the input quantizer and decided steps are
-exact.  Interval, backward, Lagrangian and linear-programming bounds, and a search that cuts nothing but phases, all take
-steps to be at least as free.  So the value of any point of the relaxed problem, found here by ascent over inputs and
+exact.  Interval, backward and linear-programming bounds over such hulls, and a search that cuts nothing but phases,
+take steps to be as free.  So the value of any point of the relaxed problem, found here by ascent over inputs and
 roundings together, is a number below which none of them can get.  Beside it stand the same ascent with every step
 executed, and the differential bound.
 
 A neuron's hull is taken over accumulators that some point of the relaxed problem has already reached, beginning with
-bit-exact executions; it only grows while the ascent goes on.  So the floor holds for any bounds of the ranges inside, too.
+bit-exact executions; it only grows while the ascent goes on.  So the floor holds for any bounds of the ranges inside.
 Models from MILPQ_DATA (default ../shared/data) are skipped where it is absent.
 """
 
@@ -173,8 +173,8 @@ class Relaxed:
             )
             offset = np.clip(offset + rate * np.sign(apart * cells), 0, 1)
             if free:
-                for value in noise:
-                    noise[value] = np.clip(noise[value] + 2 * rate * np.sign(on_noise[value]), -1, 1)
+                for value, here in noise.items():
+                    noise[value] = np.clip(here + 2 * rate * np.sign(on_noise[value]), -1, 1)
         return best
 
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:

@@ -180,9 +180,7 @@ class _Search:
         batch = _JOBS * min(_BATCH, self._step.relaxation.rows)
         left = [k for k, heap in enumerate(self._open) if heap and -heap[0][0] > self._closed[k]]
         each = max(1, batch // max(len(left), 1))
-        return [
-            heapq.heappop(self._open[k])[2] for k in left for _ in range(min(each, len(self._open[k])))
-        ]
+        return [heapq.heappop(self._open[k])[2] for k in left for _ in range(min(each, len(self._open[k])))]
 
     def _commit(self, work: PhaseWork) -> None:
         self._closed = np.maximum(self._closed, work.highest)

@@ -18,9 +18,10 @@ from random_pairs import box as cube
 from milpq.bounds import differential, interval, optimized
 from milpq.bounds.hull import Ranges
 from milpq.bounds.lagrangian import Lagrangian, Objectives, never, output_objectives
-from milpq.merge import Problem
+from milpq.merge import MergedAffine, Problem
 from milpq.network.curves import TANH
 from milpq.search.budget import Budget
+from milpq.search.inside import cutting_inside, is_narrow
 from milpq.search.phase_branching import Experience, Trial
 from milpq.search.phase_nodes import Offers, offer_cuts
 from milpq.search.phase_step import PhaseJob, PhaseStep
@@ -136,6 +137,74 @@ def test_optimized_slopes_pay_on_a_deep_pair():
     with ThreadExecutor(2) as workers:
         again = optimized(problem, differential(problem, problem.domain.root), spread=workers.map).difference
     np.testing.assert_array_equal(found.upper, again.upper)
+
+
+@pytest.mark.parametrize("maker", [some_pair, smooth_pair])
+def test_bounds_inside_hold_and_tighten(maker, monkeypatch):
+    monkeypatch.setattr("milpq.search.inside._NODES", 6)
+    for seed in range(6):
+        problem = maker(seed)
+        rng = np.random.default_rng(seed)
+        known = differential(problem, problem.domain.root)
+        found = optimized(problem, known, steps=20, inside=cutting_inside(problem, Budget()))
+        exact = Exact(problem)
+        for x in sample(rng, problem, 6):
+            for value, (a, v) in zip(found.values, exact.values(x), strict=True):
+                for side, truth in (
+                    (value.float_side, a),
+                    (value.quantized_side, v),
+                    (value.difference, v - a),
+                ):
+                    assert all(side.lower[0] <= truth) and all(truth <= side.upper[0])
+        for before, after in zip(known.values, found.values, strict=True):
+            assert (after.difference.upper <= before.difference.upper).all()
+            assert (after.difference.lower >= before.difference.lower).all()
+
+
+def narrow_pair() -> Problem:
+    """Return a pair of narrow layers whose kinks nearly all lie inside."""
+    rng = np.random.default_rng(4)
+    network = float_network(rng, [9, 6, 6, 6, 1], (0.0, np.inf))
+    return Problem.create(network, quantized(rng, network, "tflm"), cube(-0.5, 0.5, 9), "codes")
+
+
+def test_bounds_inside_pay_and_depend_on_no_worker(monkeypatch):
+    monkeypatch.setattr("milpq.search.inside._NODES", 12)
+    problem = narrow_pair()
+    slopes = optimized(problem, differential(problem, problem.domain.root))
+    assert is_narrow(problem, slopes)
+    found = optimized(problem, slopes, inside=cutting_inside(problem, Budget()))
+    widths = [bounds.difference.upper - bounds.difference.lower for bounds in (slopes, found)]
+    assert (widths[1] < 0.9 * widths[0]).all()
+    with ThreadExecutor(3) as workers:
+        again = optimized(problem, slopes, inside=cutting_inside(problem, Budget(), workers.map))
+    for value, other in zip(found.values, again.values, strict=True):
+        np.testing.assert_array_equal(value.difference.upper, other.difference.upper)
+        np.testing.assert_array_equal(value.float_side.lower, other.float_side.lower)
+
+
+def test_bounds_inside_without_time_are_those_known():
+    problem = narrow_pair()
+    known = optimized(problem, differential(problem, problem.domain.root))
+    inside = cutting_inside(problem, Budget(0.0))
+    for value in range(1, len(known.values)):
+        neurons = np.arange(len(known.values[value].difference.upper[0]))
+        if isinstance(problem.merged.nodes[value - 1], MergedAffine) and value > 1:
+            found = inside(known, value, neurons)
+            np.testing.assert_array_equal(found.difference.upper, known.values[value].difference.upper)
+            np.testing.assert_array_equal(found.float_side.lower, known.values[value].float_side.lower)
+
+
+def test_wide_layers_and_outputs_alone_are_not_for_bounds_inside(monkeypatch):
+    problem = narrow_pair()
+    known = differential(problem, problem.domain.root)
+    monkeypatch.setattr("milpq.search.inside.NARROW", 3)
+    assert not is_narrow(problem, known)
+    assert cutting_inside(problem, Budget())(known, 3, np.arange(4)) is None
+    rng = np.random.default_rng(1)
+    shallow = float_network(rng, [9, 4, 2], (0.0, np.inf))
+    problem = Problem.create(shallow, quantized(rng, shallow, "tflm"), cube(-0.5, 0.5, 9), "codes")
+    assert not is_narrow(problem, differential(problem, problem.domain.root))
 
 
 def test_cutting_the_ranges_of_curves_closes_most_of_the_gap():
