@@ -9,13 +9,14 @@ behind starts from those.
 from __future__ import annotations
 
 import heapq
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.lagrangian import Objectives
-from milpq.bounds.optimized import Inside, Spread, face_objectives, open_neurons, tightened
+from milpq.bounds.optimized import Inside, face_objectives, open_neurons, tightened
 from milpq.bounds.values import Bounds, ValueBounds
 from milpq.merge.nodes import MergedActivation, MergedAffine
 from milpq.merge.problem import Problem
@@ -40,6 +41,9 @@ _JOBS: Final = 4
 """Batches of one round, worked on together: the same for any number of workers."""
 
 _BATCH: Final = 32
+
+Spread: TypeAlias = Callable[[Callable[[PhaseJob], PhaseWork], list[PhaseJob]], Iterable[PhaseWork]]
+"""Has a function work on every job, perhaps in several threads; results in order, as of ``map``."""
 
 
 def is_narrow(problem: Problem, bounds: Bounds) -> bool:
@@ -111,22 +115,22 @@ def cut_inside(
 def _thresholds(problem: Problem, bounds: Bounds, objectives: Objectives) -> Float64Array:
     """Return what bounds need not get below: the other end, and the last kink that a float side can get past."""
     known = bounds.values[objectives.value]
-    ends = [
-        np.where(sign > 0, side.lower[0, objectives.neurons], -side.upper[0, objectives.neurons])
-        for side, sign in (
-            (known.float_side, objectives.on_float),
-            (known.difference, objectives.on_difference),
-            (known.quantized_side, objectives.on_float),
-        )
-    ]
     on_float, on_difference = objectives.on_float, objectives.on_difference
-    result = np.where(on_difference == 0, ends[0], np.where(on_float == 0, ends[1], ends[2]))
+    result: Float64Array = np.empty(len(objectives))
+    for side, about, sign in (
+        (known.float_side, on_difference == 0, on_float),
+        (known.difference, on_float == 0, on_difference),
+        (known.quantized_side, on_float == on_difference, on_float),
+    ):
+        lower, upper = side.lower[0, objectives.neurons], side.upper[0, objectives.neurons]
+        result[about] = np.where(sign > 0, lower, -upper)[about]
     for node in problem.merged.nodes:
         if isinstance(node, MergedActivation) and node.source == objectives.value and node.curve is None:
             kinks = [kink for kink in (node.lower, node.upper) if np.isfinite(kink)]
             if kinks:
                 last = np.where(on_float > 0, min(kinks), -max(kinks))
-                result = np.where(on_difference == 0, np.maximum(result, last), result)
+                about = on_difference == 0
+                result[about] = np.maximum(result, last)[about]
     return result
 
 
