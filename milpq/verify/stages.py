@@ -268,7 +268,8 @@ def cut_inside(run: Run) -> None:
     assert run.bounds is not None
     near = run.bracket.upper <= _NEAR * run.bracket.lower
     if near or not is_narrow(run.problem, run.bounds):
-        run.keep_bounds("inside")  # a run that goes on must not choose otherwise: its searches begin within these
+        # A run that goes on must not choose otherwise: its searches begin within these.
+        run.keep_bounds("inside")
         return
     run.tell("inside")
     budget = run.part(_INSIDE_SHARE)
