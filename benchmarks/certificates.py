@@ -1,8 +1,9 @@
 """Certificates: random mutations, all of which have to be rejected, and the memory that a long one takes to check.
 
-Run as ``python benchmarks/certificates.py [MUTATIONS] [SEED]``.  A mutation counts where its claim is false (below what
-executing every code has shown to be attained) or what results is no proof of it whatever it claims; each of them has to
-be rejected.  Others may be accepted, as the claim of a mutated certificate can be true and proved.
+Run as ``python benchmarks/certificates.py [MUTATIONS] [SEED]``; the mutations are spread over certificates of every
+kind of leaf and of operator.  One counts where its claim is false (below what executions have shown to be attained) or
+what results is no proof of it whatever it claims; each of them has to be rejected.  Others may be accepted, as a claim
+can be true and proved after a mutation.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from safetensors import safe_open
 
 import milpq
 from milpq.bounds import differential
-from milpq.certificate.format import BOUND, EXECUTED
+from milpq.certificate.format import BOUND, DUAL, EXECUTED, REWRITTEN
 from milpq.certificate.tree import Splitter
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError
@@ -32,9 +34,19 @@ from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
 from milpq.search.decider import Decider
 from milpq.search.enumerate import enumerate_codes
-from milpq.search.proof import Tree, write, write_certificate
+from milpq.search.planes import rewrite
+from milpq.search.proof import DUAL_SLACK, Tree, raised, sizes, write, write_certificate
 
 MODELS = Path(__file__).parent / "models"
+TESTS = Path(__file__).parent.parent / "tests"
+sys.path[:0] = [str(TESTS / room) for room in ("property", "soundness", "oracle")]
+
+from curve_pairs import smooth_pair  # noqa: E402 - the small networks of the tests
+from image_pairs import CURVES, KINDS, image_pair  # noqa: E402
+from random_pairs import sample  # noqa: E402
+from test_certified_operators import dynamic_pair  # noqa: E402
+
+LEAVES = {BOUND: "bounded", EXECUTED: "executed", DUAL: "multipliers", REWRITTEN: "rewritten"}
 DEPTH = 17
 """Of the tree of the long certificate: 131,072 leaves."""
 
@@ -47,11 +59,11 @@ class Case:
     truth: np.ndarray
     metadata: dict[str, str]
     tensors: dict[str, np.ndarray]
-    models: tuple[Path, Path]
+    models: tuple[object, object]
     verdicts: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def read(cls, path: Path, problem: Problem, truth: np.ndarray, models: tuple[Path, Path]) -> Case:
+    def read(cls, path: Path, problem: Problem, truth: np.ndarray, models: tuple[object, object]) -> Case:
         """Take a certificate apart."""
         with safe_open(str(path), framework="numpy") as file:
             metadata = {key: value for key, value in file.metadata().items() if key != "digest"}
@@ -93,14 +105,58 @@ def digits(folder: Path) -> Case:
     return Case.read(path, problem, truth, models)
 
 
+def attained(problem: Problem) -> np.ndarray:
+    """Return what executions show the objectives to be at least."""
+    difference, error = problem.differences(sample(np.random.default_rng(0), problem, 3000))
+    return np.concatenate([difference - error, -difference - error], axis=1).max(axis=0)
+
+
+def small(problem: Problem, path: Path, *, whole: bool, target: str | None = None) -> Case:
+    """Return a certificate of a tree of a few leaves, or of one that planes bound."""
+    truth, root = attained(problem), problem.domain.root
+    zonotope = Zonotope(problem)
+    if whole:
+        upper, planes = rewrite(problem, zonotope, root)
+        tree = Tree(Splitter(problem.domain, zonotope.whole).root(), -1, upper.shape[1])
+        claim = raised(upper, sizes(problem, zonotope.trace(root, None)), DUAL_SLACK)[0]
+        tree.settle(0, REWRITTEN, claim, planes=planes)
+        trees = (tree,)
+    else:
+        goal = max(0.9 * float(zonotope.upper(root).max()), 1.3 * float(truth.max()))
+        found = Certifier(problem).run(goal, Budget(0.5), choose_backend("highs").backend)
+        trees, claim = found.trees, found.upper
+    write(path, problem, trees, claim, target, dequantized=False)
+    return Case.read(path, problem, truth, (problem.float_network, problem.quantized))
+
+
+def cases(folder: Path) -> Iterator[tuple[str, Case]]:
+    """Return certificates of every kind of leaf and of operator."""
+    yield "controller, codes", controller(folder)
+    yield "digits, codes", digits(folder)
+    path = folder / "small.milpq"
+    for number, kind in enumerate([*KINDS, *CURVES]):
+        domain = ("codes", "continuous")[number % 2]
+        problem = image_pair(4, folder, kind, radius=1, domain=domain, moved=5e-4)
+        yield f"{kind}, {domain}", small(problem, path, whole=number % 3 == 0)
+    for seed in (1, 2, 3):
+        problem = smooth_pair(seed)
+        yield f"curves, {problem.domain.kind}", small(problem, path, whole=seed == 3)
+    network, other = dynamic_pair(np.random.default_rng(1))
+    problem = Problem.create(network, other, milpq.Box([0.5, -0.6], [0.6, -0.5]))
+    yield "dynamic quantization", small(problem, path, whole=False, target="ort")
+
+
 def mutate(case: Case, rng: np.random.Generator) -> tuple[str, dict[str, str], dict[str, np.ndarray], bool]:
     """Change something; return what, the content, and whether it surely is no proof of anything."""
     metadata, tensors = dict(case.metadata), {name: array.copy() for name, array in case.tensors.items()}
     nodes, cuts, upper = tensors["tree.node"], tensors["tree.cut"], tensors["upper"]
     leaves, splits = np.flatnonzero(nodes < 0), np.flatnonzero(nodes >= 0)
-    kinds = ["leaf dropped", "bound nudged", "bound lowered", "threshold moved", "region shrunk"]
+    kinds = ["leaf dropped", "bound nudged", "bound lowered", "region shrunk"]
     kinds += ["leaf made a split", "hash", "claims exchanged"]
+    kinds += ["threshold moved"] if any(name.endswith("thresholds") for name in tensors) else []
     kinds += ["cut moved", "split dropped"] if len(splits) else []
+    if len(tensors["plane.weight"]):
+        kinds += ["planes flipped", "planes random", "planes missing"]
     if len(tensors["dual.weight"]):
         kinds += ["duals flipped", "duals random", "duals moved", "duals missing", "trees exchanged"]
     kind = str(rng.choice(kinds))
@@ -125,7 +181,7 @@ def mutate(case: Case, rng: np.random.Generator) -> tuple[str, dict[str, str], d
             inner = 0.5 * (tensors["region.lower"][i] + tensors["region.upper"][i])
             tensors[f"region.{end}"][i] = np.nextafter(tensors[f"region.{end}"][i], inner)
         case "cut moved":
-            cuts[rng.integers(len(cuts))] = rng.choice([np.nan, np.inf, -1e300, 0.3, 1e17])
+            cuts[rng.integers(len(cuts))] = rng.choice([np.nan, np.inf, -1e300, 1e17])
         case "split dropped":
             nodes[rng.choice(splits)] = rng.choice([BOUND, EXECUTED])
         case "leaf made a split":
@@ -147,12 +203,22 @@ def mutate(case: Case, rng: np.random.Generator) -> tuple[str, dict[str, str], d
         case "duals moved":
             tensors["dual.quantity"] = rng.permutation(tensors["dual.quantity"])
             surely = False
+        case "planes flipped":
+            tensors["plane.weight"] *= -1
+            surely = False
+        case "planes random":
+            size = len(tensors["plane.weight"])
+            weights = rng.normal(size=size) * 10.0 ** rng.integers(-3, 20)
+            tensors["plane.weight"] = weights.astype(np.float32)
+            surely = False
+        case "planes missing":
+            tensors["plane.weight"] = tensors["plane.weight"][:-1]
         case "duals missing":
             tensors["dual.weight"] = tensors["dual.weight"][:-1]
         case _:
             tensors["tree.objective"] = tensors["tree.objective"][::-1].copy()
             surely = False
-    if kind.startswith("duals") and not surely:
+    if kind.startswith(("duals", "planes")) and not surely:
         # What the multipliers then prove is one thing; that no false claim is proved with them the other.
         k = int(np.argmax(case.truth))
         upper[k] = case.truth[k] * (1 - 10.0 ** -rng.integers(1, 12))
@@ -238,25 +304,30 @@ def long_certificate(folder: Path) -> None:
 
 def main() -> None:
     """Run both."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1250
     rng = np.random.default_rng(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         long_certificate(folder)
-        good = True
-        for make in (controller, digits):
-            case = make(folder)
-            good &= attack(case, count, rng, folder / "mutated.milpq")
-            print(
-                make.__name__,
-                len(case.tensors["tree.node"]),
-                "nodes,",
-                sum(case.verdicts.values()),
-                "mutations",
-            )
-            for verdict, number in sorted(case.verdicts.items()):
-                print(f"  {number:5} {verdict}")
-        sys.exit(0 if good else 1)
+        good, verdicts, leaves = True, Counter[str](), Counter[str]()
+        every = list(cases(folder))
+        for title, case in every:
+            good &= attack(case, count // len(every), rng, folder / "mutated.milpq")
+            verdicts += case.verdicts
+            nodes = case.tensors["tree.node"]
+            kinds = Counter(LEAVES[node] for node in nodes[nodes < 0].tolist())
+            leaves += kinds
+            found = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
+            print(f"{title}: {found}; {sum(case.verdicts.values())} mutations")
+        for verdict, number in sorted(verdicts.items()):
+            print(f"  {number:5} {verdict}")
+        wrong = {verdict: number for verdict, number in verdicts.items() if "true" not in verdict}
+        rejected = sum(number for verdict, number in wrong.items() if verdict.endswith("rejected"))
+        print(
+            f"{sum(wrong.values()):,} false or no proof, {rejected:,} of them rejected, in {len(every)} certificates"
+        )
+        print("leaves:", ", ".join(f"{number:,} {kind}" for kind, number in sorted(leaves.items())))
+        sys.exit(0 if good and set(leaves) == set(LEAVES.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """What it costs that no solver is trusted: the safe evaluations inside one run of the branch and bound.
 
 Run as ``python benchmarks/rigour.py``.  The time of every safe evaluation is taken apart from the rest of the
-same run, and what it gives is compared with what the solver claims about the same linear program.
+same run, and what it gives is compared with what the solver claims about the same linear program.  Then checked bounds
+of closed problems are compared with what the solver says when it searches the mixed-integer program itself.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
+import milpq
 from milpq.bounds import differential
 from milpq.formats import load_float, load_quantized, load_region
 from milpq.merge import Problem
@@ -84,6 +87,32 @@ def measure(pair: str, region: str, domain: str, outputs: list[int] | None, prog
     )
 
 
+def against_native(pair: str, region: Path, domain: str, outputs: list[int] | None) -> float:
+    """Close a problem with checked bounds and with those of the solver, and return how far apart they are."""
+    models = MODELS / f"{pair}.onnx", MODELS / f"{pair}_int8.tflite"
+    found = []
+    for solver in ("auto", "highs"):
+        started = time.process_time()
+        result = milpq.bound(
+            *models, region, target="tflm", input_domain=domain, outputs=outputs, method="milp", solver=solver,
+            gap=1e-7, jobs=1, time_limit=60.0,
+        )  # fmt: skip
+        spent = time.process_time() - started
+        found.append(result.upper)
+        print(
+            f"{pair} {domain} {result.certificate.trust}: [{result.lower!r}, {result.upper!r}], {spent:.1f} CPU s"
+        )
+    apart = found[0] / found[1] - 1.0
+    print(
+        f"  the checked bound is {abs(apart):.1e} {'above' if apart > 0 else 'below'} the claim, relatively"
+    )
+    return apart
+
+
 if __name__ == "__main__":
+    regions = (("codes", "controller_small.toml"), ("continuous", "controller_small.toml"))
+    apart = [against_native("controller", MODELS / region, domain, None) for domain, region in regions]
+    if max(apart) > 1e-6:
+        sys.exit(f"a checked bound is {max(apart):.1e} above the native one")
     measure("digits", "digits.toml", "codes", [0], 4000)
     measure("digits", "digits.toml", "continuous", None, 1500)

@@ -193,9 +193,9 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
     network, model = load_sides(
         float_source, quantized_source, dequantized=stated["float_side"] == "dequantized"
     )
-    quantized = on_target(model, stated["target"] or None)
-    check_ends(network, quantized)
     try:
+        quantized = on_target(model, stated["target"] or None)
+        check_ends(network, quantized)
         box = Box(file.array("region.lower"), file.array("region.upper"))
         kind = cast("DomainKind", stated["domain"]) if isinstance(quantized, IntegerNetwork) else None
         problem = Problem.create(network, quantized, box, kind, outputs)

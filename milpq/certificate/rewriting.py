@@ -27,7 +27,7 @@ PLANES: Final = 4
 """For each quantity: multipliers of ``h``, of ``−h``, of ``δ`` and of ``−δ``."""
 
 _MOST_NEURONS: Final = 1024
-_MOST_COEFFICIENTS: Final = 1 << 25
+_MOST_COEFFICIENTS: Final = 1 << 24
 """Of a layer whose ranges are rewritten, and of its functionals; ranges of larger ones come from forms."""
 
 _COLUMNS: Final = 64
