@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from curve_pairs import smooth_pair
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from random_pairs import box, float_network, perturbed, quantized, residual_pair, sample, some_pair
 
@@ -15,6 +15,7 @@ from milpq.certificate.rewriting import PLANES, Rewriter
 from milpq.certificate.slopes import Corners, dual_upper
 from milpq.certificate.tree import Part, Splitter
 from milpq.certificate.zonotope import Zonotope
+from milpq.errors import TargetError
 from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.search.halves import halve
 from milpq.search.planes import rewrite
@@ -22,7 +23,10 @@ from milpq.search.planes import rewrite
 
 def any_pair(seed: int, *, sizes: list[int] | None = None) -> Problem:
     """Return a small problem with clamps or with curves."""
-    return (some_pair if seed % 2 else smooth_pair)(seed, sizes=sizes)
+    try:
+        return (some_pair if seed % 2 else smooth_pair)(seed, sizes=sizes)
+    except TargetError:  # a scale at which a target leaves a table to the machine's C library
+        reject()
 
 
 def executed(problem: Problem, points: np.ndarray) -> np.ndarray:
