@@ -144,7 +144,7 @@ def _arrays(name: str) -> Arrays:
     return TorchArrays(name)
 
 
-def compile_ahead(problem: Problem, device: str) -> None:
+def compile_bounding(problem: Problem, device: str) -> None:
     """Have the bounding of a problem compiled, which takes seconds once on every machine, before time counts."""
     bounding = fitting(problem, device)
     if isinstance(bounding, Zonotope):

@@ -109,6 +109,11 @@ class Execution:
         return other[:, problem.outputs]
 
 
+def compile_execution(problem: Problem) -> None:
+    """Have execution compiled, which takes seconds once on every machine, before time counts."""
+    Execution(problem).run(problem.domain.root.lower)
+
+
 def quantized_levels(problem: Problem, points: Float64Array) -> Int64Array:
     """Return what ``problem.quantized_levels`` does, shape (points, inputs), compiled where inputs are real."""
     integer = problem.domain.integer

@@ -16,9 +16,10 @@ from milpq.formats.sides import FloatSource, QuantizedSource
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
-from milpq.search.bounding import compile_ahead
+from milpq.search.bounding import compile_bounding
 from milpq.search.budget import Budget
 from milpq.search.certifier import Certifier
+from milpq.search.execution import compile_execution
 from milpq.verify import stages
 from milpq.verify.bracket import Bracket, Progress
 from milpq.verify.certify import SEARCH_SHARE, certify, check_certificate_path
@@ -161,12 +162,13 @@ def bound(
     if widening is not None and tolerance is not None:
         # Decided in real arithmetic with room for what float32 changes.
         options = replace(options, tolerance=max(0.0, tolerance - float(widening.max()) * (1 + 1e-9)))
+    if on_progress is not None:
+        on_progress(
+            Progress("compiling", 0.0, math.inf, 0.0, "takes time on the first run of a machine only")
+        )
+    compile_execution(problem)
     if method == "auto":
-        if on_progress is not None:
-            on_progress(
-                Progress("compiling", 0.0, math.inf, 0.0, "takes time on the first run of a machine only")
-            )
-        compile_ahead(problem, device)
+        compile_bounding(problem, device)
     load_s = loading.elapsed_s
     share = 1.0 if certificate is None else SEARCH_SHARE
     run = Run(problem, options, Bracket(problem), Budget(None if time_limit is None else share * time_limit))
