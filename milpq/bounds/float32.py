@@ -6,7 +6,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, gamma
 from milpq.bounds.outward import largest, up
-from milpq.bounds.values import Bounds
+from milpq.bounds.values import Bounds, Interval
 from milpq.errors import UnsupportedModelError
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine
 from milpq.network.nodes import absolute, apply_matrix, entries
@@ -41,10 +41,11 @@ def float32_error(merged: Merged, bounds: Bounds) -> Float64Array:
 
     Notes
     -----
-    The model: inputs are float32 numbers; weights, biases and ends of clamps are rounded to float32; products,
-    sums and fused products are rounded to nearest float32, underflow being gradual or flushed to zero; a clamp is
-    exact.  Kernels that compute in less (bfloat16, TF32) or by other formulas (Winograd), and
-    batch normalizations computed apart from the layer they are folded into here, are not covered.
+    The model: inputs, weights, biases and ends of clamps are rounded to float32 (what a code stands for, scale times
+    level, seldom is a float32 number); products, sums and fused products are rounded to nearest float32, underflow
+    being gradual or flushed to zero; a clamp is exact.  Kernels that compute in less (bfloat16, TF32) or by other
+    formulas (Winograd), and batch normalizations computed apart from the layer they are folded into here, are not
+    covered.
 
     *Soundness:* a float32 sum of ``n`` products and a bias, its weights rounded to float32 too, errs by at most
     ``γ_{n+3} (Σ|w||h| + |b|)`` for the float32 unit (Higham, sec. 3.1; any order), plus ``2^-126`` for each
@@ -52,7 +53,7 @@ def float32_error(merged: Merged, bounds: Bounds) -> Float64Array:
     bound plus the error carried so far.  A row that copies or negates one value does not round, but the sum of
     two copies does.  A clamp moves by no more than its ends do.
     """
-    errors: list[Float64Array] = [np.zeros(bounds.values[0].float_side.lower.shape)]
+    errors: list[Float64Array] = [_input_error(bounds.values[0].float_side)]
     for node in merged.nodes:
         if isinstance(node, MergedAffine):
             error = _affine_error(node, errors, bounds)
@@ -67,6 +68,12 @@ def float32_error(merged: Merged, bounds: Bounds) -> Float64Array:
             return np.full(merged.output_size, np.inf)
         errors.append(error)
     return errors[merged.output].max(axis=0)
+
+
+def _input_error(side: Interval) -> Float64Array:
+    """Return how far rounding to float32 moves inputs; not finite where they overflow."""
+    reach = largest(side.lower, side.upper)
+    return np.where(reach < LARGEST32, up(UNIT_ROUNDOFF32 * reach + SMALLEST32), np.inf)
 
 
 def _affine_error(node: MergedAffine, errors: list[Float64Array], bounds: Bounds) -> Float64Array:
