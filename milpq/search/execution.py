@@ -92,10 +92,15 @@ class Execution:
         chunk = max(1, min(chunk_size(self.problem), _NUMBERS // numbers))
         for start in range(0, len(points), chunk):
             part = slice(start, start + chunk)
-            result[part] = self._run_chunk(points[part], None if levels is None else levels[part])
+            reference, other = self.outputs(points[part], None if levels is None else levels[part])
+            np.subtract(other, reference, out=result[part])
         return result
 
-    def _run_chunk(self, points: Float64Array, levels: Int64Array | None) -> Float64Array:
+    def outputs(self, points: Float64Array, levels: Int64Array | None = None) -> tuple[Float64Array, Float64Array]:
+        """Return the chosen outputs of ``f`` and ``f_q``, each of shape (points, chosen); `run` is their difference.
+
+        All points are executed at once: the caller chooses how many, see `chunk_size`.
+        """
         problem = self.problem
         quantized = problem.quantized
         if isinstance(quantized, IntegerNetwork):
@@ -105,8 +110,7 @@ class Execution:
             other = quantized.evaluate(points)
         else:
             other = evaluate_fast(quantized, points)
-        other -= evaluate_fast(problem.float_network, points)
-        return other[:, problem.outputs]
+        return evaluate_fast(problem.float_network, points)[:, problem.outputs], other[:, problem.outputs]
 
 
 def compile_execution(problem: Problem) -> None:

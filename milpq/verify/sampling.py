@@ -9,7 +9,7 @@ import numpy as np
 
 from milpq.merge import Problem
 from milpq.search.budget import Budget
-from milpq.search.execution import chunk_size
+from milpq.search.execution import Execution, chunk_size
 from milpq.search.inputs import FeedableInputs
 from milpq.search.pool import WitnessPool
 
@@ -50,14 +50,15 @@ def sample(
     budget = budget or Budget()
     generator = np.random.default_rng(seed)
     chunk = chunk_size(problem)
-    inputs = FeedableInputs(problem)
+    execution, inputs = Execution(problem), FeedableInputs(problem)
     done, largest, square, signal = 0, 0.0, 0.0, 0.0
     while done < points and not (done and budget.spent):
         batch = inputs.random(generator, min(chunk, points - done))
-        difference, error = problem.differences(batch)
-        pool = pool.update(batch, inputs.levels(batch), difference, error)
-        reference = problem.float_network.evaluate(batch)[:, problem.outputs]
-        largest = max(largest, float(np.nextafter(np.abs(difference) - error, -np.inf).max()))
+        levels = inputs.levels(batch)
+        reference, other = execution.outputs(batch, levels)
+        difference = other - reference
+        pool = pool.update(batch, levels, difference, execution.error)
+        largest = max(largest, float(np.nextafter(np.abs(difference) - execution.error, -np.inf).max()))
         square += float(np.square(difference).sum())
         signal += float(np.square(reference).sum())
         done += len(batch)
