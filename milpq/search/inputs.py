@@ -74,7 +74,8 @@ class FeedableInputs:
     def points_of_levels(self, levels: Int64Array, near: Float64Array) -> Float64Array:
         """Return feedable inputs that read as `levels`, closest to `near`, shape (points, inputs).
 
-        A level without feedable inputs keeps `near`.
+        A level without feedable inputs gets the feedable input closest to `near`: its own ends, empty as they are, may
+        lie outside of the box.
         """
         integer = self.problem.domain.integer
         if integer is None:
@@ -84,7 +85,8 @@ class FeedableInputs:
         if self.on_codes:
             return integer.float_value(levels)
         lower, upper = self.cell_ends(levels)
-        return np.where(lower <= upper, np.clip(self.snap(near), lower, np.maximum(lower, upper)), near)
+        narrow = self.snap(near)
+        return np.where(lower <= upper, np.clip(narrow, lower, np.maximum(lower, upper)), narrow)
 
     def cell_ends(self, levels: Int64Array) -> tuple[Float64Array, Float64Array]:
         """Return the least and the greatest feedable input of each level, shape (points, inputs) each.

@@ -76,6 +76,7 @@ class Bracket:
 
     def __init__(self, problem: Problem) -> None:
         self._chosen = len(problem.outputs)
+        self._root = problem.domain.root
         self._sources = ["no method"] * (2 * self._chosen)
         self.outputs = problem.outputs
         self.pool = WitnessPool.empty(problem)
@@ -123,8 +124,15 @@ class Bracket:
         Raises
         ------
         SoundnessError
-            One of them lies above an upper bound.
+            One of them lies above an upper bound, or outside of the region.
         """
+        beyond = (pool.points < self._root.lower) | (pool.points > self._root.upper)
+        outside = np.flatnonzero(np.isfinite(pool.lower) & beyond.any(axis=1))
+        if len(outside):
+            raise SoundnessError(
+                f"soundness alarm: the input {pool.points[outside[0]].tolist()} was executed, which lies outside of "
+                "the region; please report this with both models"
+            )
         self.pool = self.pool.join(pool)
         self._check()
 

@@ -88,3 +88,11 @@ def test_a_contradicted_claim_is_dropped_and_noted(problem: Problem) -> None:
     assert bracket.upper == bracket.checked_upper == 9.0
     assert bracket.trust == "checked"
     assert bracket.notes == ["claims of a solver were contradicted by an execution and dropped"]
+
+
+def test_a_witness_outside_of_the_region_is_an_alarm(problem: Problem) -> None:
+    bracket = Bracket(problem)
+    bracket.add_witnesses(_executed(problem, np.array([[1.0, -1.0]])))
+    for beyond in (np.nextafter(1.0, 2.0), np.nextafter(-1.0, -2.0)):
+        with pytest.raises(SoundnessError, match="outside of the region"):
+            bracket.add_witnesses(_executed(problem, np.array([[0.0, beyond]])))
