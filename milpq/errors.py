@@ -7,6 +7,8 @@ A member of the tree is also the standard class a Python reader expects (``Value
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -94,3 +96,35 @@ class DisjointBoundsError(SoundnessError):
     Where both bound the same set of points, one of them is wrong.  Where one is an assumption, as in a node of
     a branch and bound, no point satisfies it: that is a proof, and the node is done.
     """
+
+
+_OF_MODELS: tuple[type[MilpqError], ...] = (
+    ModelFileError,
+    UnsupportedModelError,
+    InvalidNetworkError,
+    AccumulatorOverflowError,
+    NotAPairError,
+    TargetError,
+)
+
+
+@contextmanager
+def about(origin: str, *kinds: type[MilpqError]) -> Generator[None]:
+    """Put where something comes from in front of the errors raised within that do not say it themselves.
+
+    What finds an error often knows the layer alone: networks are checked when they are made, steps when they are built.
+
+    Parameters
+    ----------
+    origin : str
+        A file, or two of them.
+    kinds : types of errors
+        Those that are about `origin`; by default those about models.
+    """
+    try:
+        yield
+    except MilpqError as error:
+        message = str(error)
+        if isinstance(error, kinds or _OF_MODELS) and origin not in message:
+            error.args = (f"{origin}: {message}",)
+        raise

@@ -72,11 +72,10 @@ def compare(
     from milpq.bench.methods import Effort
     from milpq.bench.plots import check_plots
     from milpq.bench.runner import LocalPool
-    from milpq.merge import Problem
+    from milpq.formats.provenance import source_files
     from milpq.report.files import check_report_path
-    from milpq.verify.models import load_box, load_pair
+    from milpq.verify.models import load_box, load_pair, pose
     from milpq.verify.options import Options, checked_domain, checked_twin
-    from milpq.verify.provenance import source_files
 
     check_mode(progress_mode)
     for path in report or ():
@@ -84,13 +83,11 @@ def compare(
         if path.suffix.lower() in {".svg", ".png"}:
             check_plots()
     Options(solver=solver, gap=gap, time_limit=time_limit, jobs=jobs, seed=seed)
-    box, _ = load_box(region)
+    box, region_origin = load_box(region)
     twin = checked_twin(float_twin)
     pair = load_pair(float_file, quantized_file, target, twin)
     files = source_files(float_file, quantized_file, region, twin)
-    problem = Problem.create(
-        pair.float_network, pair.quantized, box, checked_domain(input_domain), output or None
-    )
+    problem = pose(pair, box, region_origin, checked_domain(input_domain), output or None)
     chosen = cast("list[MethodName]", method or list(METHODS))
     effort = Effort("auto", None, solver, gap, time_limit, jobs, seed)
     pool = LocalPool(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
-from milpq.errors import InvalidNetworkError, ModelFileError, UnsupportedModelError, UsageError
+from milpq.errors import ModelFileError, UnsupportedModelError, UsageError, about
 from milpq.formats._files import PathLike, TorchModule, read_bytes
 from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
@@ -47,26 +47,23 @@ def load(
         raise UsageError(f"{path}: states its input shape itself; input_shape is for torch modules")
     ending = Path(path).suffix.lower()
     try:
-        if ending == ".onnx":
-            return _load_onnx(path, keep_final_activation=keep_final_activation)
-        if ending == ".nnet":
-            from milpq.formats.nnet import read_nnet
+        with about(str(path)):
+            if ending == ".onnx":
+                return _load_onnx(path, keep_final_activation=keep_final_activation)
+            if ending == ".nnet":
+                from milpq.formats.nnet import read_nnet
 
-            return read_nnet(path)
-        if ending == ".json":
-            from milpq.formats.open_network import read_open_network
+                return read_nnet(path)
+            if ending == ".json":
+                from milpq.formats.open_network import read_open_network
 
-            return read_open_network(path)
-        if ending in {".keras", ".h5"}:
-            from milpq.formats.keras_file import read_keras
+                return read_open_network(path)
+            if ending in {".keras", ".h5"}:
+                from milpq.formats.keras_file import read_keras
 
-            return read_keras(path)
-        if ending == ".tflite":
-            return _load_tflite(path, keep_final_activation=keep_final_activation)
-    except InvalidNetworkError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise InvalidNetworkError(f"{path}: {error}") from error
+                return read_keras(path)
+            if ending == ".tflite":
+                return _load_tflite(path, keep_final_activation=keep_final_activation)
     except MemoryError:
         raise ModelFileError(f"{path}: does not fit into memory") from None
     read_bytes(path)

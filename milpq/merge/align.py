@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, Float64Array, Matrix, frozen
-from milpq.errors import InvalidNetworkError, NotAPairError
+from milpq.errors import InvalidNetworkError, NotAPairError, about
 from milpq.merge.nodes import Merged, MergedActivation, MergedAffine, MergedNode, MergedTerm
 from milpq.network.curves import Curve
 from milpq.network.dynamic_network import DynamicNetwork
@@ -46,7 +46,14 @@ def merge(float_network: FloatNetwork, quantized: QuantizedNetwork) -> Merged:
     ------
     NotAPairError
         The architectures differ; the layer is named.
+    InvalidNetworkError
+        Scales of the quantized side do not fit together; the layer is named.
     """
+    with about(f"{float_network.origin} and {quantized.origin}"):
+        return _merge(float_network, quantized)
+
+
+def _merge(float_network: FloatNetwork, quantized: QuantizedNetwork) -> Merged:
     if isinstance(quantized, IntegerNetwork):
         sizes = quantized.input.size, quantized.output_size
     else:

@@ -125,8 +125,8 @@ class DynamicNetwork:
         for layer in self.layers:
             if layer.pairs_saturate and "vnni=yes" not in name:
                 raise TargetError(
-                    f"layer {layer.name!r}: pairs of uint8 × int8 products can saturate int16 on x86 without VNNI; "
-                    "quantize with reduce_range=True, or use --target ort:vnni=yes if it runs with VNNI"
+                    f"{self.origin}: layer {layer.name!r}: pairs of uint8 × int8 products can saturate int16 on x86 "
+                    "without VNNI; quantize with reduce_range=True, or use --target ort:vnni=yes if it runs with VNNI"
                 )
         return DynamicNetwork(self.layers, self.origin, self.note, name)
 

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from milpq._arrays import Int64Array
-from milpq.errors import TargetError
+from milpq.errors import AccumulatorOverflowError, InvalidNetworkError, TargetError, about
 from milpq.network.geometry import OUTSIDE, maximum_rounds, selection_matrix, sum_matrix
 from milpq.network.integer_network import accumulator_range
 from milpq.network.nodes import IntegerAffine, IntegerNode, Step, Term
@@ -57,10 +57,8 @@ class Lowering:
         AccumulatorOverflowError
             An accumulator can leave int32.
         """
-        try:
+        with about(f"layer {layer.name!r}", TargetError, AccumulatorOverflowError, InvalidNetworkError):
             return self._lower(layer, value_of)
-        except TargetError as error:
-            raise TargetError(f"layer {layer.name!r}: {error}") from error
 
     def as_codes(self, layer: QuantizedSelection, value: int) -> int:
         """Append the identity, which gives the levels of a selection at the output their zero point back."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from milpq._arrays import Float64Array
-from milpq.errors import TargetError
+from milpq.errors import TargetError, about
 from milpq.network.images import Image
 from milpq.network.integer_network import IntegerInput, IntegerNetwork
 from milpq.network.lowering import Lowering
@@ -95,6 +95,10 @@ class QuantizedModel:
                 f"{self.origin}: the file does not settle how its layers round; name the runtime "
                 "with --target (`milpq targets` lists them)"
             )
+        with about(self.origin):
+            return self._lowered(target)
+
+    def _lowered(self, target: Target | None) -> IntegerNetwork:
         level_lower = self.input_code_lower - self.input_zero_point
         level_upper = self.input_code_upper - self.input_zero_point
         rule = self.input_rounding or (target.input_rounding if target is not None else None)

@@ -1,11 +1,11 @@
 """Answering a question: stages, budgets, and the anytime bracket."""
 
+from milpq.formats.provenance import SourceFile
 from milpq.verify.assertion import assert_quantization_error
 from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.conductor import bound
 from milpq.verify.explanation import Explanation, Share
 from milpq.verify.layers import explain
-from milpq.verify.provenance import SourceFile
 from milpq.verify.result import (
     EXIT_CODES,
     SCHEMA,

@@ -12,6 +12,7 @@ import numpy as np
 
 from milpq.errors import SolverUnavailableError, UsageError, WorkersLostError
 from milpq.formats._files import PathLike
+from milpq.formats.provenance import source_files
 from milpq.formats.sides import FloatSource, QuantizedSource
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
@@ -26,10 +27,9 @@ from milpq.verify.certify import SEARCH_SHARE, certify, check_certificate_path
 from milpq.verify.describe import environment, execute_witness, memory
 from milpq.verify.float_arithmetic import checked_arithmetic, in_float32, region_error
 from milpq.verify.layers import add_explanation
-from milpq.verify.models import RegionSource, load_box, load_pair
+from milpq.verify.models import RegionSource, load_box, load_pair, pose
 from milpq.verify.optimize import bound_by_lp, bound_by_milp, check_solver, search_phases_or_programs
 from milpq.verify.options import Options, all_cores, checked_domain, checked_method, checked_twin
-from milpq.verify.provenance import source_files
 from milpq.verify.result import CertificateNote, OutputBracket, Question, Result, Status, Times
 from milpq.verify.run import Run, Stopwatch
 
@@ -153,9 +153,7 @@ def bound(
     box, region_origin = load_box(region)
     pair = load_pair(float_network, quantized, target, twin)
     files = source_files(float_network, quantized, region, twin)
-    problem = Problem.create(
-        pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
-    )
+    problem = pose(pair, box, region_origin, domain, outputs)
     _check_inexact(problem, options.method)
     certifier = None if certificate is None else Certifier(problem)
     widening = region_error(problem) if arithmetic == "float32" else None

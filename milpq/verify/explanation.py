@@ -9,8 +9,8 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.bounds.attribution import Kind
+from milpq.formats.provenance import SourceFile
 from milpq.verify.numbers import downward, upward
-from milpq.verify.provenance import SourceFile
 
 EXPLANATION_SCHEMA: Final = "milpq-explanation/1"
 

@@ -11,7 +11,7 @@ import numpy as np
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval
 from milpq.bounds.float32 import float32_error
-from milpq.errors import UnsupportedModelError, UsageError
+from milpq.errors import UnsupportedModelError, UsageError, about
 from milpq.formats._float_builder import FOLDING_NOTE
 from milpq.merge import Problem
 from milpq.verify.numbers import upward
@@ -44,10 +44,12 @@ def region_error(problem: Problem) -> Float64Array:
     bounds = interval(problem, root)
     if sum(node.size for node in problem.merged.nodes) <= _LARGE:
         bounds = bounds.intersect(differential(problem, root))
-    error = float32_error(problem.merged, bounds)[problem.outputs]
+    origin = problem.float_network.origin
+    with about(origin):
+        error = float32_error(problem.merged, bounds)[problem.outputs]
     if not np.isfinite(error).all():
         raise UnsupportedModelError(
-            "sums of the float model may overflow float32 in this region; narrow the region or use "
+            f"{origin}: sums may overflow float32 in this region; narrow the region or use "
             "--float-arithmetic real"
         )
     return error
@@ -80,7 +82,7 @@ def in_float32(result: Result, error: Float64Array, tolerance: float | None) -> 
         )
     return replace(
         result,
-        status=_status(result.status, lower, upper, tolerance),
+        status=_status(result, lower, upper, tolerance),
         lower=lower,
         upper=upper,
         outputs=outputs,
@@ -90,14 +92,16 @@ def in_float32(result: Result, error: Float64Array, tolerance: float | None) -> 
     )
 
 
-def _status(status: Status, lower: float, upper: float, tolerance: float | None) -> Status:
+def _status(result: Result, lower: float, upper: float, tolerance: float | None) -> Status:
     if tolerance is None:
-        return status
+        # What was closed in real arithmetic may be wider than the gap once widened.
+        open_again = result.status == "optimal" and upper - lower > result.problem.gap * upper
+        return "bounded" if open_again else result.status
     if lower > tolerance:
         return "violated"
     if upper <= tolerance:
         return "certified"
-    return "interrupted" if status == "interrupted" else "undecided"
+    return "interrupted" if result.status == "interrupted" else "undecided"
 
 
 def _widened(bracket: OutputBracket, error: float) -> OutputBracket:

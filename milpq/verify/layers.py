@@ -15,6 +15,7 @@ from milpq.bounds import differential, interval
 from milpq.bounds.attribution import Source, attribute
 from milpq.bounds.values import Bounds
 from milpq.errors import SoundnessError, UnsupportedModelError, UsageError
+from milpq.formats.provenance import source_files
 from milpq.formats.sides import FloatSource, QuantizedSource
 from milpq.merge import Cubes, MergedAffine, Problem
 from milpq.network.integer_network import IntegerNetwork
@@ -23,9 +24,8 @@ from milpq.search.budget import Budget
 from milpq.search.halves import choose, halve
 from milpq.search.inputs import FeedableInputs
 from milpq.verify.explanation import Explanation, Share
-from milpq.verify.models import RegionSource, load_box, load_pair
+from milpq.verify.models import RegionSource, load_box, load_pair, pose
 from milpq.verify.options import checked_domain, checked_twin
-from milpq.verify.provenance import source_files
 from milpq.verify.result import Result
 from milpq.verify.spread import execute_sources
 
@@ -95,9 +95,7 @@ def explain(
     domain, twin = checked_domain(input_domain), checked_twin(float_twin)
     box, region_origin = load_box(region)
     pair = load_pair(float_network, quantized, target, twin)
-    problem = Problem.create(
-        pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
-    )
+    problem = pose(pair, box, region_origin, domain, outputs)
     if time_limit is not None and not 0.0 < time_limit < math.inf:
         raise UsageError(f"the time limit must be a positive number of seconds, not {time_limit}")
     found = explain_problem(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from milpq.errors import RegionError, about
 from milpq.formats import load_region
 from milpq.formats._files import PathLike
 from milpq.formats.sides import FloatSource, QuantizedSource, load_sides, on_target
-from milpq.merge import QuantizedNetwork
+from milpq.merge import DomainKind, Problem, QuantizedNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.pairing import check_ends, check_pair
 from milpq.network.quantized_model import QuantizedModel
@@ -64,3 +66,19 @@ def load_box(source: RegionSource) -> tuple[Box, str]:
     if isinstance(source, tuple):
         return Box(*source), "<memory>"
     return load_region(source), str(source)
+
+
+def pose(
+    pair: Pair, box: Box, region_origin: str, domain: DomainKind | None, outputs: Sequence[int] | None
+) -> Problem:
+    """Return the question about a pair over a region.
+
+    Raises
+    ------
+    MilpqError
+        The networks, the region and the outputs do not fit together.
+    """
+    with about(region_origin, RegionError):
+        return Problem.create(
+            pair.float_network, pair.quantized, box, domain, None if outputs is None else list(outputs)
+        )

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from milpq._arrays import Float64Array, Int64Array
+from milpq.formats.provenance import SourceFile
 from milpq.verify.bracket import MethodRecord, Progress, Trust
 from milpq.verify.card import html_card
 from milpq.verify.explanation import Explanation
 from milpq.verify.numbers import downward, downward_above, spelled, upward, upward_within
-from milpq.verify.provenance import SourceFile
 from milpq.verify.sampling import Sampled
 
 Status: TypeAlias = Literal["optimal", "certified", "violated", "bounded", "undecided", "interrupted"]

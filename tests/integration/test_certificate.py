@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,28 @@ def test_what_bound_writes_is_proved_by_check(
     checked = milpq("check", proof, "--float", files[0], "--quantized", files[1])
     assert checked.code == 0, checked.err
     assert f"PROVED: no input of the region differs by more than {proved!r}" in checked.out
+    told = milpq("check", proof, "--float", files[0], "--quantized", files[1], "--json")
+    assert told.code == 0, told.err
+    found = json.loads(told.out)
+    assert found["proved"] is True
+    assert found["upper"] == proved
+    assert found["problem"]["hash"] == result["problem"]["hash"]
+    for end in ("lower", "upper"):
+        assert found["problem"]["region"][end] == result["problem"]["region"][end]
+    same = [file for file in result["problem"]["files"] if file["role"] != "region"]
+    assert found["problem"]["files"] == [
+        {
+            "role": "certificate",
+            "path": str(proof),
+            "bytes": proof.stat().st_size,
+            "sha256": sha256(proof.read_bytes()).hexdigest(),
+        },
+        *same,
+    ]
+    for output, bracket in zip(found["outputs"], result["outputs"], strict=True):
+        assert output["index"] == bracket["index"]
+        assert output["min"]["lower"] <= bracket["min"]["upper"]
+        assert bracket["max"]["lower"] <= output["max"]["upper"]
 
 
 def test_a_convolutional_pair_is_proved(model_path: ModelPath, tmp_path: Path) -> None:

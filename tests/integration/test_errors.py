@@ -35,7 +35,9 @@ def files(tmp_path: Path, model_path: ModelPath) -> Path:
     _edit(tmp_path, "unsupported.onnx", _unsupported_operator)
     _edit(tmp_path, "shapes.onnx", _wrong_bias)
     _edit(tmp_path, "other.onnx", _other_weights)
+    _edit(tmp_path, "large.onnx", _large_weights)
     regions = {
+        "between.toml": "lower = [0.001, 0.0, 0.0]\nupper = [0.002, 0.0, 0.0]\n",
         "short.toml": "lower = [0.0]\nupper = [1.0]\n",
         "inverted.toml": "lower = [0.0, 1.0, 0.0]\nupper = [1.0, 0.0, 1.0]\n",
         "nan.toml": "lower = [0.0, nan, 0.0]\nupper = [1.0, 1.0, 1.0]\n",
@@ -71,6 +73,12 @@ def _other_weights(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
+def _large_weights(model: onnx.ModelProto) -> None:
+    tensor = _weights(model)
+    array = np.full_like(onnx.numpy_helper.to_array(tensor), 3e38)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
 def _unsupported_operator(model: onnx.ModelProto) -> None:
     relu = next(node for node in model.graph.node if node.op_type == "Relu")
     relu.op_type = "Softplus"
@@ -83,6 +91,7 @@ def _wrong_bias(model: onnx.ModelProto) -> None:
 
 
 GOOD = ("controller.onnx", "controller_int8.tflite", "controller.toml")
+NO_TARGET = "--target="
 CASES = {
     # name: (FLOAT, QUANTIZED, REGION, more options, what the line must say)
     "truncated onnx": ("truncated_controller.onnx", *GOOD[1:], [], ["truncated_controller.onnx"]),
@@ -116,16 +125,39 @@ CASES = {
     "NaN weights": ("nan.onnx", *GOOD[1:], [], ["nan.onnx", "NaN"]),
     "unsupported operator": ("unsupported.onnx", *GOOD[1:], [], ["unsupported.onnx", "Softplus"]),
     "shape mismatch": ("shapes.onnx", *GOOD[1:], [], ["shapes.onnx"]),
-    "other architecture": ("digits.onnx", *GOOD[1:], [], ["64", "3"]),
-    "not a pair": ("other.onnx", *GOOD[1:], [], ["dequantized"]),
-    "region too short": (*GOOD[:2], "short.toml", [], ["1", "3"]),
+    "other architecture": (
+        "digits.onnx",
+        *GOOD[1:],
+        [],
+        ["digits.onnx", "controller_int8.tflite", "64", "3"],
+    ),
+    "not a pair": ("other.onnx", *GOOD[1:], [], ["other.onnx", "controller_int8.tflite", "dequantized"]),
+    "region too short": (*GOOD[:2], "short.toml", [], ["short.toml: region: has 1 inputs", "3"]),
+    "region between codes": (
+        *GOOD[:2],
+        "between.toml",
+        ["--input-domain", "codes"],
+        ["between.toml: region: no input code", "--input-domain continuous"],
+    ),
+    "target cannot run a layer": (
+        *GOOD,
+        ["--target", "pow2-floor"],
+        ["controller_int8.tflite: layer", "power"],
+    ),
+    "float32 overflows": (
+        "large.onnx",
+        "large.onnx",
+        "controller.toml",
+        [NO_TARGET, "--float-arithmetic", "float32"],
+        ["large.onnx", "float32", "--float-arithmetic real"],
+    ),
     "region inverted": (*GOOD[:2], "inverted.toml", [], ["input 1"]),
     "region with NaN": (*GOOD[:2], "nan.toml", [], ["nan"]),
     "region broken": (*GOOD[:2], "broken.toml", [], ["broken.toml"]),
     "region without ends": (*GOOD[:2], "keys.toml", [], ["keys.toml"]),
     "region of text": (*GOOD[:2], "text.toml", [], []),
     "region missing": (*GOOD[:2], "none.toml", [], ["none.toml", "no such file"]),
-    "no target": (*GOOD, ["--target="], ["target"]),
+    "no target": (*GOOD, [NO_TARGET], ["target"]),
     "unknown target": (*GOOD, ["--target", "tpu"], ["tpu", "tflm"]),
     "unknown target option": (*GOOD, ["--target", "tflm:speed=fast"], ["speed"]),
     "unknown solver": (*GOOD, ["--solver", "simplex"], ["simplex", "highs"]),
@@ -153,8 +185,7 @@ def test_bad_input_is_one_line(name: str, files: Path, milpq: Milpq, monkeypatch
     float_file, quantized, region, options, said = CASES[name]
     if not any(option.startswith("--target") for option in options):
         options = ["--target", "tflm", *options]
-    if options == ["--target="]:
-        options = []
+    options = [option for option in options if option != NO_TARGET]
     outcome = milpq("bound", float_file, quantized, "--region", region, *options)
     assert outcome.code == 2, outcome
     assert outcome.out == ""

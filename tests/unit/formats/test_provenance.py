@@ -6,8 +6,8 @@ import pytest
 
 import milpq
 from milpq.errors import UsageError
+from milpq.formats.provenance import SourceFile, source_files
 from milpq.network.float_network import FloatNetwork
-from milpq.verify.provenance import SourceFile, source_files
 
 ModelPath = Callable[[str], Path]
 

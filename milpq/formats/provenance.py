@@ -6,16 +6,18 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard
 
 from milpq.errors import UsageError
+from milpq.formats._files import PathLike
 
 if TYPE_CHECKING:
-    from milpq.formats.sides import FloatSource, QuantizedSource
-    from milpq.verify.models import RegionSource
-    from milpq.verify.options import FloatTwin
+    import numpy.typing as npt
 
-Role: TypeAlias = "Literal['float', 'quantized', 'region']"
+    from milpq.formats.sides import FloatSource, QuantizedSource
+    from milpq.region.box import Box
+
+Role: TypeAlias = Literal["float", "quantized", "region", "certificate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class SourceFile:
 
     Parameters
     ----------
-    role : "float", "quantized" or "region"
+    role : "float", "quantized", "region" or "certificate"
     path : str
         As it was given.
     size : int
@@ -49,25 +51,36 @@ class SourceFile:
 def source_files(
     float_source: FloatSource,
     quantized_source: QuantizedSource,
-    region: RegionSource,
-    twin: FloatTwin = "file",
+    region: Box | tuple[npt.ArrayLike, npt.ArrayLike] | PathLike,
+    twin: Literal["file", "dequantized"] = "file",
 ) -> tuple[SourceFile, ...]:
-    """Return the files among the parts of a question; what is handed over in memory has none.
+    """Return the files among the parts of a question; what is handed over in memory, or not read, has none.
 
     Raises
     ------
     UsageError
         A file that was read a moment ago is gone.
     """
-    given: tuple[tuple[Role, object], ...] = (
-        ("float", None if twin == "dequantized" else float_source),
-        ("quantized", quantized_source),
-        ("region", region),
-    )
-    return tuple(_read(role, source) for role, source in given if isinstance(source, str | os.PathLike))
+    given: dict[Role, object] = {
+        "float": None if twin == "dequantized" else float_source,
+        "quantized": quantized_source,
+        "region": region,
+    }
+    return tuple(source_file(role, source) for role, source in given.items() if _is_path(source))
 
 
-def _read(role: Role, source: str | os.PathLike[str]) -> SourceFile:
+def _is_path(source: object) -> TypeGuard[PathLike]:
+    return isinstance(source, str | os.PathLike)
+
+
+def source_file(role: Role, source: PathLike) -> SourceFile:
+    """Return one file of a question.
+
+    Raises
+    ------
+    UsageError
+        It is gone.
+    """
     try:
         with Path(source).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
