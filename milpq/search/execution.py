@@ -96,7 +96,9 @@ class Execution:
             np.subtract(other, reference, out=result[part])
         return result
 
-    def outputs(self, points: Float64Array, levels: Int64Array | None = None) -> tuple[Float64Array, Float64Array]:
+    def outputs(
+        self, points: Float64Array, levels: Int64Array | None = None
+    ) -> tuple[Float64Array, Float64Array]:
         """Return the chosen outputs of ``f`` and ``f_q``, each of shape (points, chosen); `run` is their difference.
 
         All points are executed at once: the caller chooses how many, see `chunk_size`.
