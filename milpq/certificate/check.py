@@ -15,7 +15,13 @@ from milpq.certificate.rewriting import Rewriter
 from milpq.certificate.slopes import dual_upper
 from milpq.certificate.tree import Leaf, Reader, Splitter
 from milpq.certificate.zonotope import Zonotope
-from milpq.errors import CertificateError, MilpqError, UnprovenError
+from milpq.errors import (
+    CertificateError,
+    MilpqError,
+    ModelFileError,
+    UnprovenError,
+    UnsupportedModelError,
+)
 from milpq.formats._files import PathLike
 from milpq.formats.sides import FloatSource, QuantizedSource, load_sides, on_target
 from milpq.merge import DomainKind, MergedActivation, Problem
@@ -87,12 +93,13 @@ def check(certificate: PathLike, float_network: FloatSource, quantized: Quantize
     started = time.monotonic()
     with CertificateFile(certificate) as file:
         problem = _problem(file, float_network, quantized)
-        claim = file.array("upper")
-        if claim.shape != (2 * len(problem.outputs),):
+        claim = file.array("upper", 2 * len(problem.outputs))
+        if len(claim) < 2 * len(problem.outputs):
             raise file.error(f"claims {len(claim)} bounds for {len(problem.outputs)} outputs")
-        checker = _Checker(problem, claim)
+        objectives, checker = file.array("tree.objective", len(claim)), _Checker(problem, claim)
         try:
-            checker.run(file)
+            with np.errstate(over="ignore", invalid="ignore"):  # NaN proves nothing
+                checker.run(file, objectives.tolist())
         except CertificateError as error:
             raise file.error(str(error), type(error)) from None
         upper = max(0.0, float(claim.max()))
@@ -110,7 +117,7 @@ class _Checker:
         self._execution = Execution(problem, self._zonotope, claim)
         self.leaves = dict.fromkeys(_NAMES.values(), 0)
 
-    def run(self, file: CertificateFile) -> None:
+    def run(self, file: CertificateFile, objectives: list[int]) -> None:
         """Check every tree, and that together they prove every bound of the claim."""
         bounded = self._zonotope.leaves_in(_BATCH_BYTES)
         # With multipliers the corners of one layer are looked at together.
@@ -120,7 +127,7 @@ class _Checker:
         sizes = {BOUND: bounded, EXECUTED: executed, DUAL: with_multipliers, REWRITTEN: 1}
         reader = Reader(file, self._splitter)
         proved = np.zeros(len(self._claim), dtype=np.bool_)
-        for objective in file.array("tree.objective").tolist():
+        for objective in objectives:
             if not -1 <= objective < len(proved):
                 raise CertificateError(f"a tree is about bound {objective} of {len(proved)}")
             which = slice(None) if objective < 0 else slice(objective, objective + 1)
@@ -185,30 +192,34 @@ class _Checker:
 
 def _problem(file: CertificateFile, float_source: FloatSource, quantized_source: QuantizedSource) -> Problem:
     """Rebuild the question from the models, and compare it with the one the certificate was made for."""
-    stated, outputs = file.metadata, file.array("outputs").tolist()
+    stated = file.metadata
     known = ("domain", {"real", "continuous", "codes"}), ("float_side", {"file", "dequantized"})
     for field, values in known:
         if stated[field] not in values:
             raise file.error(f"knows no {field} {stated[field]!r:.40}")
-    network, model = load_sides(
-        float_source, quantized_source, dequantized=stated["float_side"] == "dequantized"
-    )
     try:
+        dequantized = stated["float_side"] == "dequantized"
+        network, model = load_sides(float_source, quantized_source, dequantized=dequantized)
         quantized = on_target(model, stated["target"] or None)
         check_ends(network, quantized)
-        box = Box(file.array("region.lower"), file.array("region.upper"))
+        box = Box(*(file.array(f"region.{end}", network.input_size) for end in ("lower", "upper")))
+        outputs = file.array("outputs", network.output_size).tolist()
         kind = cast("DomainKind", stated["domain"]) if isinstance(quantized, IntegerNetwork) else None
         problem = Problem.create(network, quantized, box, kind, outputs)
+    except (CertificateError, ModelFileError, UnsupportedModelError):
+        raise
     except MilpqError as reason:
         raise file.error(f"asks a question that these networks do not answer: {reason}") from None
-    if problem.outputs.tolist() != outputs or problem.hash() != stated["problem"]:
+    asked = problem.domain.kind, problem.outputs.tolist(), problem.hash()
+    if asked != (stated["domain"], outputs, stated["problem"]):
         raise file.error(
             f"is about another problem: it was made for {stated['problem'][:16]!r}, but these two models, on the "
             f"target, region, domain and outputs that it states, are {problem.hash()[:16]!r}"
         )
-    expected, found = step_tables(problem), file.steps()
-    for name in sorted({*expected, *found}):
-        if name not in expected or name not in found or not np.array_equal(expected[name], found[name]):
+    expected = step_tables(problem)
+    for name in sorted({*expected, *file.steps}):
+        same = name in expected and name in file.steps
+        if not same or not np.array_equal(expected[name], file.array(name, len(expected[name]))):
             raise file.error(f"its table {name!r:.40} is not how the target rounds there")
     return problem
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -67,8 +68,8 @@ _TENSORS: Final = {
     "upper": "F64",
 }
 _BLOCK: Final = 1 << 16
-_MOST_BYTES: Final = 1 << 28
-"""Tensors that are read whole may take no more."""
+_MOST_NUMBERS: Final = 1 << 25
+"""Of a step table; dimensions count as at least 1 each, so that no empty one is long."""
 
 
 class CertificateFile:
@@ -109,12 +110,14 @@ class CertificateFile:
             )
         if set(self.metadata) != {*FIELDS, "digest"}:
             raise self.error(f"its metadata should be {', '.join(FIELDS)} and digest")
-        steps = [name for name in self._names if name.startswith("step.")]
-        if [name for name in self._names if name not in steps] != list(_TENSORS):
+        steps = self.steps
+        missing = [name for name in _TENSORS if name not in self._names]
+        if missing or not all(name.startswith("step.") for name in steps):
             raise self.error(f"its tensors should be {', '.join(_TENSORS)} and step tables")
         for name in self._names:
             shape, dtype = self._shape(name), self._file.get_slice(name).get_dtype()
-            if dtype != _TENSORS.get(name, "I64") or len(shape) != (1 if name in _TENSORS else 2):
+            known = dtype == _TENSORS.get(name, "I64") and len(shape) == (1 if name in _TENSORS else 2)
+            if not known or (name in steps and prod(max(size, 1) for size in shape) > _MOST_NUMBERS):
                 raise self.error(f"tensor {name!r:.80} is {dtype} of shape {shape}")
         if (
             digest(self.metadata, {name: self.blocks(name) for name in self._names})
@@ -133,18 +136,19 @@ class CertificateFile:
         """Return an error that names the file."""
         return kind(f"{self._path}: {message}")
 
-    def array(self, name: str) -> np.ndarray[Any, Any]:
-        """Return a whole tensor, if it is of a size to be read whole and finite."""
-        if int(np.prod(self._shape(name), dtype=np.float64)) * 8 > _MOST_BYTES:
-            raise self.error(f"tensor {name!r:.80} is too large")
+    @property
+    def steps(self) -> list[str]:
+        """Names of the step tables, sorted."""
+        return [name for name in self._names if name not in _TENSORS]
+
+    def array(self, name: str, most: int) -> np.ndarray[Any, Any]:
+        """Return a whole tensor, if it has at most so many numbers along its first axis, and all are finite."""
+        if self._shape(name)[0] > most:
+            raise self.error(f"tensor {name!r} has {self._shape(name)[0]} numbers, more than {most}")
         array = self._file.get_tensor(name)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise self.error(f"tensor {name!r} holds NaN or infinity")
         return array
-
-    def steps(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the step tables by name."""
-        return {name: self.array(name) for name in self._names if name.startswith("step.")}
 
     def numbers(self, name: str) -> Iterator[Any]:
         """Return the numbers of a tensor one by one; it is never read whole."""

@@ -17,7 +17,7 @@ from milpq.errors import CertificateError
 from milpq.merge import Cubes, Domain
 
 _STACK_BYTES: Final = 1 << 27
-_OVERHEAD: Final = 256  # of the objects of a part
+_OVERHEAD: Final = 512  # of the objects of a part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +34,11 @@ class Part:
 
     box: Float64Array
     decisions: tuple[tuple[int, float, float], ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds, roughly; decisions that parts share are counted once."""
+        return _OVERHEAD + self.box.nbytes + 8 * len(self.decisions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +162,7 @@ class Reader:
             The tree stops before it covers the region, or is malformed.
         """
         splitter, stack, nothing = self._splitter, [self._splitter.root()], np.zeros(0)
-        deepest = _STACK_BYTES // (stack[0].box.nbytes + _OVERHEAD)
+        held = stack[0].nbytes
         while stack:
             node = next(self._numbers["tree.node"], None)
             if node is None:
@@ -165,13 +170,16 @@ class Reader:
                     f"a tree does not cover the region: {len(stack)} parts of it have no leaf"
                 )
             part = stack.pop()
+            held -= part.nbytes
             if node in (BOUND, EXECUTED):
                 yield Leaf(node, part, nothing)
             elif node in (DUAL, REWRITTEN):
                 yield Leaf(node, part, self._duals() if node == DUAL else self._planes())
             else:
-                stack.extend(splitter.split(part, node, self._take("tree.cut", 1)[0])[::-1])
-                if len(stack) + len(part.decisions) > deepest:
+                below, above = splitter.split(part, node, self._take("tree.cut", 1)[0])
+                stack += [above, below]
+                held += above.nbytes + below.nbytes
+                if held > _STACK_BYTES:
                     raise CertificateError("the tree is too deep to be checked in bounded memory")
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ from milpq.merge.nodes import Merged
 from milpq.network.float_network import FloatNetwork
 from milpq.network.inexact import DynamicQuantization, Float32Error
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Clamp, Smooth, Step
+from milpq.network.nodes import Clamp, IntegerAffine, Smooth, Step
 from milpq.region.box import Box
 
 
@@ -142,6 +142,11 @@ class Problem:
                     feed(node.bias)
                     for term in node.terms:
                         feed(term.source, term.matrix)
+        if isinstance(self.quantized, IntegerNetwork) and isinstance(
+            self.quantized.nodes[self.quantized.output - 1], IntegerAffine
+        ):
+            # Elsewhere the unit of an accumulator only aligns the networks.
+            feed(self.quantized.output_scale)
         integer = self.domain.integer
         if integer is not None:
             feed(integer.scale, integer.float_scale, integer.level_lower, integer.level_upper)
