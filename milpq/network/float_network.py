@@ -15,7 +15,17 @@ from milpq.network.curves import CURVE_ERROR
 from milpq.network.exact import affine_ends
 from milpq.network.images import Image
 from milpq.network.kept import Kept
-from milpq.network.nodes import Affine, Clamp, FloatNode, Graph, Smooth, absolute, apply_matrix, chain
+from milpq.network.nodes import (
+    Affine,
+    Clamp,
+    FloatNode,
+    Graph,
+    Smooth,
+    absolute,
+    apply_matrix,
+    chain,
+    row_terms,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +102,7 @@ class FloatNetwork:
                         size = absolute(term.matrix)
                         magnitude = magnitude + apply_matrix(size, np.abs(source))
                         carried = carried + apply_matrix(size, source_error)
-                        width += source.shape[1]
+                        width += row_terms(term.matrix)
                 # 1 + 2γ covers the rounding of the error terms themselves; the last summand, underflow.
                 slack = (gamma(width) * magnitude + carried) * (1 + 2 * gamma(width)) + width * 5e-324
                 error = slack if with_error else np.zeros_like(value)

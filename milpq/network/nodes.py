@@ -238,6 +238,11 @@ def absolute(matrix: Matrix) -> Matrix:
     return np.abs(matrix) if isinstance(matrix, np.ndarray) else abs(matrix)
 
 
+def row_terms(matrix: Matrix) -> int:
+    """Return how many products a row sums at most: those with a zero that is not stored round nothing."""
+    return matrix.shape[1] if isinstance(matrix, np.ndarray) else int(np.diff(matrix.indptr).max(initial=0))
+
+
 def entries(matrix: Matrix) -> Float64Array:
     """Return the stored entries of a matrix, all of a dense one."""
     return matrix if isinstance(matrix, np.ndarray) else matrix.data

@@ -12,7 +12,7 @@ from milpq.network.curves import CURVE_ERROR
 from milpq.network.dynamic_network import DynamicNetwork
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
-from milpq.network.nodes import Affine, Smooth, absolute, apply_matrix
+from milpq.network.nodes import Affine, Smooth, absolute, apply_matrix, row_terms
 from milpq.network.program import evaluate_fast, execute_fast, levels_fast
 
 CHUNK = 2048
@@ -47,8 +47,8 @@ class Execution:
     error : float64, shape (chosen,)
         ``|run(x) − (f_q − f)(x)| <= error`` for every ``x`` of the domain.
 
-    *Soundness:* the running error analysis of ``FloatNetwork.evaluate_with_error``, on the largest magnitude
-    each value takes in the domain instead of on the values themselves.
+    *Soundness:* the running error analysis of ``FloatNetwork.evaluate_with_error``, on intervals of the values in the
+    domain instead of on the values themselves.
     """
 
     problem: Problem
@@ -57,18 +57,17 @@ class Execution:
     def __post_init__(self) -> None:
         problem = self.problem
         root = problem.domain.root
-        reach = np.maximum(np.abs(root.lower), np.abs(root.upper))[0]
-        size, error = _largest_error(problem.float_network, reach)
+        size, error = _largest_error(problem.float_network, root.lower[0], root.upper[0])
         quantized = problem.quantized
         if isinstance(quantized, IntegerNetwork):
             level = np.maximum(*(np.abs(end) for end in quantized.reachable[quantized.output]))
             other_size = quantized.output_scale * level * (1 + gamma(2))
             other_error = gamma(2) * other_size + 5e-324
         elif isinstance(quantized, DynamicNetwork):
-            other_size = quantized.largest_output(reach)
+            other_size = quantized.largest_output(np.maximum(np.abs(root.lower), np.abs(root.upper))[0])
             other_error = np.zeros_like(other_size)
         else:
-            other_size, other_error = _largest_error(quantized, reach)
+            other_size, other_error = _largest_error(quantized, root.lower[0], root.upper[0])
         total = (error + other_error + gamma(2) * (size + other_size)) * (1 + 1e-12)
         object.__setattr__(self, "error", frozen(total[problem.outputs]))
 
@@ -150,34 +149,49 @@ def execution_s(problem: Problem) -> float:
     return products * 3.5e-11 + neurons * 1e-9 + 3e-8
 
 
-def _largest_error(network: FloatNetwork, reach: Float64Array) -> tuple[Float64Array, Float64Array]:
+def _largest_error(
+    network: FloatNetwork, lower: Float64Array, upper: Float64Array
+) -> tuple[Float64Array, Float64Array]:
     """Return bounds on the output's magnitude and on the error of its float64 evaluation, shape (outputs,).
 
-    `reach` bounds the magnitude of the inputs, shape (inputs,); inputs carry no error.
+    Parameters
+    ----------
+    lower, upper : float64, shape (inputs,)
+        The inputs, which carry no error.
+
+    *Soundness:* `FloatNetwork.evaluate_with_error`, with intervals that hold the exact values in place of the values.
+    An interval ``m ± r`` becomes ``Wm + b ± |W|r``, widened by what summing that up may round; the size of a value
+    that is read is the largest of its interval and its error.
     """
-    sizes, errors = [reach], [np.zeros_like(reach)]
-    for node in network.nodes:
-        if isinstance(node, Affine):
-            size = np.abs(node.bias)
-            carried = np.zeros_like(size)
-            width = 2
-            for term in node.terms:
-                matrix = absolute(term.matrix)
-                size = size + apply_matrix(matrix, sizes[term.source][None])[0]
-                carried = carried + apply_matrix(matrix, errors[term.source][None])[0]
-                width += len(sizes[term.source])
-            slack = 1 + 4 * gamma(width)
-            error = (gamma(width) * size + carried) * slack + width * 5e-324
-            size = size * slack + error
-        elif isinstance(node, Smooth):
-            largest = max(-node.curve.lower, node.curve.upper)
-            error = (node.curve.steepest * errors[node.source] + CURVE_ERROR) * (1 + 2.0**-50)
-            size = np.full_like(error, largest) + error
-        else:
-            size, error = sizes[node.source], errors[node.source]
-            # A clamp whose range excludes zero can enlarge a value, to its end next to zero at most.
-            nearest = max(node.lower, -node.upper, 0.0)
-            size = np.minimum(np.maximum(size, nearest), max(abs(node.lower), abs(node.upper)))
-        sizes.append(size)
-        errors.append(error)
-    return sizes[network.output], errors[network.output]
+    ends, errors = [(lower, upper)], [np.zeros_like(lower)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for node in network.nodes:
+            if isinstance(node, Affine):
+                middle, size = node.bias, np.abs(node.bias)
+                spread = carried = np.zeros_like(size)
+                width = 4 + sum(row_terms(term.matrix) for term in node.terms)
+                for term in node.terms:
+                    matrix, (low, high) = absolute(term.matrix), ends[term.source]
+                    half = np.nextafter(0.5 * (high - low), np.inf)
+                    middle = middle + apply_matrix(term.matrix, (low + half)[None])[0]
+                    spread = spread + apply_matrix(matrix, half[None])[0]
+                    reach = np.maximum(np.abs(low), np.abs(high)) + errors[term.source]
+                    size = size + apply_matrix(matrix, reach[None])[0]
+                    carried = carried + apply_matrix(matrix, errors[term.source][None])[0]
+                slack = 1 + 4 * gamma(width)
+                error = (gamma(width) * size + carried) * slack + width * 5e-324
+                # Middle and half sum to no more than three times the size, and are rounded as its sum is.
+                widened = spread + 8 * gamma(width) * size * slack + width * 5e-324
+                low, high = middle - widened, middle + widened
+            elif isinstance(node, Smooth):
+                low = np.full_like(errors[node.source], node.curve.lower)
+                high = np.full_like(low, node.curve.upper)
+                error = (node.curve.steepest * errors[node.source] + CURVE_ERROR) * (1 + 2.0**-50)
+            else:
+                low, high = (np.clip(end, node.lower, node.upper) for end in ends[node.source])
+                error = errors[node.source]
+            ends.append((low, high))
+            errors.append(np.where(np.isnan(error), np.inf, error))
+    (low, high), error = ends[network.output], errors[network.output]
+    size = np.maximum(np.abs(low), np.abs(high)) + error
+    return np.where(np.isnan(size), np.inf, size), error

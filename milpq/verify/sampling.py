@@ -11,7 +11,7 @@ from milpq.merge import Problem
 from milpq.search.budget import Budget
 from milpq.search.execution import Execution, chunk_size
 from milpq.search.inputs import FeedableInputs
-from milpq.search.pool import WitnessPool
+from milpq.search.pool import WitnessPool, sharpen
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,18 @@ def sample(
     generator = np.random.default_rng(seed)
     chunk = chunk_size(problem)
     execution, inputs = Execution(problem), FeedableInputs(problem)
-    done, largest, square, signal = 0, 0.0, 0.0, 0.0
+    done, square, signal = 0, 0.0, 0.0
+    own = WitnessPool.empty(problem)
     while done < points and not (done and budget.spent):
         batch = inputs.random(generator, min(chunk, points - done))
         levels = inputs.levels(batch)
         reference, other = execution.outputs(batch, levels)
         difference = other - reference
-        pool = pool.update(batch, levels, difference, execution.error)
-        largest = max(largest, float(np.nextafter(np.abs(difference) - execution.error, -np.inf).max()))
+        own = own.update(batch, levels, difference, execution.error)
         square += float(np.square(difference).sum())
         signal += float(np.square(reference).sum())
         done += len(batch)
+    own = sharpen(problem, own)
     rmse = math.sqrt(square / (done * len(problem.outputs)))
     sqnr = 10.0 * math.log10(signal / square) if signal > 0.0 and square > 0.0 else None
-    return Sampled(done, largest, rmse, sqnr), pool
+    return Sampled(done, max(0.0, float(own.lower.max())), rmse, sqnr), pool.join(own)

@@ -2,12 +2,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from random_pairs import box, sample
 from search_problems import problem_of
 
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
+from milpq.region.box import Box
 from milpq.search.execution import Execution, signed
 from milpq.search.pool import enclose_difference
 
@@ -62,3 +64,34 @@ def test_chunks_do_not_change_the_answer_of_their_rows():
 
 def test_objectives_are_both_signs_of_every_output():
     assert np.array_equal(signed(np.array([[1.0, -2.0]])), [[1.0, -2.0, -1.0, 2.0]])
+
+
+def test_the_error_of_a_deep_sparse_network_is_near_that_of_its_values():
+    # By magnitudes of weights alone, and rows as long as a layer is wide, it would be seventy times as large.
+    generator = np.random.default_rng(4)
+    nodes, size = [], 100
+    for layer in range(12):
+        matrix = sp.random_array(
+            (size, size), density=0.05, rng=generator, data_sampler=generator.standard_normal
+        )
+        nodes += [
+            Affine(
+                f"affine{layer}", (Term(2 * layer, sp.csr_array(matrix)),), generator.standard_normal(size)
+            ),
+            Clamp(f"clamp{layer}", 2 * layer + 1, 0.0, np.inf),
+        ]
+    network = FloatNetwork(size, tuple(nodes), len(nodes))
+    first = Affine("affine0", (Term(0, 1.01 * nodes[0].terms[0].matrix),), nodes[0].bias)
+    other = FloatNetwork(size, (first, *nodes[1:]), len(nodes))
+    centre = generator.standard_normal(size)
+    problem = Problem.create(network, other, Box(centre - 1e-3, centre + 1e-3))
+    execution = Execution(problem)
+    points = sample(generator, problem, 2)
+    result = execution.run(points)
+    values = np.abs(network.evaluate(points)).max()
+    assert (execution.error < 2e-9 * values).all()
+    for point, row in zip(points, result, strict=True):
+        exact = enclose_difference(problem, point)
+        for value, (low, high), error in zip(row, exact, execution.error, strict=True):
+            assert low == high
+            assert abs(Fraction(float(value)) - low) <= Fraction(float(error))
