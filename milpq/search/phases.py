@@ -182,6 +182,11 @@ class PhaseSearch:
                 sizes = problem.merged.input_size, len(known), self._work.relaxation.open
                 self._restore(PhaseState.of(state, *sizes))
 
+    @property
+    def nodes(self) -> int:
+        """Nodes so far, those before a journal was gone on from included."""
+        return self._nodes
+
     def go(
         self,
         *,

@@ -117,12 +117,12 @@ def search_phases_or_programs(run: Run) -> None:
     if run.finished:
         return
     phases = stages.phase_searching(run)
-    by_phases = stages.cut_phases(run, phases, _trial(run, _NODE_S))
+    by_phases = stages.cut_phases(run, phases, _trial(run, _NODE_S, phases.nodes))
     if run.finished or run.options.solver != "auto":
         return
     with stages.executor(run, interpreted=True) as workers:
         tree = _tree(run)
-        by_tree = _search_tree(run, tree, workers, _trial(run, _PROGRAM_S))
+        by_tree = _search_tree(run, tree, workers, _trial(run, _PROGRAM_S, tree.programs))
         if run.finished:
             return
         behind = by_tree.upper.max() < (1 - _WORTHWHILE) * by_phases.upper.max()
@@ -132,17 +132,19 @@ def search_phases_or_programs(run: Run) -> None:
             _search_tree(run, tree, workers, run.part(1.0))
 
 
-def _trial(run: Run, each_s: tuple[float, float]) -> Budget:
+def _trial(run: Run, each_s: tuple[float, float], done: int) -> Budget:
     """Return the budget of a trial.
 
-    Without a time limit it is one of nodes or programs, so that the run does the same whenever it is run; the time
-    is then there only for networks on which these take far longer than thought.
+    Without a time limit it is one of nodes or programs, so that the run does the same whenever it is run, also where it
+    goes on from a journal that holds `done` of them; the time is then there only for networks on which these take far
+    longer than thought.
     """
     limit = run.part(_TRIAL_SHARE).time_limit_s
     if limit is not None:
         return Budget(min(limit, _TRIAL_S))
     constant, executions = each_s
-    return Budget(_LONGEST_TRIAL_S, int(_TRIAL_S / (constant + executions * execution_s(run.problem))) + 1)
+    most = int(_TRIAL_S / (constant + executions * execution_s(run.problem))) + 1
+    return Budget(_LONGEST_TRIAL_S, most, used=done)
 
 
 def _tree(run: Run) -> TreeSearch:

@@ -189,6 +189,11 @@ class TreeSearch:
         self._time_s = 0.0
         self._begin(bounds, upper)
 
+    @property
+    def programs(self) -> int:
+        """Linear programs so far, those of a state that it went on from included."""
+        return self._programs
+
     def state(self) -> TreeState:
         """Return where the search stands; jobs under way count as not begun."""
         working = [(-node.upper, self._count + 1 + place, node) for place, node in enumerate(self._working)]

@@ -20,9 +20,11 @@ from milpq.search.bounds_state import BoundsState
 from milpq.search.checkpoint import Journal, _digest
 from milpq.search.decider import Decider
 from milpq.search.enumerate import enumerate_codes
+from milpq.search.phases import PhaseSearch
 from milpq.search.tree import TreeOptions, TreeSearch
 from milpq.search.tree.jobs import Done, Effort
 from milpq.search.tree.state import TreeState, pack_nodes, unpack_nodes
+from milpq.verify import optimize
 
 
 def killed(case: str, journal: Path, section: str, count: int, *more: Path) -> None:
@@ -51,6 +53,27 @@ def test_a_killed_run_ends_with_the_same_bracket(case, count, tmp_path):
     assert whole.status == "optimal"
     np.testing.assert_array_equal(found.witness.input, whole.witness.input)
     again = resumed.run(case, journal=path, resume=True, jobs=1)
+    assert (again.lower, again.upper) == (whole.lower, whole.upper)
+
+
+def test_a_trial_that_is_over_is_not_run_again(tmp_path, monkeypatch):
+    path = tmp_path / "journal.npz"
+    monkeypatch.setattr(optimize, "_TRIAL_S", 1e-6)  # one node, one linear program
+    whole = resumed.run("phases", journal=path, jobs=1)
+    with np.load(path) as arrays:
+        nodes, programs = int(arrays["phases.counts"][0]), int(arrays["tree.counts"][1])
+    done = []
+    for search, count in ((PhaseSearch, "nodes"), (TreeSearch, "programs")):
+
+        def going(self, *, go=search.go, count=count, **given):
+            before = getattr(self, count)
+            found = go(self, **given)
+            done.append((count, before, getattr(self, count)))
+            return found
+
+        monkeypatch.setattr(search, "go", going)
+    again = resumed.run("phases", journal=path, resume=True, jobs=1)
+    assert done[:2] == [("nodes", nodes, nodes), ("programs", programs, programs)]
     assert (again.lower, again.upper) == (whole.lower, whole.upper)
 
 
