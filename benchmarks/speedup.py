@@ -67,14 +67,16 @@ def acas(path: Path) -> Iterator[Question]:
     yield Question("A, radius 0.05, all outputs", radius(0.05, None, 1e-4))
     yield Question("A, radius 0.1, output 1, gap 1 %", radius(0.1, [1], 0.01))
 
-    def fixed(bits: int) -> Callable[[int], milpq.Result]:
-        codes = np.clip(np.rint(np.array([[-0.05], [0.05]]) * 256 * np.ones(5)), -128, 127)
+    def fixed(bits: int, radius: float, gap: float) -> Callable[[int], milpq.Result]:
+        codes = np.clip(np.rint(np.array([[-radius], [radius]]) * 256 * np.ones(5)), -128, 127)
         box = milpq.Box(codes[0] / 255 - 1e-9, codes[1] / 255 + 1e-9)
         quantized = quantize_fixed_point(network, bits).on_target(None)
-        return lambda jobs: milpq.bound(network, quantized, box, input_domain="codes", jobs=jobs)
+        return lambda jobs: milpq.bound(network, quantized, box, input_domain="codes", gap=gap, jobs=jobs)
 
     for bits in (4, 6, 8, 10):
-        yield Question(f"D, {bits} bits, ε 0.05, first centre", fixed(bits))
+        yield Question(f"D, {bits} bits, ε 0.05, first centre", fixed(bits, 0.05, 1e-4))
+    for bits in (8, 10):
+        yield Question(f"D, {bits} bits, ε 0.1, first centre, gap 0.1", fixed(bits, 0.1, 0.1))
 
 
 def processor_s() -> float:

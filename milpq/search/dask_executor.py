@@ -19,8 +19,8 @@ from milpq.errors import UsageError, WorkersLostError
 from milpq.search.budget import Budget
 from milpq.search.ordered import OrderedExecutor
 
-_PATIENCE_S: Final = 10.0  # for the scheduler to answer at first
-_POLL_S: Final = 0.25
+_PATIENCE_S: Final = 30.0  # for the scheduler to answer at first
+_POLL_S: Final = 0.25  # for a result at first; one that is there and is not fetched in time gets twice as long
 _LOSSES: Final = 3
 
 
@@ -118,17 +118,20 @@ class DaskExecutor(OrderedExecutor[_Sent]):
     def _wait(self, ticket: _Sent, budget: Budget | None) -> bool:
         """Wait for one result and fetch it."""
         module: Any = distributed
+        patience = _POLL_S
         for _ in range(_LOSSES + 1):
             while ticket.future.status not in {"lost", "cancelled"}:
                 if budget is not None and budget.ended:
                     return False
                 self._check_alive()
                 try:
-                    # Never longer: a worker may die between the end of its job and the fetching of the result.
-                    ticket.result = ticket.future.result(timeout=_POLL_S)
+                    # Never for ever: a worker may die between the end of its job and the fetching of the result.
+                    ticket.result = ticket.future.result(timeout=patience)
                 except TimeoutError:
                     if ticket.future.status == "error":
                         raise  # by the job itself
+                    if ticket.future.status == "finished":
+                        patience *= 2.0
                     continue
                 except CancelledError:
                     break

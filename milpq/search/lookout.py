@@ -24,6 +24,9 @@ _SHARE: Final = 0.15
 _PARTS: Final = 4
 """So many times the first of the first searches are all of them at most."""
 
+_DEAR: Final = 3
+"""Plain executions that take as long as one of a search, which makes its input and follows gradients."""
+
 _GAIN: Final = 1e-3
 """Part that one of the first searches has to add to a witness for another one to follow."""
 
@@ -90,7 +93,7 @@ class Lookout:
     first : int
         Executions of the first searches together, at most.
     price : int
-        Executions that take as long as a unit of the other work.
+        Plain executions that take as long as a unit of the other work.
     """
 
     def __init__(
@@ -138,7 +141,7 @@ class Lookout:
         look = Look(chosen, pool, starts, None if left is None else _SHARE * left, self._stopped)
         self._count += 1
         self._executions += executions
-        self._due = units + executions // self._price
+        self._due = units + _DEAR * executions // self._price
         self._aside = self._executor.aside(self._looking, look)
 
     def collect(self, pool: WitnessPool, units: int, budget: Budget) -> WitnessPool:

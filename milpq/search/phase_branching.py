@@ -93,13 +93,17 @@ class Trial:
         Parameters
         ----------
         gains : float64, shape (2, cuts)
-            By which the bounds of the two parts are below that of the node.
+            By which the bounds of the two parts are below that of the node; infinite for parts that are empty.
         most : float64, shape (nodes,)
-            What there is to gain in each node: more does not count.
+            What there is to gain in each node: more does not count.  Where it is infinite, as no witness is known,
+            it is the largest finite gain seen there.
         neurons : int
             Open neurons in all.
         """
         nodes = len(most)
+        largest = np.zeros(nodes)
+        np.maximum.at(largest, self.rows, np.where(np.isfinite(gains), gains, 0.0).max(axis=0))
+        most = np.where(np.isfinite(most), most, largest)
         gains = np.clip(gains, _LEAST * most[self.rows], most[self.rows])
         product = np.full(self.offers.gain.shape, -1.0)
         product[self.rows, self.columns] = gains[0] * gains[1]

@@ -387,3 +387,14 @@ def test_cuts_that_have_paid_are_preferred():
         np.zeros((2, 0)), np.ones(1), 2
     )
     assert none.neuron == [-1]
+
+
+def test_trials_without_a_witness_teach_what_is_finite():
+    """Then all there is to gain is unbounded, and an empty part gains it."""
+    gain, side, neuron = np.array([[0.0, 2.0, 1.0]]), np.zeros(3, dtype=np.int64), np.array([0, 0, 1])
+    offers = Offers(gain, neuron, side, gain, gain)
+    trial = Trial.of(offers, Experience.none(2))
+    cuts, learned = trial.settle(np.array([[0.1, np.inf], [0.1, 0.5]]), np.full(1, np.inf), 2)
+    assert cuts.neuron == [1]
+    assert np.isfinite(learned.sums).all()
+    assert np.isfinite(learned.score(offers)).all()

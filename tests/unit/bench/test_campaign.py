@@ -38,7 +38,7 @@ domains = ["codes"]
 methods = ["separate", "auto"]
 pairs = [{ build = "random", name = "r", inputs = 2, width = 4, bits = [4, 8] }]
 regions = [{ radius_codes = [2, 5] }]
-limits = { time_s = 30.0 }
+limits = { time_s = 300.0 }
 
 [[grid]]
 name = "missing"

@@ -45,8 +45,8 @@ def test_what_is_found_is_handed_over_after_as_much_other_work(problem):
             assert lookout.opening
             lookout.begin(nothing, 5, Budget())
             assert not lookout.opening
-            assert lookout.collect(nothing, 14, Budget()) is nothing
-            found = lookout.collect(nothing, 15, Budget())
+            assert lookout.collect(nothing, 34, Budget()) is nothing  # 400 executions, each as dear as three
+            found = lookout.collect(nothing, 35, Budget())
         np.testing.assert_array_equal(found.points, expected.points)
         np.testing.assert_array_equal(found.lower, expected.lower)
         assert not lookout.opening
