@@ -20,7 +20,7 @@ from milpq.search.budget import Budget
 from milpq.search.ordered import OrderedExecutor
 
 _PATIENCE_S: Final = 30.0  # for the scheduler to answer at first
-_POLL_S: Final = 0.25  # for a result at first; one that is there and is not fetched in time gets twice as long
+_POLL_S: Final = 0.25  # for a result at first; one that is there but not fetched in time gets twice as long
 _LOSSES: Final = 3
 
 
