@@ -1,9 +1,10 @@
-"""Bounds inside the network by cutting phases and steps, layer by layer: for layers of few neurons.
+"""Bounds inside the network by cutting phases and steps, layer by layer: as far as its last narrow layer.
 
 What a relaxation loses at a kink is charged again by every layer behind it, so where phases are open the bounds on
 differences grow by a factor a layer, far beyond what rounding alone can do.  A narrow layer is where that can be
 stopped: its few ranges are bounded by small branch and bounds over the phases in front of it, and all that lies
-behind starts from those.
+behind starts from those.  Wider layers are worth the same where a narrow one lies behind them: its ranges are no
+better than what they rest on.
 """
 
 from __future__ import annotations
@@ -26,10 +27,18 @@ from milpq.search.phase_nodes import PhaseNodes
 from milpq.search.phase_step import PhaseJob, PhaseStep, PhaseWork
 
 NARROW: Final = 48
-"""Open neurons of a layer up to which its ranges are bounded in this way."""
+"""Open neurons of a narrow layer at most."""
+
+_WIDEST: Final = 256
+"""Open neurons of a layer in front of a narrow one up to which its ranges are bounded in this way."""
 
 _NODES: Final = 40
-"""Nodes for each bound at most."""
+"""Nodes for each bound at most: in a layer's share of the time up to `_NODES_S` seconds, and in as many more again."""
+
+_NODES_S: Final = 8.0
+
+_MOST_BYTES: Final = 2**28
+"""What the nodes of a layer may hold at most."""
 
 _STEPS: Final = 20
 """Gradient steps of a node, as in the search over phases."""
@@ -46,33 +55,42 @@ Spread: TypeAlias = Callable[[Callable[[PhaseJob], PhaseWork], list[PhaseJob]], 
 """Has a function work on every job, perhaps in several threads; results in order, as of ``map``."""
 
 
-def is_narrow(problem: Problem, bounds: Bounds) -> bool:
-    """Tell whether all layers between the first activation and the last are narrow, and there are any.
+def last_narrow(problem: Problem, bounds: Bounds) -> int:
+    """Return up to which value ranges are worth bounding by cutting phases; 0 for none.
 
-    A wide one in between would take the time, and what it charges would be charged whatever is known in front of it.
+    Where all layers between the first activation and the last are narrow that is the output.  Else it is the last
+    narrow one that another layer between them lies behind: a wide one would take the time, and charges what it
+    loses whatever is known in front of it.
     """
     merged = problem.merged
     ends = {merged.output, *merged.nodes[merged.output - 1].sources}
     inner = [
-        len(open_neurons(merged, bounds.values[value], value))
+        (value, len(open_neurons(merged, bounds.values[value], value)))
         for value, node in enumerate(merged.nodes, 1)
         if isinstance(node, MergedAffine) and value not in ends and any(node.sources)
     ]
-    return merged.is_exact and 0 < max(inner, default=0) <= NARROW
+    if not merged.is_exact:
+        return 0
+    if 0 < max((count for _, count in inner), default=0) <= NARROW:
+        return merged.output
+    return max((value for value, count in inner[:-1] if 0 < count <= NARROW), default=0)
 
 
-def cutting_inside(problem: Problem, budget: Budget, spread: Spread = map) -> Inside:
-    """Return what bounds narrow layers for `milpq.bounds.optimized`, each in its share of the time that is left.
+def cutting_inside(problem: Problem, last: int, budget: Budget, spread: Spread = map) -> Inside:
+    """Return what bounds layers for `milpq.bounds.optimized`, each in its share of the time that is left.
 
     Parameters
     ----------
+    last : int
+        The last value whose ranges are worth it (`last_narrow`).
     budget : Budget
         For all layers, those for which slopes will do and the outputs too.
     """
-    layers = [value for value, node in enumerate(problem.merged.nodes, 1) if isinstance(node, MergedAffine)]
+    merged = problem.merged
+    layers = [v for v, node in enumerate(merged.nodes, 1) if isinstance(node, MergedAffine) and v <= last]
 
     def inside(bounds: Bounds, value: int, neurons: Int64Array) -> ValueBounds | None:
-        if len(neurons) > NARROW:
+        if value > last or len(neurons) > _WIDEST:
             return None
         left = sum(1 for layer in layers if layer >= value) + 1
         limit = budget.time_limit_s
@@ -159,7 +177,7 @@ class _Search:
                 return
             self._commit(self._step.root(part, self._threshold, lambda: budget.spent))
             self._unbounded[part] = False
-        most = _NODES * len(self._threshold)
+        most = self._most(budget)
         while self._nodes < most and not budget.spent:
             taken = self._take()
             if not taken:
@@ -178,6 +196,16 @@ class _Search:
             ]
             for work in list(spread(self._step, jobs)):
                 self._commit(work)
+
+    def _most(self, budget: Budget) -> int:
+        """Return how many nodes to make: more where there is time for them, none that memory has no room for."""
+        limit = budget.time_limit_s
+        each = int(_NODES * max(1.0, 0.0 if limit is None else limit / _NODES_S))
+        none = self._step.none
+        size = none.ranges.itemsize * int(np.prod(none.ranges.shape[1:])) + none.multipliers.itemsize * int(
+            none.multipliers.shape[1]
+        )
+        return min(each * len(self._threshold), _MOST_BYTES // max(size, 1))
 
     def _take(self) -> list[PhaseNodes]:
         """Remove the worst nodes of every objective that a cut could still improve."""

@@ -11,6 +11,7 @@ import numpy as np
 import milpq
 from milpq._arrays import Float64Array
 from milpq.bounds import differential, interval, optimized, symbolic
+from milpq.bounds.symbolic import differential_within
 from milpq.bounds.values import Bounds
 from milpq.merge import Cubes, Problem
 from milpq.network.nodes import Affine
@@ -21,7 +22,7 @@ from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor, working
 from milpq.search.inputs import FeedableInputs
-from milpq.search.inside import cutting_inside, is_narrow
+from milpq.search.inside import cutting_inside, last_narrow
 from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
@@ -262,23 +263,29 @@ def optimize(run: Run) -> None:
 def cut_inside(run: Run) -> None:
     """Tighten bounds inside by cutting phases in front of narrow layers; an earlier run may have done it.
 
-    Where slopes have come near the witness, what is left is for searches that look at the outputs alone.
+    Backward substitution carries what was found to the layers behind, in a second where slopes take minutes.  Where
+    slopes have come near the witness, what is left is for searches that look at the outputs alone.
     """
     if run.finished or run.restore_bounds("inside"):
         return
     assert run.bounds is not None
     near = run.bracket.upper <= _NEAR * run.bracket.lower
-    if near or not is_narrow(run.problem, run.bounds):
+    last = 0 if near else last_narrow(run.problem, run.bounds)
+    if not last:
         # A run that goes on must not choose otherwise: its searches begin within these.
         run.keep_bounds("inside")
         return
     run.tell("inside")
     budget = run.part(_INSIDE_SHARE)
     with run.timed("bound") as watch, working(open_executor("local", run.options.jobs)) as workers:
-        inside = cutting_inside(run.problem, budget, workers.map)
+        inside = cutting_inside(run.problem, last, budget, workers.map)
         run.bounds = optimized(
             run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map, inside=inside
         )
+        rest = run.part(_PROPAGATION_SHARES["differential"])
+        root = run.problem.domain.root
+        found = differential_within(run.problem, root, run.bounds, lambda: rest.spent)
+        run.bounds = run.bounds.intersect(found)
     run.commit("inside", objectives(run, run.bounds), watch.elapsed_s)
     run.keep_bounds("inside")
 

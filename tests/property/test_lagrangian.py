@@ -18,10 +18,11 @@ from random_pairs import box as cube
 from milpq.bounds import differential, interval, optimized
 from milpq.bounds.hull import Ranges
 from milpq.bounds.lagrangian import Lagrangian, Objectives, never, output_objectives
-from milpq.merge import MergedAffine, Problem
+from milpq.bounds.symbolic import differential_within
+from milpq.merge import DomainKind, MergedAffine, Problem
 from milpq.network.curves import TANH
 from milpq.search.budget import Budget
-from milpq.search.inside import cutting_inside, is_narrow
+from milpq.search.inside import cutting_inside, last_narrow
 from milpq.search.phase_branching import Experience, Trial
 from milpq.search.phase_nodes import Offers, offer_cuts
 from milpq.search.phase_step import PhaseJob, PhaseStep
@@ -146,7 +147,8 @@ def test_bounds_inside_hold_and_tighten(maker, monkeypatch):
         problem = maker(seed)
         rng = np.random.default_rng(seed)
         known = differential(problem, problem.domain.root)
-        found = optimized(problem, known, steps=20, inside=cutting_inside(problem, Budget()))
+        inside = cutting_inside(problem, problem.merged.output, Budget())
+        found = optimized(problem, known, steps=20, inside=inside)
         exact = Exact(problem)
         for x in sample(rng, problem, 6):
             for value, (a, v) in zip(found.values, exact.values(x), strict=True):
@@ -172,12 +174,13 @@ def test_bounds_inside_pay_and_depend_on_no_worker(monkeypatch):
     monkeypatch.setattr("milpq.search.inside._NODES", 12)
     problem = narrow_pair()
     slopes = optimized(problem, differential(problem, problem.domain.root))
-    assert is_narrow(problem, slopes)
-    found = optimized(problem, slopes, inside=cutting_inside(problem, Budget()))
+    last = last_narrow(problem, slopes)
+    assert last == problem.merged.output
+    found = optimized(problem, slopes, inside=cutting_inside(problem, last, Budget()))
     widths = [bounds.difference.upper - bounds.difference.lower for bounds in (slopes, found)]
     assert (widths[1] < 0.9 * widths[0]).all()
     with ThreadExecutor(3) as workers:
-        again = optimized(problem, slopes, inside=cutting_inside(problem, Budget(), workers.map))
+        again = optimized(problem, slopes, inside=cutting_inside(problem, last, Budget(), workers.map))
     for value, other in zip(found.values, again.values, strict=True):
         np.testing.assert_array_equal(value.difference.upper, other.difference.upper)
         np.testing.assert_array_equal(value.float_side.lower, other.float_side.lower)
@@ -186,7 +189,7 @@ def test_bounds_inside_pay_and_depend_on_no_worker(monkeypatch):
 def test_bounds_inside_without_time_are_those_known():
     problem = narrow_pair()
     known = optimized(problem, differential(problem, problem.domain.root))
-    inside = cutting_inside(problem, Budget(0.0))
+    inside = cutting_inside(problem, problem.merged.output, Budget(0.0))
     for value in range(1, len(known.values)):
         neurons = np.arange(len(known.values[value].difference.upper[0]))
         if isinstance(problem.merged.nodes[value - 1], MergedAffine) and value > 1:
@@ -199,12 +202,42 @@ def test_wide_layers_and_outputs_alone_are_not_for_bounds_inside(monkeypatch):
     problem = narrow_pair()
     known = differential(problem, problem.domain.root)
     monkeypatch.setattr("milpq.search.inside.NARROW", 3)
-    assert not is_narrow(problem, known)
-    assert cutting_inside(problem, Budget())(known, 3, np.arange(4)) is None
+    assert last_narrow(problem, known) == 0
+    assert cutting_inside(problem, 0, Budget())(known, 3, np.arange(4)) is None
     rng = np.random.default_rng(1)
     shallow = float_network(rng, [9, 4, 2], (0.0, np.inf))
     problem = Problem.create(shallow, quantized(rng, shallow, "tflm"), cube(-0.5, 0.5, 9), "codes")
-    assert not is_narrow(problem, differential(problem, problem.domain.root))
+    assert last_narrow(problem, differential(problem, problem.domain.root)) == 0
+
+
+def bottleneck_pair(kind: DomainKind = "codes") -> Problem:
+    """Return a pair with a layer of three between layers of ten."""
+    rng = np.random.default_rng(7)
+    network = float_network(rng, [9, 10, 10, 3, 10, 10, 2], (0.0, np.inf))
+    return Problem.create(network, quantized(rng, network, "tflm"), cube(-0.5, 0.5, 9), kind)
+
+
+@pytest.mark.parametrize("kind", ["codes", "continuous"])
+def test_bounds_in_front_of_a_bottleneck_pay_behind_it(monkeypatch, kind):
+    monkeypatch.setattr("milpq.search.inside.NARROW", 4)
+    monkeypatch.setattr("milpq.search.inside._NODES", 12)
+    problem = bottleneck_pair(kind)
+    root = problem.domain.root
+    slopes = optimized(problem, differential(problem, root))
+    last = last_narrow(problem, slopes)
+    assert problem.merged.nodes[last - 1].size == 3
+    inside = cutting_inside(problem, last, Budget())
+    assert inside(slopes, last + 2, np.arange(10)) is None
+    tight = optimized(problem, slopes, inside=inside)
+    found = differential_within(problem, root, tight)
+    before, after = (bounds.difference.upper - bounds.difference.lower for bounds in (slopes, found))
+    assert (after < 0.95 * before).all()
+    exact, rng = Exact(problem), np.random.default_rng(0)
+    for x in sample(rng, problem, 20):
+        for value, (a, v) in zip(found.values, exact.values(x), strict=True):
+            sides = (value.float_side, a), (value.quantized_side, v), (value.difference, v - a)
+            for side, truth in sides:
+                assert all(side.lower[0] <= truth) and all(truth <= side.upper[0])
 
 
 def test_cutting_the_ranges_of_curves_closes_most_of_the_gap():
