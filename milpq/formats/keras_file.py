@@ -8,7 +8,8 @@ from typing import Any, TypeAlias, cast
 from milpq.errors import ModelFileError, UnsupportedModelError
 from milpq.formats._files import PathLike
 from milpq.formats._float_builder import SIGMOID_NOTE, SOFTMAX_NOTE, FloatBuilder
-from milpq.formats._keras_layers import HANDLERS, SHAPE_ONLY, Layer, Tensor
+from milpq.formats._keras_layer import Layer, Tensor
+from milpq.formats._keras_layers import HANDLERS, SHAPE_ONLY
 from milpq.formats._keras_store import Config, KerasStore
 from milpq.network.float_network import FloatNetwork
 
