@@ -152,42 +152,41 @@ class _Checker:
         cubes = self._splitter.cubes(parts)
         # A part without inputs proves itself.
         some = np.flatnonzero((cubes.lower <= cubes.upper).all(axis=1))
-        upper = np.full((len(cubes), len(self._claim)), -np.inf)
+        upper = np.full((len(cubes), len(self._claim[which])), -np.inf)
         if kind == DUAL and which.start is None:
             raise CertificateError("multipliers belong to a leaf in a tree about one bound")
         if len(some):
             upper[some] = self._upper([leaves[row] for row in some.tolist()], which)
-        wrong = np.argwhere(~(upper[:, which] <= self._claim[which]))  # written so that NaN is wrong
+        wrong = np.argwhere(~(upper <= self._claim[which]))  # written so that NaN is wrong
         if len(wrong):
-            leaf, objective = int(wrong[0, 0]), int(wrong[0, 1]) + (which.start or 0)
+            leaf, column = int(wrong[0, 0]), int(wrong[0, 1])
+            objective = column + (which.start or 0)
             output = self._problem.outputs[objective % len(self._problem.outputs)]
             sign = "f_q − f" if objective < len(self._problem.outputs) else "f − f_q"
             ends = zip(cubes.lower[leaf].tolist(), cubes.upper[leaf].tolist(), strict=True)
             where = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in ends)
             raise UnprovenError(
                 f"does not prove its claim: {sign} of output {output} is only shown to be at most "
-                f"{float(upper[leaf, objective])!r}, not {float(self._claim[objective])!r}, on a leaf that is "
+                f"{float(upper[leaf, column])!r}, not {float(self._claim[objective])!r}, on a leaf that is "
                 f"{_NAMES[kind]} ({where:.200}{', decided further' if parts[leaf].decisions else ''})"
             )
 
     def _upper(self, leaves: list[Leaf], which: slice) -> Float64Array:
-        """Return what leaves of one kind prove, shape (leaves, 2·chosen)."""
+        """Return what leaves of one kind prove of the bounds that a tree is about, shape (leaves, bounds)."""
         kind, parts, problem = leaves[0].kind, [leaf.part for leaf in leaves], self._problem
         cubes, limits = self._splitter.cubes(parts), self._splitter.limits(parts)
         if kind == EXECUTED:
-            return self._execution.upper(cubes)
+            return self._execution.upper(cubes)[:, which]
         if kind == BOUND:
-            return self._zonotope.upper(cubes, limits)
+            return self._zonotope.upper(cubes, limits)[:, which]
         multipliers = np.concatenate([leaf.multipliers for leaf in leaves], axis=1)
         if kind == DUAL:
             trace = self._zonotope.trace(cubes, limits)
-            upper = np.full((len(leaves), len(self._claim)), np.inf)
-            upper[:, which] = dual_upper(problem, trace, which.start, multipliers)[:, None]
-            return upper
+            return dual_upper(problem, trace, which.start, multipliers)[:, None]
         rewriter = Rewriter(
             problem, self._zonotope, lambda first, layer, _: multipliers[first : first + 2 * len(layer.a[0])]
         )
-        return rewriter.upper(cubes, limits)
+        return rewriter.upper(cubes, limits)[:, which]
 
 
 def _problem(file: CertificateFile, float_source: FloatSource, quantized_source: QuantizedSource) -> Problem:

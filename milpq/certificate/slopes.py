@@ -140,7 +140,8 @@ class Corners:
     outside : float64, of the same shape
         Minus infinity where there is no such point, and 0 elsewhere.
     reach : four of float64, shape (neurons, leaves)
-        The largest sizes of h, z, a, v.
+        The largest sizes of h, z, a, v.  A line ``v = const`` through an accumulator is off by roundings of ``v``, and
+        ``a`` where it is crossed with it, so that of ``v`` is added to those of ``a`` and ``h``.
     """
 
     a: Float64Array
@@ -178,7 +179,8 @@ class Corners:
         add(a, crossing, layer.at(crossing, near), within(crossing, layer.v))
         at_a, at_v, low, high, outside = (np.concatenate(parts) for parts in zip(*found, strict=True))
         h, reach_h = phi.graph(layer.a, at_a)[1:3], largest(phi.image(layer.a))
-        return cls(at_a, at_v, h, (low, high), outside, (reach_h, reach_z, reach_a, reach_v))
+        reach = reach_h + reach_v, reach_z, reach_a + reach_v, reach_v
+        return cls(at_a, at_v, h, (low, high), outside, reach)
 
     def most(
         self, p: Float64Array, r: Float64Array, y: Float64Array, w: Float64Array

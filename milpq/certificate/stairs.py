@@ -12,7 +12,6 @@ from milpq.certificate.activations import Activation, Pieces
 from milpq.certificate.forms import ROUNDED, TINY, Ends
 from milpq.merge import MergedActivation
 from milpq.network.curves import CURVE_ERROR
-from milpq.rounding.step import NEVER
 
 EXACT: Final = 3
 """Thresholds inside an interval up to which its plateaus are taken one by one."""
@@ -40,19 +39,15 @@ class Staircase:
         """Return the staircase of a node.
 
         *Soundness:* on a plateau ``φ_q`` is constant and ``ψ`` nondecreasing, so ``φ_q − ψ`` is largest at the left
-        end of a plateau and smallest at its right end; all ends are evaluated, with eight roundings to spare.
+        end of a plateau and smallest at its right end; all ends are evaluated, with eight roundings to spare.  No
+        accumulator lies before the first plateau's start or behind the last one's end.
         """
         phi, step, unit, scale = Activation.of(node), node.step, node.scale_in, node.scale_out
         if step is None or unit is None or scale is None:
             one, far = np.ones((node.size, 1)), np.full((node.size, 1), np.inf)
             return cls(node, phi, one, one, *phi.image((-far, far)), 0 * one, 0 * one)
-        rows = np.arange(len(step.values), dtype=np.int64)
-        column = np.arange(step.values.shape[1], dtype=np.int64)
-        # Plateaus before a threshold at −∞ and after one at +∞ are never taken.
-        first = (step.thresholds == -NEVER).sum(axis=1)
-        last = step.values.shape[1] - 1 - (step.thresholds == NEVER).sum(axis=1)
         unit, scale = unit[:, None], scale[:, None]
-        ends = scale * np.stack([step.values[rows, first], step.values[rows, last]], axis=1)[step.rows]
+        ends = scale * np.stack([step.bottom, step.top], axis=1)[step.rows]
         least, most = phi.image((np.full_like(unit, -np.inf), np.full_like(unit, np.inf)))
         bottom, top = np.clip(least, ends[:, :1], ends[:, 1:]), np.clip(most, ends[:, :1], ends[:, 1:])
         low, high = np.empty_like(unit), np.empty_like(unit)
@@ -61,15 +56,11 @@ class Staircase:
         _, first_of, kind_of = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
         for neuron in first_of.tolist():
             row = int(step.rows[neuron])
-            taken = (column >= first[row]) & (column <= last[row])
-            level = scale[neuron] * step.values[row]
-            threshold: Float64Array = step.thresholds[row].astype(np.float64)
-            never = np.abs(threshold) >= NEVER
-            threshold[never] = np.copysign(np.inf, threshold[never])
-            starts, stops = np.append(-np.inf, threshold), np.append(threshold - 1, np.inf)
+            start, stop = step.starts[row, :-1], step.starts[row, 1:] - 1
+            taken, level = start <= stop, scale[neuron] * step.values[row]
             left, right = (
                 np.clip(psi, bottom[neuron], top[neuron])
-                for psi in phi.image((unit[neuron] * starts, unit[neuron] * stops))
+                for psi in phi.image((unit[neuron] * start, unit[neuron] * stop))
             )
             slack = ROUNDED * (np.abs(ends[neuron]).max() + max(abs(bottom[neuron, 0]), abs(top[neuron, 0])))
             slack += 0.0 if phi.curve is None else 2 * CURVE_ERROR
@@ -157,10 +148,8 @@ class Layer:
         few = stop - start <= EXACT
         rows, k = step.rows[:, None], np.arange(EXACT + 1)[:, None, None]
         plateau = np.minimum(start + k, step.thresholds.shape[1])
-        border = np.full((len(step.thresholds), 1), NEVER)
-        thresholds = np.concatenate([-border, step.thresholds, border], axis=1)
-        left = np.maximum(thresholds[rows, plateau], first)
-        right = np.minimum(thresholds[rows, plateau + 1] - 1, last)
+        left = np.maximum(step.starts[rows, plateau], first)
+        right = np.minimum(step.starts[rows, plateau + 1] - 1, last)
         level = np.tile(stairs.scale * step.values[rows, plateau], (2, 1, 1))
         points = stairs.unit * np.concatenate([left, right])
         counts = few & np.tile((k <= stop - start) & (left <= right), (2, 1, 1))

@@ -81,11 +81,7 @@ class Zonotope:
 
     def leaves_in(self, size: int) -> int:
         """Return how many leaves to bound at once, so that a form takes about so many bytes."""
-        return max(1, size // self._form_bytes())
-
-    def _form_bytes(self) -> int:
-        """Return how large a form of one leaf can become."""
-        return 8 * max(self._sizes) * min(sum(self._sizes), max(self._symbols, 1))
+        return max(1, size // (8 * max(self._sizes) * min(sum(self._sizes), max(self._symbols, 1))))
 
     @property
     def whole(self) -> BoolArray:

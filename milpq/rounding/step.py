@@ -37,6 +37,10 @@ class StepFunction:
         Nondecreasing along the last axis: the *levels* (code minus zero point) taken.
     rows : int64, shape (neurons,)
         Which row each neuron uses.
+    bottom, top : float64, shape (distinct,)
+        The least and the largest value that an accumulator can have; derived.
+    starts : int64, shape (distinct, steps + 2)
+        Where each plateau starts, the first at ``-NEVER``, and where the last ends; derived.
     """
 
     thresholds: Int64Array
@@ -45,11 +49,11 @@ class StepFunction:
     _slope: Float64Array = field(init=False, repr=False)
     _offset: Float64Array = field(init=False, repr=False)
     _affine: BoolArray = field(init=False, repr=False)
-    _bottom: Float64Array = field(init=False, repr=False)
-    _top: Float64Array = field(init=False, repr=False)
+    bottom: Float64Array = field(init=False, repr=False)
+    top: Float64Array = field(init=False, repr=False)
     _keys: Int64Array = field(init=False, repr=False)
     _value_keys: Int64Array = field(init=False, repr=False)
-    _starts: Int64Array = field(init=False, repr=False)
+    starts: Int64Array = field(init=False, repr=False)
     _is_table: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,11 +87,11 @@ class StepFunction:
             ("_slope", frozen(slope)),
             ("_offset", frozen(offset)),
             ("_affine", frozen(affine)),
-            ("_bottom", frozen(bottom)),
-            ("_top", frozen(top)),
+            ("bottom", frozen(bottom)),
+            ("top", frozen(top)),
             ("_keys", frozen(keys.ravel())),
             ("_value_keys", frozen((values + shift).ravel())),
-            ("_starts", frozen(starts)),
+            ("starts", frozen(starts)),
         ):
             object.__setattr__(self, name, value)
 
@@ -197,8 +201,8 @@ class StepFunction:
             product += np.where(accumulator >= 0.0, other, negative)
         np.floor(product, out=product)
         # Twice as fast as one clip by arrays.
-        np.maximum(product, self._bottom[rows], out=product)
-        np.minimum(product, self._top[rows], out=product)
+        np.maximum(product, self.bottom[rows], out=product)
+        np.minimum(product, self.top[rows], out=product)
         searched = np.flatnonzero(~self._affine[rows])
         if len(searched):
             rows = rows[searched]
@@ -219,11 +223,11 @@ class StepFunction:
             accumulator that the precision holds.
         """
         slope, offset = self._slope.astype(precision), self._offset.astype(precision)
-        parts = (slope, *offset, self._bottom, self._top)
+        parts = (slope, *offset, self.bottom, self.top)
         stairs = np.stack([part.astype(np.float64) for part in parts], axis=1)
-        exact = _is_staircase(self.thresholds, self.values, slope, offset, self._bottom, self._top)
+        exact = _is_staircase(self.thresholds, self.values, slope, offset, self.bottom, self.top)
         # Integers up to 2^24 are numbers of single precision, so the ends and what lies between them are, too.
-        exact &= np.maximum(np.abs(self._bottom), np.abs(self._top)) < 2.0**24
+        exact &= np.maximum(np.abs(self.bottom), np.abs(self.top)) < 2.0**24
         return stairs[self.rows], exact[self.rows]
 
     @property
@@ -249,7 +253,7 @@ class StepFunction:
         ends = np.clip(ends, self.value_lower - 1, self.value_upper + 1) + np.concatenate([shift, shift])
         found = np.searchsorted(self._value_keys, ends, side="left")
         found = found.reshape(2, -1) - rows * width
-        first, last = self._starts[rows, found]
+        first, last = self.starts[rows, found]
         last = last - 1
         return first, last
 
