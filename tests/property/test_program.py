@@ -172,6 +172,32 @@ def test_a_threshold_beyond_single_precision_is_not_reached_early():
     assert step.staircases(np.float64)[1].all()
 
 
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_zero_is_on_the_staircase_of_what_is_not_negative(precision):
+    """The staircase in front of zero would reach the next level there."""
+    step = StepFunction(np.array([[-4, -2, 1, 3]]), np.array([[-3, -2, -1, 0, 1]]), np.zeros(1, np.int64))
+    stairs, exact = step.staircases(precision)
+    assert exact.all() and np.floor(stairs[0, 1]) != np.floor(stairs[0, 2])
+    entry = IntegerInput(np.ones(1), 0, -4, 4, np.ones(1), None)
+    weight = 1.0 if precision is np.float32 else float(2**25)
+    wide = IntegerAffine("wide", (Term(0, np.array([[weight], [1.0]])),), np.zeros(2), np.ones(2))
+    chosen = IntegerAffine("one", (Term(1, np.array([[0.0, 1.0]])),), np.zeros(1), np.ones(1))
+    network = IntegerNetwork(entry, (wide, chosen, Step("s", 2, step, np.ones(1))), 3, "none")
+    program = program_of(network)
+    assert program is not None and program.precision is precision
+    assert execute_fast(network, np.arange(-4, 5)[:, None]).ravel().tolist() == [
+        -2,
+        -2,
+        -1,
+        -1,
+        -1,
+        0,
+        0,
+        1,
+        1,
+    ]
+
+
 def random_float_network(seed: int, exponent: float) -> FloatNetwork:
     rng = np.random.default_rng(seed)
     nodes: list[Affine | Clamp] = []
