@@ -156,7 +156,7 @@ def _write(suite: Suite, rows: list[Row], folder: Path) -> None:
     from milpq.bench.page import page_text
     from milpq.bench.plots import can_plot, draw_all
     from milpq.bench.tables import csv_text, json_text
-    from milpq.report.files import replace_file
+    from milpq.formats.writing import replace_file
     from milpq.verify.describe import environment
 
     ran = environment(None, 1, suite.seed)

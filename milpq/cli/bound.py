@@ -139,7 +139,10 @@ def bound(
             certificate=certificate,
             explain=any(path.suffix.lower() == ".html" for path in report or ()),
         )
-    for path in report or ():
-        write_report(result, path)
-    show(plain_console(), result)
+    try:
+        for path in report or ():
+            write_report(result, path)
+    finally:
+        # A disk that is full must not hide the answer of a long run.
+        show(plain_console(), result)
     return result.exit_code

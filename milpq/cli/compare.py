@@ -114,7 +114,7 @@ def _line(method: str, outcome: Outcome) -> str:
 def _write(found: Comparison, path: Path) -> None:
     from milpq.bench.comparison import comparison_csv, comparison_json, comparison_plot
     from milpq.bench.plots import save_figure
-    from milpq.report.files import replace_file
+    from milpq.formats.writing import replace_file
 
     ending = path.suffix.lower()
     if ending == ".json":

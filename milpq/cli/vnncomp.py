@@ -23,7 +23,7 @@ def vnncomp(
 ) -> None:
     """Decide an instance of the VNN-COMP competition: sat with a counterexample, unsat, unknown or timeout."""
     from milpq.errors import UsageError
-    from milpq.report.files import check_place
+    from milpq.formats.writing import check_place
     from milpq.vnncomp import VERSION, run_instance
 
     del category

@@ -7,17 +7,17 @@ from typing import Final
 
 from milpq.errors import UsageError
 from milpq.formats._files import PathLike
+from milpq.formats.writing import check_place
 from milpq.network.quantized_model import QuantizedModel
 
 ENDINGS: Final = (".json", ".tflite", ".onnx")
 
 
 def check_save_path(path: PathLike) -> None:
-    """Raise UsageError for an ending that no model is saved with, or a missing folder."""
+    """Raise UsageError for an ending that no model is saved with, or a place where nothing can be written."""
     if Path(path).suffix.lower() not in ENDINGS:
         raise UsageError(f"{path}: quantized models end in {', '.join(ENDINGS)}, not {Path(path).suffix!r}")
-    if not Path(path).parent.is_dir():
-        raise UsageError(f"{path}: there is no directory {Path(path).parent}; create it first")
+    check_place(Path(path))
 
 
 def check_saveable(model: QuantizedModel, path: PathLike) -> None:

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from milpq.errors import UsageError
+from milpq.formats.writing import check_place, replace_file
 from milpq.precision.result import PrecisionResult, Record
-from milpq.report.files import check_place, replace_file
 from milpq.verify.numbers import downward, spelled, upward, upward_within
 
 PLOTS: Final = (".svg", ".png", ".pdf")
@@ -44,7 +44,7 @@ def check_front_path(path: Path) -> None:
         raise UsageError(f"--report {path}: unknown ending {path.suffix!r}; use one of {', '.join(ENDINGS)}")
     if path.suffix.lower() in PLOTS and importlib.util.find_spec("matplotlib") is None:
         raise UsageError(f"--report {path}: a plot needs matplotlib: pip install 'milpq[plots]'")
-    check_place(path)
+    check_place(path, "--report")
 
 
 def write_front(result: PrecisionResult, path: Path) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from milpq.errors import UsageError
+from milpq.formats.writing import check_place, replace_file
 from milpq.report.explanation import explanation_csv, explanation_json
 from milpq.report.html import check_html, explanation_html, html_text
 from milpq.report.junit import junit_text
@@ -75,17 +74,7 @@ def check_report_path(path: Path, formats: Mapping[str, object] = FORMATS) -> No
         raise UsageError(f"--report {path}: unknown ending {path.suffix!r}; use one of {', '.join(formats)}")
     if path.suffix.lower() == ".html":
         check_html()
-    check_place(path)
-
-
-def check_place(path: Path, option: str = "--report") -> None:
-    """Raise UsageError where no file can be written: a directory, a missing or read-only folder."""
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a directory; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: there is no directory {path.parent}; create it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"{option} {path}: not writable; choose another place")
+    check_place(path, "--report")
 
 
 def write_report(result: Result, path: Path) -> None:
@@ -106,23 +95,6 @@ def write_explanation(found: Explanation, path: Path) -> None:
     """Write what each layer contributes, like `write_report`."""
     check_report_path(path, EXPLANATION_FORMATS)
     replace_file(path, EXPLANATION_FORMATS[path.suffix.lower()](found).encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in one step: who reads it sees all of it, or what was there before."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        # mkstemp makes files private; a report is as public as any file the user makes.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _cell(value: float) -> str:

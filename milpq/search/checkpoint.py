@@ -22,6 +22,7 @@ import numpy.typing as npt
 from milpq._arrays import Float64Array
 from milpq.errors import MilpqError, UsageError
 from milpq.formats._files import PathLike, read_npz
+from milpq.formats.writing import check_place
 from milpq.merge import Problem
 from milpq.search.inputs import FeedableInputs
 from milpq.search.pool import WitnessPool
@@ -65,6 +66,8 @@ class Journal:
             self._kept = self._read()
         self.goes_on = bool(self._kept)
         """Whether there is something to go on from; what it says of bounds and of open parts is believed."""
+        self.failure = ""
+        """Why it could not be written, and is not any more: a full disk must not end a run."""
 
     def section(self, name: str) -> Section:
         """Return the part of one search."""
@@ -79,14 +82,18 @@ class Journal:
     def save(self, name: str, state: Callable[[], Arrays], *, now: bool) -> None:
         """Write the state of a section if it is time for that."""
         started = time.monotonic()
-        if not now and started - self._written < self._pause_s:
+        if self.failure or (not now and started - self._written < self._pause_s):
             return
         if self._at_work != name:
             if self._at_work is not None:
                 self._kept = self._read()
             self._kept.pop(name, None)
             self._at_work = name
-        self._write(self._kept | {name: state()})
+        try:
+            self._write(self._kept | {name: state()})
+        except OSError as error:
+            self.failure, self._at_work = error.strerror or str(error), None
+            return
         self._written = time.monotonic()
         self._pause_s = max(_EVERY_S, _COST * (self._written - started))
 
@@ -157,8 +164,7 @@ def check_journal(path: PathLike, *, resume: bool) -> None:
     place = Path(path)
     if place.suffix.lower() != ".npz":
         raise UsageError(f"--journal {path}: is a .npz file; name one")
-    if not place.parent.is_dir():
-        raise UsageError(f"--journal {path}: there is no directory {place.parent}; create it first")
+    check_place(place, "--journal")
     if place.exists() and not resume:
         raise UsageError(f"--journal {path}: exists; add --resume to go on from it, or remove it")
 

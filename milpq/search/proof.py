@@ -15,6 +15,7 @@ from milpq.certificate.format import BOUND, DUAL, FORMAT, REWRITTEN, digest
 from milpq.certificate.traces import Trace
 from milpq.certificate.tree import Part
 from milpq.formats._files import PathLike
+from milpq.formats.writing import replace_file
 from milpq.merge import Problem
 
 SLACK: Final = 1e-11
@@ -193,4 +194,4 @@ def write_certificate(
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     signed = {**metadata, "digest": digest(metadata, {name: iter([array]) for name, array in arrays.items()})}
-    Path(path).write_bytes(save(arrays, metadata=signed))
+    replace_file(Path(path), save(arrays, metadata=signed))

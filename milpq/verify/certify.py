@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-from milpq.errors import CertificateError, UsageError
+from milpq.errors import CertificateError
 from milpq.formats._files import PathLike
 from milpq.milp.backends import choose_backend
 from milpq.search.budget import Budget
@@ -19,13 +18,6 @@ SEARCH_SHARE: Final = 0.7
 
 _UNLIMITED_S: Final = 60.0
 _TIMES_THE_SEARCH: Final = 3.0
-
-
-def check_certificate_path(path: PathLike) -> None:
-    """Raise UsageError unless a file can be written there, as far as its folder tells."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise UsageError(f"{path}: there is no folder {folder} to write the certificate to")
 
 
 def certify(
@@ -63,9 +55,9 @@ def certify(
         try:
             backend = choose_backend(run.options.solver).backend
             found = certifier.run(run.bracket.upper, Budget(left_s), backend, listen, run.bounds, run.leaves)
-        except CertificateError as error:
+            write(path, run.problem, found.trees, found.upper, target, dequantized=dequantized)
+        except (CertificateError, OSError) as error:
             run.bracket.notes.append(f"no certificate was written: {error}")
             return
-        write(path, run.problem, found.trees, found.upper, target, dequantized=dequantized)
     run.certificate_path, run.proved_upper = str(path), max(0.0, float(found.upper.max()))
     run.commit("certificate", found.upper, watch.elapsed_s, nodes=found.leaves)

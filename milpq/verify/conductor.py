@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from milpq.errors import SolverUnavailableError, UsageError, WorkersLostError
 from milpq.formats._files import PathLike
 from milpq.formats.provenance import source_files
 from milpq.formats.sides import FloatSource, QuantizedSource
+from milpq.formats.writing import check_place
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.integer_network import IntegerNetwork
@@ -23,7 +25,7 @@ from milpq.search.certifier import Certifier
 from milpq.search.execution import compile_execution
 from milpq.verify import stages
 from milpq.verify.bracket import Bracket, Progress
-from milpq.verify.certify import SEARCH_SHARE, certify, check_certificate_path
+from milpq.verify.certify import SEARCH_SHARE, certify
 from milpq.verify.describe import environment, execute_witness, memory
 from milpq.verify.float_arithmetic import checked_arithmetic, in_float32, region_error
 from milpq.verify.layers import add_explanation
@@ -148,7 +150,7 @@ def bound(
     arithmetic = checked_arithmetic(float_arithmetic)
     check_solver(options)
     if certificate is not None:
-        check_certificate_path(certificate)
+        check_place(Path(certificate), "--certificate")
     loading = Stopwatch()
     box, region_origin = load_box(region)
     pair = load_pair(float_network, quantized, target, twin)
@@ -179,6 +181,10 @@ def bound(
         left = 0.0 if interrupted else None if time_limit is None else time_limit - run.budget.elapsed_s
         interrupted |= _stopped(
             run, lambda: certify(run, prover, path, target, left, dequantized=twin == "dequantized")
+        )
+    if run.journal is not None and run.journal.failure:
+        run.bracket.notes.append(
+            f"{journal}: could not be written ({run.journal.failure}); it holds what was known before, or is not there"
         )
     result = _result(run, region_origin, pair.notes, load_s, interrupted=interrupted)
     result = replace(result, problem=replace(result.problem, files=files))

@@ -1,5 +1,6 @@
 """``milpq bound --certificate`` and ``milpq check`` on the bundled pairs."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,6 +12,10 @@ import pytest
 from running import Milpq
 
 import milpq as package
+from milpq.report import files as files_module
+from milpq.search import checkpoint
+from milpq.search import proof as proof_module
+from milpq.verify import conductor
 
 ModelPath = Callable[[str], Path]
 
@@ -118,16 +123,55 @@ def test_other_models_are_rejected(milpq: Milpq, model_path: ModelPath, tmp_path
     assert "proof.milpq: asks a question that these networks do not answer" in outcome.err
 
 
-def test_a_folder_that_is_missing_is_said_before_the_search(
-    milpq: Milpq, model_path: ModelPath, tmp_path: Path
+@pytest.mark.parametrize(
+    ("place", "said"), [("none/proof.milpq", "there is no directory"), (".", "directory")]
+)
+def test_a_place_that_cannot_be_written_is_said_before_the_search(
+    place: str,
+    said: str,
+    milpq: Milpq,
+    model_path: ModelPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(conductor, "load_pair", None)
     outcome = milpq(
         "bound", model_path("controller.onnx"), model_path("controller_int8.tflite"),
         "--region", model_path("controller_small.toml"), "--target", "tflm",
-        "--certificate", tmp_path / "none" / "proof.milpq",
+        "--certificate", tmp_path / place,
     )  # fmt: skip
     assert outcome.code == 2
-    assert "there is no folder" in outcome.err
+    assert f"--certificate {tmp_path / place}: " in outcome.err
+    assert said in outcome.err
+
+
+def test_a_full_disk_takes_the_files_but_not_the_answer(
+    milpq: Milpq, model_path: ModelPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof, journal, report = (tmp_path / name for name in ("proof.milpq", "journal.npz", "report.json"))
+    asked = (
+        "bound", model_path("controller.onnx"), model_path("controller_int8.tflite"),
+        "--region", model_path("controller_small.toml"), "--target", "tflm",
+        "--certificate", proof, "--journal", journal, "--report", report,
+    )  # fmt: skip
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for module, name in ((checkpoint.np, "savez"), (proof_module, "replace_file")):
+        monkeypatch.setattr(module, name, full)
+    outcome = milpq(*asked)
+    assert outcome.code == 0, outcome.err
+    assert "OPTIMAL" in outcome.out
+    notes = " ".join(json.loads(report.read_text())["problem"]["notes"])
+    assert "journal.npz: could not be written (No space left on device)" in notes
+    assert "no certificate was written: " in notes
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json"}
+    monkeypatch.setattr(files_module, "replace_file", full)
+    outcome = milpq(*asked)
+    assert outcome.code == 2
+    assert "No space left on device" in outcome.err
+    assert "OPTIMAL" in outcome.out
 
 
 def test_check_loads_no_bound_search_or_solver(model_path: ModelPath, tmp_path: Path) -> None:
