@@ -27,7 +27,13 @@ def check_place(path: Path, option: str = "") -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in one step: who reads it sees all of it, or what was there before."""
+    """Write a file in one step: who reads it sees all of it, or what was there before.
+
+    What can only be written in place is: a device, a link, a file in a read-only folder.
+    """
+    if path.is_symlink() or (path.exists() and not (path.is_file() and os.access(path.parent, os.W_OK))):
+        path.write_bytes(content)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
