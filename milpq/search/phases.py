@@ -220,9 +220,7 @@ class PhaseSearch:
     def _begin(self) -> None:
         """Bound the whole domain, for the objectives that are left to do so."""
         while self._roots and not self._budget.spent:
-            work = self._work.root(self._roots[0], self._threshold(), lambda: self._budget.spent)
-            del self._roots[0]
-            self._commit(work)
+            self._commit(self._work.root(self._roots[0], self._threshold(), lambda: self._budget.spent))
 
     def _run(self) -> PhaseStatus:
         """Work until something says stop."""
@@ -256,7 +254,6 @@ class PhaseSearch:
                 yield None
                 continue
             taken = self._take()
-            self._working.append(taken)
             tries = self._experience.count < TRIALS * self._options.tried_nodes
             nodes = PhaseNodes.concatenate([node for _, _, node in taken])
             yield PhaseJob(nodes, self._threshold(), self._experience, tries, self._budget.deadline)
@@ -269,17 +266,21 @@ class PhaseSearch:
         return np.full(len(self._upper), threshold)
 
     def _take(self) -> list[tuple[float, int, PhaseNodes]]:
-        """Remove the nodes to cut next: the worst, or the youngest while memory is short."""
+        """Take the nodes to cut next: the worst, or the youngest while memory is short."""
         most = min(self._options.batch, self._work.relaxation.rows)
+        taken: list[tuple[float, int, PhaseNodes]] = []
+        self._working.append(taken)
+        # A node is entered before it is removed: interrupted anywhere, every point stays covered.
         if self._bytes > self._options.memory_bytes:
             self._heap.sort(key=lambda entry: entry[1])
-            taken = self._heap[-most:]
+            taken.extend(self._heap[-most:])
             del self._heap[-most:]
             heapq.heapify(self._heap)
         else:
             # A few open nodes are for all workers.
-            count = min(most, -(-len(self._heap) // AHEAD))
-            taken = [heapq.heappop(self._heap) for _ in range(count)]
+            for _ in range(min(most, -(-len(self._heap) // AHEAD))):
+                taken.append(self._heap[0])
+                heapq.heappop(self._heap)
         self._bytes -= sum(node.size_bytes for _, _, node in taken)
         return taken
 
@@ -293,15 +294,19 @@ class PhaseSearch:
             for row in range(len(work.nodes)):
                 node = work.nodes.select(np.array([row]))
                 upper, objective = float(node.upper[0]), int(node.objective[0])
+                self._nodes += 1
                 if upper <= threshold[objective]:
                     self._closed[objective] = max(self._closed[objective], upper)
                     continue
-                heapq.heappush(self._heap, (-upper, self._nodes + row, node))
+                heapq.heappush(self._heap, (-upper, self._nodes, node))
                 self._bytes += node.size_bytes
-            self._nodes += len(work.nodes) + work.closed
+            self._nodes += work.closed
             self._budget.used += len(work.nodes) + work.closed
+            # Only now: whatever interrupts this, no part of the domain is lost.
             if self._working:
-                self._working.popleft()  # only now: whatever interrupts this, no part of the domain is lost
+                self._working.popleft()
+            else:
+                del self._roots[0]
         self._upper = np.minimum(self._upper, self._highest())
         wrong = np.flatnonzero(self._pool.lower > self._upper)
         if len(wrong):
@@ -316,12 +321,12 @@ class PhaseSearch:
             self._on_progress(self._pool.largest, float(self._upper.max()), len(self._heap), self._nodes)
 
     def _state(self) -> Arrays:
-        # Jobs under way count as not begun.
+        # Jobs under way count as not begun; of an interrupted move both ends hold a node.
         entries = [*self._heap, *(entry for part in self._working for entry in part)]
-        order = np.array([number for _, number, _ in entries], dtype=np.int64)
-        nodes = [node for _, _, node in entries]
+        nodes = {number: node for _, number, node in entries}
+        order = np.array(list(nodes), dtype=np.int64)
         state = PhaseState(
-            PhaseNodes.concatenate([self._work.none, *nodes]),
+            PhaseNodes.concatenate([self._work.none, *nodes.values()]),
             order,
             self._upper,
             self._closed,
