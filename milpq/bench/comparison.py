@@ -132,9 +132,9 @@ def _judged(method: str, outcome: Outcome, witness: float) -> Outcome:
 def comparison_table(found: Comparison) -> RenderableType:
     """Return what a terminal shows."""
     table = Table(title="max |f_q − f|, real units", title_justify="left", title_style="bold")
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")
     for heading in ("upper bound", "LSB", "to the\nwitness", "own time", "with all\nbefore"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     meanings = Table.grid(padding=(0, 2))
     meanings.add_column(style="dim", no_wrap=True)
     meanings.add_column(style="dim", overflow="fold")

@@ -131,10 +131,10 @@ def _table(title: str, rows: Sequence[Row], common: Sequence[str]) -> Table:
     named = any(questions)
     if named:
         table.add_column("question", overflow="fold")
-    table.add_column("method", no_wrap=True)
-    table.add_column("status", no_wrap=True)
+    table.add_column("method", overflow="fold")
+    table.add_column("status", overflow="fold")
     for heading in ("witness", "upper bound", "ratio", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for question, row in zip(questions, rows, strict=True):
         outcome = row.outcome
         cells = [

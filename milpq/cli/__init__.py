@@ -5,14 +5,19 @@ Nothing here imports numpy or a model format before a command needs it, so that 
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import sys
+from pathlib import Path
+from typing import TextIO
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the program and leave the process with its exit code."""
+    sys.stdout, sys.stderr = _usable(sys.stdout), _usable(sys.stderr)
     try:
         from milpq.cli.app import run
     except KeyboardInterrupt:
@@ -22,3 +27,14 @@ def main() -> None:
     # All is said: what is left is waiting for threads at work, which another Ctrl-C may cut short.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)
+
+
+def _usable(stream: TextIO | None) -> TextIO:
+    """Return a stream that takes whatever is said: an exit code must mean what it says."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")  # it was closed by who started us
+    file: object = stream
+    if isinstance(file, io.TextIOWrapper):
+        # Many locales' encodings have no sign for what is written here.
+        file.reconfigure(errors="replace")
+    return stream

@@ -121,9 +121,9 @@ def _verdict(result: PrecisionResult) -> str:
 def _parts(result: PrecisionResult) -> Iterator[RenderableType]:
     if result.front:
         table = Table(title="Cost against certified error", title_justify="left", title_style="bold")
-        table.add_column("bits")
+        table.add_column("bits", overflow="fold")
         for heading in (result.cost_kind, "certified error", "executed", "tolerance"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", overflow="fold")
         for record in result.front:
             table.add_row(
                 _bits(record),

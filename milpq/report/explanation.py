@@ -68,9 +68,9 @@ def _parts(found: Explanation) -> Iterator[RenderableType]:
     total = sum(float(one.certified[j]) for one in found.shares)
     table = Table(box=None, pad_edge=False)
     table.add_column("layer", overflow="fold")
-    table.add_column("source")
+    table.add_column("source", overflow="fold")
     for heading in ("certified", "LSB", "share", "sampled", "RMS"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     last = ""
     for one in found.shares:
         certified = float(one.certified[j])

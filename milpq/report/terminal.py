@@ -83,9 +83,9 @@ def _parts(result: Result) -> Iterator[RenderableType]:
 
 def _methods(result: Result) -> Table:
     table = Table(title="Methods", title_justify="left", title_style="bold")
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     for heading in ("upper bound", "LSB", "to the witness", "time", "nodes"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     lsb = result.lsb
     for record in result.methods:
         table.add_row(
@@ -102,7 +102,7 @@ def _methods(result: Result) -> Table:
 def _outputs(result: Result) -> Table:
     table = Table(title="Signed difference f_q − f", title_justify="left", title_style="bold")
     for heading in ("output", "smallest", "largest", "LSB"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for bracket in result.outputs[:_SHOWN_OUTPUTS]:
         table.add_row(
             str(bracket.index),
