@@ -18,6 +18,8 @@ __all__ = ["main"]
 def main() -> None:
     """Run the program and leave the process with its exit code."""
     sys.stdout, sys.stderr = _usable(sys.stdout), _usable(sys.stderr)
+    # Who ends the program as `timeout` and build servers do, gets the bracket so far as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from milpq.cli.app import run
     except KeyboardInterrupt:
@@ -25,7 +27,8 @@ def main() -> None:
         sys.exit(130)
     code = run()
     # All is said: what is left is waiting for threads at work, which another Ctrl-C may cut short.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_DFL)
     sys.exit(code)
 
 

@@ -224,7 +224,12 @@ def test_one_output_of_many(milpq: Milpq, digits: list[str], tmp_path: Path) -> 
     assert report["witness"]["output"] in {1, 3}
 
 
-def test_ctrl_c_reports_the_bracket_so_far(digits: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "stages"), [(signal.SIGINT, {"lp", "milp"}), (signal.SIGTERM, {"optimized", "phases"})]
+)
+def test_ctrl_c_and_sigterm_report_the_bracket_so_far(
+    sent: signal.Signals, stages: set[str], digits: list[str], tmp_path: Path
+) -> None:
     path = tmp_path / "report.json"
     arguments = [sys.executable, "-m", "milpq", "bound", *digits, "--gap", "0", "--progress", "json"]
     with subprocess.Popen(
@@ -232,10 +237,10 @@ def test_ctrl_c_reports_the_bracket_so_far(digits: list[str], tmp_path: Path) ->
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if json.loads(line)["stage"] in {"lp", "milp"}:
+            if json.loads(line)["stage"] in stages:
                 break
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
