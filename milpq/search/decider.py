@@ -36,7 +36,7 @@ from milpq.search.codes import count_codes
 from milpq.search.execution import execution_s
 from milpq.search.proof import DUAL_SLACK, SLACK, Tree, raised, sizes
 from milpq.search.tree import Decision, Evidence, EvidenceKind, Node, TreeOptions, TreeResult, tree_search
-from milpq.search.tree.branching import Branching, branchings
+from milpq.search.tree.branching import Branching, Prices, branchings
 from milpq.search.tree.jobs import Done
 from milpq.search.tree.region import Box
 from milpq.search.tree.state import NamedNode, pack_nodes, unpack_nodes
@@ -326,10 +326,9 @@ class Decider:
             return Found(Node(objective, decisions, np.inf, Evidence("root", 0)), ()), []
         chosen = len(self._problem.outputs)
         box = Box(encoding.model.lower, encoding.model.upper)
+        aim = encoding.objective(objective % chosen, 1 if objective < chosen else -1)
         with ScaledSession(self._backend, encoding.solver_model.relaxed()) as session:
-            solution = session.maximize(
-                encoding.objective(objective % chosen, 1 if objective < chosen else -1)
-            )
+            solution = session.maximize(aim)
         if solution.interrupted:
             raise KeyboardInterrupt
         kind: EvidenceKind = "dual" if solution.duals is not None else "infeasible"
@@ -340,7 +339,10 @@ class Decider:
             objective, decisions, np.inf, Evidence(kind, len(decisions), len(decisions), rows, duals[rows])
         )
         output = int(self._problem.outputs[objective % chosen])
-        return Found(node, encoding.model.row_blocks), branchings(encoding, box, solution.point, output)
+        prices = Prices(encoding).of(aim, solution.duals)
+        return Found(node, encoding.model.row_blocks), branchings(
+            encoding, box, solution.point, output, prices
+        )
 
     def _ranges(self, trace: Trace) -> Bounds:
         """Return what the checker knows of all values of one leaf."""

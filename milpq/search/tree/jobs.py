@@ -18,7 +18,8 @@ class Effort:
     Parameters
     ----------
     programs : int
-        Linear programs after which the nodes still open are handed back.
+        Linear programs after which the nodes still open are handed back, for relaxations of their own: bounds
+        propagated under more decisions are worth more than what they cost.
     candidates : int
         Branchings that are tried out at a node, as far as they have not been tried `reliable` times.
     reliable : int
@@ -33,7 +34,7 @@ class Effort:
         The gap is meant for each objective, not only for the largest.
     """
 
-    programs: int = 200
+    programs: int = 24
     candidates: int = 6
     reliable: int = 2
     enumerate_codes: int | None = None

@@ -69,7 +69,7 @@ class TreeState:
             "order": self.order,
             "closed": self.closed,
             "gain_keys": np.array(keys, dtype=np.int64).reshape(-1, 5),
-            "gain_sums": np.array(list(self.gains.sums.values()), dtype=np.float64).reshape(-1, 2),
+            "gain_sums": np.array(list(self.gains.sums.values()), dtype=np.float64).reshape(-1, 4),
             "witnesses": self.witnesses,
             "counts": self.counts,
         }
@@ -78,14 +78,17 @@ class TreeState:
     def of(cls, arrays: Arrays, nodes: Sequence[NamedNode]) -> TreeState:
         """Return the state that a journal has kept, about these nodes."""
         keys, sums = arrays["gain_keys"].tolist(), arrays["gain_sums"].tolist()
-        gains = Gains()
-        for (objective, value, face, neuron, side), (total, count) in zip(keys, sums, strict=True):
-            gains.sums[objective, (value, _face(face), neuron), side] = float(total), int(count)
+        known: dict[tuple[int, tuple[int, Face, int], int], tuple[float, float, float, int]] = {
+            (objective, (value, _face(face), neuron), side): (gained, promised, distance, int(count))
+            for (objective, value, face, neuron, side), (gained, promised, distance, count) in zip(
+                keys, sums, strict=True
+            )
+        }
         return cls(
             tuple(node for node, _ in nodes),
             arrays["order"],
             arrays["closed"].copy(),
-            gains,
+            Gains(known),
             arrays["witnesses"],
             arrays["counts"],
         )

@@ -27,7 +27,7 @@ from milpq.search.enumerate import enumerate_cubes
 from milpq.search.execution import Execution, execution_s, signed
 from milpq.search.inputs import FeedableInputs
 from milpq.search.slopes import float_slopes
-from milpq.search.tree.branching import Branching, Gains, branchings
+from milpq.search.tree.branching import Branching, Gains, Prices, branchings
 from milpq.search.tree.jobs import Done, Effort, Job
 from milpq.search.tree.leaf import Evidence, EvidenceKind, Leaf, Node
 from milpq.search.tree.region import Box, anchor_encoding, input_cubes, restrict
@@ -134,14 +134,17 @@ class TreeWork:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """An evaluated node of the subtree, with the point and the basis of its program where there are any.
+    """An evaluated node of the subtree, with the point, duals and basis of its program where there are any.
 
-    `cells` is how many cells the last ancestor had whose cells were bounded.
+    `value` is the bound of its own program, which may be above that of the node: bounds that were known before may
+    be tighter than the relaxation.  `cells` is how many cells the last ancestor had whose cells were bounded.
     """
 
     node: Node
     box: Box
+    value: float
     point: Float64Array | None = None
+    duals: Float64Array | None = None
     basis: object | None = None
     cells: float = math.inf
 
@@ -152,7 +155,7 @@ class _Subtree:
     def __init__(self, work: TreeWork, job: Job, encoding: Encoding, session: Session) -> None:
         self._work, self._effort = work, work.effort
         self._encoding, self._session = encoding, session
-        self._model = encoding.model
+        self._model, self._prices = encoding.model, Prices(encoding)
         self._anchor = len(job.node.decisions)
         self._root = job.node
         self._k = job.node.objective
@@ -251,7 +254,8 @@ class _Subtree:
             seen = self._execute(entry.node, point)
         if entry.node.upper - seen <= _SETTLED * abs(entry.node.upper) + self._noise:
             return entry, []
-        return entry, branchings(self._encoding, entry.box, point, self._output)
+        prices = self._prices.of(self._objective, entry.duals)
+        return entry, branchings(self._encoding, entry.box, point, self._output, prices)
 
     def _by_execution(self, entry: _Open) -> tuple[_Open, bool]:
         """Return a node of few codes with the bound that executing them gives, and whether that is the last word."""
@@ -290,8 +294,7 @@ class _Subtree:
     def _choose(self, entry: _Open, ways: list[Branching]) -> list[_Open]:
         """Return the children of the branching that promises most, having tried out those little is known of."""
         effort, gains, k = self._effort, self.gains, self._k
-        usual = gains.usual()
-        ways = sorted(ways[: 4 * effort.candidates], key=lambda way: -gains.score(k, way, usual * way.weight))
+        ways = sorted(ways[: 4 * effort.candidates], key=lambda way: -gains.score(k, way))
         known = next((way for way in ways if gains.tries(k, way) >= effort.reliable), None)
         best, best_score = None, -1.0
         for way in ways[: effort.candidates]:
@@ -300,10 +303,10 @@ class _Subtree:
             children = [self._child(entry, way, side) for side in (0, 1)]
             if min(child.node.upper for child in children) <= self._threshold():
                 return children
-            score = math.prod(max(entry.node.upper - child.node.upper, 1e-12) for child in children)
+            score = math.prod(max(entry.value - child.value, 1e-12) for child in children)
             if score > best_score:
                 best, best_score = children, score
-        if best is None or (known is not None and gains.score(k, known, usual) > best_score):
+        if best is None or (known is not None and gains.score(k, known) > best_score):
             way = known or ways[0]
             return [self._child(entry, way, side) for side in (0, 1)]
         return best
@@ -314,33 +317,36 @@ class _Subtree:
         node = replace(entry.node, decisions=(*entry.node.decisions, decision))
         child = self._evaluate(node, restrict(self._encoding, entry.box, decision), entry.basis)
         child.cells = entry.cells
-        gain = entry.node.upper - max(child.node.upper, self._threshold())
+        gain = None
+        if child.value > -math.inf:
+            gain = max(entry.value - max(child.value, self._threshold()), 0.0)
         for gains in (self.gains, self.learned):
-            gains.add(self._k, way, side, max(gain, 0.0))
+            gains.add(self._k, way, side, gain)
         return child
 
     def _evaluate(self, node: Node, box: Box | None, basis: object | None) -> _Open:
         """Bound a node: by propagation, and then by its linear program."""
         if box is None:
             nothing = Box(self._model.lower, self._model.upper)
-            return _Open(self._tightened(node, -math.inf, "propagation"), nothing)
+            return _Open(self._tightened(node, -math.inf, "propagation"), nothing, -math.inf)
         end = box.upper[self._column] if self._sign > 0 else -box.lower[self._column]
         node = self._tightened(node, float(end), "propagation")
         if node.upper <= self._threshold():
-            return _Open(node, box)
+            return _Open(node, box, node.upper)
         solution = self._solve(box, basis)
         if solution.status == "infeasible" and safe_infeasible(
             self._model, solution.ray, box.lower, box.upper
         ):
-            return _Open(self._tightened(node, -math.inf, "infeasible", solution.ray), box)
+            return _Open(self._tightened(node, -math.inf, "infeasible", solution.ray), box, -math.inf)
         upper = safe_upper_bound(self._model, self._objective, solution.duals, box.lower, box.upper)
         if upper > self._threshold() > solution.claimed_bound:
             # What the rounding of the evaluation costs would cost a branching.
             upper = min(upper, self._exactly(solution.duals, box))
         node = self._tightened(node, upper, "dual", solution.duals)
+        value = min(upper, float(end))
         if node.upper <= self._threshold():
-            return _Open(node, box)
-        return _Open(node, box, solution.point, self._session.basis())
+            return _Open(node, box, value)
+        return _Open(node, box, value, solution.point, solution.duals, self._session.basis())
 
     def _exactly(self, duals: Float64Array | None, box: Box) -> float:
         return safe_upper_bound(self._model, self._objective, duals, box.lower, box.upper, exact=True)
