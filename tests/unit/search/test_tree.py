@@ -129,8 +129,8 @@ def test_cells_are_executed_where_they_are_few():
     rng = np.random.default_rng(0)
     network = float_network(rng, [3, 6, 6, 2], (0.0, np.inf))
     problem = Problem.create(network, quantized(rng, network, "tflm"), box(-0.05, 0.05, 3), "continuous")
-    executed = search(problem, effort=Effort(), max_programs=300)
-    branched = search(problem, effort=Effort(enumerate_cells=1), max_programs=300)
+    executed = search(problem, effort=Effort(), max_programs=600)
+    branched = search(problem, effort=Effort(enumerate_cells=1), max_programs=600)
     assert executed.status == "closed"
     assert branched.status == "limit"
     assert branched.bracket[0] <= executed.bracket[1]
