@@ -153,7 +153,7 @@ def mutate(case: Case, rng: np.random.Generator) -> tuple[str, dict[str, str], d
     leaves, splits = np.flatnonzero(nodes < 0), np.flatnonzero(nodes >= 0)
     kinds = ["leaf dropped", "bound nudged", "bound lowered", "region shrunk"]
     kinds += ["leaf made a split", "hash", "claims exchanged"]
-    kinds += ["threshold moved"] if any(name.endswith("thresholds") for name in tensors) else []
+    kinds += ["threshold moved"] if len(tensors["steps"]) else []
     kinds += ["cut moved", "split dropped"] if len(splits) else []
     if len(tensors["plane.weight"]):
         kinds += ["planes flipped", "planes random", "planes missing"]
@@ -173,9 +173,7 @@ def mutate(case: Case, rng: np.random.Generator) -> tuple[str, dict[str, str], d
             upper[k] = min(upper[k], case.truth[k]) * (1 - 10.0 ** -rng.integers(1, 15))
             surely = False
         case "threshold moved":
-            name = str(rng.choice([name for name in sorted(tensors) if name.endswith("thresholds")]))
-            row = tensors[name]
-            row[rng.integers(row.shape[0]), rng.integers(row.shape[1])] += rng.choice([-1, 1])
+            tensors["steps"][rng.integers(len(tensors["steps"]))] += rng.choice([-1, 1])
         case "region shrunk":
             i, end = int(rng.integers(len(tensors["region.lower"]))), str(rng.choice(["lower", "upper"]))
             inner = 0.5 * (tensors["region.lower"][i] + tensors["region.upper"][i])

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from milpq._arrays import Float64Array
+from milpq._arrays import Float64Array, Int64Array
 from milpq.certificate.execution import Execution
 from milpq.certificate.format import BOUND, DUAL, EXECUTED, REWRITTEN, CertificateFile
 from milpq.certificate.rewriting import Rewriter
@@ -216,18 +216,13 @@ def _problem(file: CertificateFile, float_source: FloatSource, quantized_source:
             f"target, region, domain and outputs that it states, are {problem.hash()[:16]!r}"
         )
     expected = step_tables(problem)
-    for name in sorted({*expected, *file.steps}):
-        same = name in expected and name in file.steps
-        if not same or not np.array_equal(expected[name], file.array(name, len(expected[name]))):
-            raise file.error(f"its table {name!r:.40} is not how the target rounds there")
+    if not np.array_equal(expected, file.array("steps", len(expected))):
+        raise file.error("its thresholds and levels of steps are not how the target rounds")
     return problem
 
 
-def step_tables(problem: Problem) -> dict[str, np.ndarray]:
-    """Return the tables of all step functions by the names that a certificate gives them."""
-    tables: dict[str, np.ndarray] = {}
-    for index, node in enumerate(problem.merged.nodes):
-        if isinstance(node, MergedActivation) and node.step is not None:
-            tables[f"step.{index}.thresholds"] = node.step.thresholds
-            tables[f"step.{index}.values"] = node.step.values
-    return tables
+def step_tables(problem: Problem) -> Int64Array:
+    """Return thresholds and values of all step functions, one after the other, as a certificate holds them."""
+    steps = (node.step for node in problem.merged.nodes if isinstance(node, MergedActivation))
+    tables = [part for step in steps if step is not None for part in (step.thresholds, step.values)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(table.ravel() for table in tables)])

@@ -1,10 +1,9 @@
 """Leaves of few codes: every code vector of a leaf is executed, the float side enclosed around it.
 
-Over a leaf, the float side is a linear function of the inputs up to a radius: its affine form.  That bounds it at each
-code vector: at the point that it reads in the domain ``codes``, over the box of real inputs that are read as this code
-vector in a continuous one, where boxes for which it does not suffice get a zonotope of their own.  On codes, where the
-claim may be attained, what this cannot tell from the claim is evaluated, and computed in fractions where even that does
-not suffice.
+Over a leaf, the float side is a linear function of the inputs up to a radius: its affine form.  That bounds it over
+the inputs of each code vector: the point that it reads in the domain ``codes``, the box of real inputs that are read as
+this code vector in a continuous one.  Where that does not suffice they get an affine form of their own; and on codes,
+where the claim may be attained, what even this cannot tell from the claim is computed in fractions.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from milpq._arrays import BoolArray, Float64Array, Int64Array, gamma
-from milpq.certificate.forms import ROUNDED, TINY, Ends, Form, middle, padded
+from milpq._arrays import Float64Array, Int64Array, gamma
+from milpq.certificate.forms import ROUNDED, TINY, Ends, Form, largest, middle, padded
 from milpq.certificate.zonotope import Zonotope
 from milpq.errors import CertificateError
 from milpq.merge import Cubes, Problem
@@ -60,88 +59,73 @@ class Execution:
         CertificateError
             The networks have no codes to execute, or a leaf holds too many.
         """
-        counts = count_codes(self.problem, leaves)
+        ends = np.cumsum(count_codes(self.problem, leaves))
         result = np.full((len(leaves), len(self.claim)), -np.inf)
-        ends = np.cumsum(counts)
         linear = Linear.of(self.problem, leaves, self.zonotope.float_side(leaves))
         widest = max(len(self.problem.domain.box.lower), *(node.size for node in self.problem.merged.nodes))
         at_once = _NEURONS_AT_ONCE // widest + 1
         for begin in range(0, int(ends[-1]), at_once):
-            stop = min(begin + at_once, int(ends[-1]))
-            first, last = np.searchsorted(ends, [begin, stop - 1], side="right").tolist()
-            # Codes of a leaf follow each other: from leaf `first` to leaf `last`, so many of each.
-            here = slice(first, last + 1)
-            starts = np.maximum(ends[here] - counts[here], begin)
-            lengths = np.minimum(ends[here], stop) - starts
-            number = np.arange(begin, stop) - np.repeat(ends[here] - counts[here], lengths)
-            some = leaves.select(here)
-            levels = _code_vectors(some, lengths, number)
-            value = self._execute(linear.spread(here, lengths), some, lengths, levels)
-            most = np.maximum.reduceat(value, starts - begin, axis=0)
-            result[here] = np.maximum(result[here], most)
+            # All codes are numbered, leaf after leaf.
+            number = np.arange(begin, min(begin + at_once, int(ends[-1])))
+            leaf = np.searchsorted(ends, number, side="right")
+            most = self._execute(linear.select(leaf), leaves, leaf, ends[leaf] - 1 - number)
+            starts = np.flatnonzero(np.diff(leaf, prepend=-1))
+            here = leaf[starts]
+            result[here] = np.maximum(result[here], np.maximum.reduceat(most, starts, axis=0))
         return result
 
-    def _execute(
-        self, linear: Linear, leaves: Cubes, lengths: Int64Array, levels: Int64Array
-    ) -> Float64Array:
-        """Return bounds on the objectives at each code vector, shape (codes, 2·chosen), so many of each leaf."""
-        network, quantized = self.problem.float_network, self.problem.quantized
+    def _execute(self, linear: Linear, leaves: Cubes, leaf: Int64Array, number: Int64Array) -> Float64Array:
+        """Return bounds on the objectives at code vectors by leaf and number, shape (codes, 2·chosen)."""
+        domain, quantized = self.problem.domain, self.problem.quantized
         assert isinstance(quantized, IntegerNetwork)
-        executed = quantized.execute(levels)
-        if self.problem.domain.kind == "codes":
-            points = quantized.input.float_value(levels)
-            most = self._apart(executed, linear.at(points))[0]
-            unclear = np.flatnonzero((most > self.claim).any(axis=1))
-            if len(unclear):
-                value, error = network.evaluate_with_error(points[unclear])
-                error = error + ROUNDED * np.abs(value)
-                chosen = self.problem.outputs
-                ends = (value - error)[:, chosen], (value + error)[:, chosen]
-                most[unclear] = self._settled(executed[unclear], ends, levels[unclear])
-            return most
-        assert quantized.input.quantizer is not None
-        lower, upper = quantized.input.quantizer.cell(levels)
-        lower = np.maximum(lower, np.repeat(leaves.lower, lengths, axis=0))
-        upper = np.minimum(upper, np.repeat(leaves.upper, lengths, axis=0))
-        most = self._apart(executed, linear.over(lower, upper))[0]
-        # A code whose cell lies outside of the leaf is read from none of its inputs.
-        exists: BoolArray = np.all(lower <= upper, axis=1)
-        unclear = np.flatnonzero(exists & (most > self.claim).any(axis=1))
+        levels = _code_vectors(leaves, leaf, number)
+        executed, cells = quantized.execute(levels), domain.cubes_of_levels(levels, levels)
+        lower = np.maximum(cells.lower, np.take(leaves.lower, leaf, axis=0))
+        upper = np.minimum(cells.upper, np.take(leaves.upper, leaf, axis=0))
+        most = self._apart(executed, linear.over(lower, upper))
+        if domain.kind == "continuous":
+            # A code whose cell lies outside of the leaf is read from none of its inputs.
+            most[np.any(lower > upper, axis=1)] = -np.inf
+        unclear = np.flatnonzero((most > self.claim).any(axis=1))
         for start in range(0, len(unclear), _CELLS_AT_ONCE):
             some = unclear[start : start + _CELLS_AT_ONCE]
-            cells = Cubes(lower[some], upper[some], levels[some], levels[some])
-            most[some] = np.minimum(most[some], self.zonotope.upper(cells))
-        return np.where(exists[:, None], most, -np.inf)
+            ends = self._enclosed(Cubes(lower[some], upper[some], levels[some], levels[some]))
+            most[some] = np.minimum(most[some], self._apart(executed[some], ends))
+        if domain.kind == "codes" and len(unclear):
+            most[unclear] = self._settled(most[unclear], executed[unclear], levels[unclear])
+        return most
 
-    def _apart(self, executed: Float64Array, ends: Ends) -> tuple[Float64Array, Float64Array]:
-        """Return the most and the least that the objectives can be, given output levels and ends of the float side."""
-        chosen, quantized = self.problem.outputs, self.problem.quantized
+    def _enclosed(self, cells: Cubes) -> Ends:
+        """Return the ends of the float side's outputs over what is read as one code vector each."""
+        chosen = self.problem.outputs
+        if self.problem.domain.kind == "codes":
+            value, error = self.problem.float_network.evaluate_with_error(cells.lower)
+            error = error + ROUNDED * np.abs(value)
+            return (value - error)[:, chosen], (value + error)[:, chosen]
+        form = self.zonotope.float_side(cells)
+        low, high = form.ends(form.spread())
+        return low[chosen].T, high[chosen].T
+
+    def _apart(self, executed: Float64Array, ends: Ends) -> Float64Array:
+        """Return the most that the objectives can be, given output levels and ends of the float side."""
+        quantized = self.problem.quantized
         assert isinstance(quantized, IntegerNetwork)
-        q = (executed * quantized.output_scale)[:, chosen]
-        lower, upper = ends
-        slack = np.tile(ROUNDED * (np.abs(q) + np.maximum(np.abs(lower), np.abs(upper))) + TINY, 2)
-        most = np.concatenate([q - lower, upper - q], axis=1) + slack
-        least = np.concatenate([q - upper, lower - q], axis=1) - slack
-        return most, least
+        q = (executed * quantized.output_scale)[:, self.problem.outputs]
+        slack = np.tile(ROUNDED * (np.abs(q) + largest(ends)) + TINY, 2)
+        return np.concatenate([q - ends[0], ends[1] - q], axis=1) + slack
 
-    def _settled(self, executed: Float64Array, ends: Ends, levels: Int64Array) -> Float64Array:
-        """Return the bounds, exact where the claim lies between what an objective may be and what it surely is."""
-        most, least = self._apart(executed, ends)
-        unclear = np.argwhere((most > self.claim) & (least <= self.claim))
-        if not 0 < len(unclear) <= _MOST_FRACTIONS:
-            return most
+    def _settled(self, most: Float64Array, executed: Float64Array, levels: Int64Array) -> Float64Array:
+        """Return the bounds, exact where they are above the claim, up to the first that surely is."""
         quantized, chosen = self.problem.quantized, self.problem.outputs
         assert isinstance(quantized, IntegerNetwork)
-        known: dict[int, tuple[list[Fraction], list[Fraction]]] = {}
-        for row, objective in unclear.tolist():
-            if row not in known:
-                point = quantized.input.float_value(levels[row])
-                known[row] = self.problem.float_network.enclose(point)
+        for row, objective in np.argwhere(most > self.claim)[:_MOST_FRACTIONS].tolist():
+            lower, upper = self.problem.float_network.enclose(quantized.input.float_value(levels[row]))
             output = int(chosen[objective % len(chosen)])
-            scale = Fraction(float(quantized.output_scale[output]))
-            q, (lower, upper) = scale * int(executed[row, output]), known[row]
+            q = Fraction(float(quantized.output_scale[output])) * int(executed[row, output])
             difference = q - lower[output] if objective < len(chosen) else upper[output] - q
             most[row, objective] = _rounded_up(difference)
+            if most[row, objective] > self.claim[objective]:
+                break
         return most
 
 
@@ -163,13 +147,13 @@ def count_codes(problem: Problem, leaves: Cubes) -> Int64Array:
     return np.prod(widths, axis=1)
 
 
-def _code_vectors(leaves: Cubes, lengths: Int64Array, number: Int64Array) -> Int64Array:
-    """Return the code vectors with these numbers in their leaves, so many of each; the last input changes fastest."""
-    levels = np.repeat(leaves.level_lower, lengths, axis=0)
-    widths = leaves.level_upper - leaves.level_lower + 1
+def _code_vectors(leaves: Cubes, leaf: Int64Array, number: Int64Array) -> Int64Array:
+    """Return code vectors by their leaf and number, counted from the last; the last input changes fastest."""
+    levels = np.take(leaves.level_upper, leaf, axis=0)
+    widths = np.take(leaves.level_upper - leaves.level_lower + 1, leaf, axis=0)
     for i in range(levels.shape[1] - 1, -1, -1):
-        number, digit = np.divmod(number, np.repeat(widths[:, i], lengths))
-        levels[:, i] += digit
+        number, digit = np.divmod(number, widths[:, i])
+        levels[:, i] -= digit
     return levels
 
 
@@ -211,27 +195,19 @@ class Linear:
         radius = rest.T + moved + 4 * gamma(shared.shape[2] + 16) * (size + rest).T + TINY
         return cls(centre, slope, shared[:, :, 0].T, radius * (1 + ROUNDED))
 
-    def spread(self, leaves: slice, times: Int64Array) -> Linear:
-        """Return the enclosures of some leaves, each so many times."""
-        arrays = (self.middle, self.slope, self.offset, self.radius)
-        return Linear(*(np.repeat(array[leaves], times, axis=0) for array in arrays))
-
-    def at(self, points: Float64Array) -> Ends:
-        """Return the ends of the outputs at a point of each leaf, shape (leaves, chosen) each."""
-        away = points - self.middle
-        value = self.offset.copy()
-        for i in range(points.shape[1]):
-            value += self.slope[:, i] * away[:, i : i + 1]
-        return value - self.radius, value + self.radius
+    def select(self, which: Int64Array) -> Linear:
+        """Return the enclosures of some leaves."""
+        parts = (self.middle, self.slope, self.offset, self.radius)
+        return Linear(*(np.take(part, which, axis=0) for part in parts))
 
     def over(self, lower: Float64Array, upper: Float64Array) -> Ends:
-        """Return the ends of the outputs over a box inside each leaf."""
-        low, high = self.at(0.5 * lower + 0.5 * upper)
-        half = 0.5 * np.abs(upper - lower)
+        """Return the ends of the outputs over a box inside each leaf, shape (leaves, chosen) each."""
+        away, half = 0.5 * lower + 0.5 * upper - self.middle, 0.5 * (upper - lower)
+        value, radius = self.offset.copy(), self.radius.copy()
         for i in range(lower.shape[1]):
-            reach = np.abs(self.slope[:, i]) * half[:, i : i + 1]
-            low, high = low - reach, high + reach
-        return low, high
+            value += self.slope[:, i] * away[:, i : i + 1]
+            radius += np.abs(self.slope[:, i]) * half[:, i : i + 1]
+        return value - radius, value + radius
 
 
 def _rounded_up(value: Fraction) -> float:

@@ -24,15 +24,15 @@ Tensors:
     quantities and weights (``milpq.certificate.slopes``).
 ``plane.weight``
     float32: for each leaf of kind ``REWRITTEN`` in turn, planes of all quantities (``milpq.certificate.rewriting``).
-``step.K.thresholds``, ``step.K.values``
-    int64: the rounding of merged node K as the target does it, see ``milpq.rounding.step.StepFunction``.
+``steps``
+    int64: the rounding of each merged node as the target does it, thresholds and then values of one after the other
+    (``milpq.rounding.step.StepFunction``).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -43,7 +43,7 @@ from safetensors import SafetensorError, safe_open
 from milpq.errors import CertificateError
 from milpq.formats._files import PathLike
 
-FORMAT: Final = "milpq-certificate/3"
+FORMAT: Final = "milpq-certificate/4"
 BOUND: Final = -1
 """A leaf that the checker bounds with its zonotope."""
 EXECUTED: Final = -2
@@ -62,14 +62,13 @@ _TENSORS: Final = {
     "plane.weight": "F32",
     "region.lower": "F64",
     "region.upper": "F64",
+    "steps": "I64",
     "tree.cut": "F64",
     "tree.node": "I32",
     "tree.objective": "I32",
     "upper": "F64",
 }
 _BLOCK: Final = 1 << 16
-_MOST_NUMBERS: Final = 1 << 25
-"""Of a step table; dimensions count as at least 1 each, so that no empty one is long."""
 
 
 class CertificateFile:
@@ -110,19 +109,14 @@ class CertificateFile:
             )
         if set(self.metadata) != {*FIELDS, "digest"}:
             raise self.error(f"its metadata should be {', '.join(FIELDS)} and digest")
-        steps = self.steps
-        missing = [name for name in _TENSORS if name not in self._names]
-        if missing or not all(name.startswith("step.") for name in steps):
-            raise self.error(f"its tensors should be {', '.join(_TENSORS)} and step tables")
-        for name in self._names:
+        if self._names != sorted(_TENSORS):
+            raise self.error(f"its tensors should be {', '.join(_TENSORS)}")
+        for name, expected in _TENSORS.items():
             shape, dtype = self._shape(name), self._file.get_slice(name).get_dtype()
-            known = dtype == _TENSORS.get(name, "I64") and len(shape) == (1 if name in _TENSORS else 2)
-            if not known or (name in steps and prod(max(size, 1) for size in shape) > _MOST_NUMBERS):
-                raise self.error(f"tensor {name!r:.80} is {dtype} of shape {shape}")
-        if (
-            digest(self.metadata, {name: self.blocks(name) for name in self._names})
-            != self.metadata["digest"]
-        ):
+            if dtype != expected or len(shape) != 1:
+                raise self.error(f"tensor {name!r} is {dtype} of shape {shape}")
+        content = {name: self.blocks(name) for name in self._names}
+        if digest(self.metadata, content) != self.metadata["digest"]:
             raise self.error("its content does not match its digest: it was damaged or altered")
         return self
 
@@ -136,13 +130,8 @@ class CertificateFile:
         """Return an error that names the file."""
         return kind(f"{self._path}: {message}")
 
-    @property
-    def steps(self) -> list[str]:
-        """Names of the step tables, sorted."""
-        return [name for name in self._names if name not in _TENSORS]
-
     def array(self, name: str, most: int) -> np.ndarray[Any, Any]:
-        """Return a whole tensor, if it has at most so many numbers along its first axis, and all are finite."""
+        """Return a whole tensor, if it has at most so many numbers, and all are finite."""
         if self._shape(name)[0] > most:
             raise self.error(f"tensor {name!r} has {self._shape(name)[0]} numbers, more than {most}")
         array = self._file.get_tensor(name)
@@ -156,7 +145,7 @@ class CertificateFile:
             yield from block.tolist()
 
     def blocks(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
-        """Return a tensor piece by piece along its first axis."""
+        """Return a tensor piece by piece."""
         piece: Any = self._file.get_slice(name)
         length = self._shape(name)[0]
         for start in range(0, length, _BLOCK):

@@ -82,6 +82,12 @@ class Form:
         return lower, upper
 
 
+def interval(ends: Ends) -> Form:
+    """Return a form without symbols, of shape (neurons, leaves)."""
+    centre, radius = middle(*ends)
+    return Form(centre[:, :, None], np.zeros((*centre.shape, 0)), radius)
+
+
 class Symbols:
     """How many symbols the leaves of a batch have; no more than `limit` are made, and none for negligible terms.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array
 from milpq.certificate.forms import Ends
-from milpq.certificate.slopes import Corners, Pair, backward, objectives_of
+from milpq.certificate.slopes import Corners, Given, backward, objectives_of
 from milpq.certificate.stairs import Layer
 from milpq.certificate.traces import Ranges, Trace
 from milpq.certificate.zonotope import Zonotope
@@ -79,21 +79,20 @@ class Rewriter:
             first = sum(len(planes) for planes in self._planes)
             self._planes.append(self._choose(first, layer, self._corners[-1]))
         parts = [slice(start, start + _COLUMNS) for start in range(0, p.shape[1], _COLUMNS)]
-        corners = self._corners.__getitem__
         found = [
-            backward(self._problem, trace, corners, value, (p[:, some], r[:, some]), self._multipliers)
+            backward(self._problem, trace, value, (p[:, some], r[:, some]), self._multipliers)
             for some in parts
         ]
         return np.concatenate(found)
 
-    def _multipliers(self, number: int, p: Float64Array, r: Float64Array) -> Pair:
-        """Return ``y`` and ``w`` for functionals ``p·h + r·z``, shape (neurons, functionals)."""
+    def _multipliers(self, number: int, p: Float64Array, r: Float64Array) -> Given:
+        """Return ``y`` and ``w`` for functionals ``p·h + r·z``, shape (neurons, functionals), and the corners."""
         c, planes = p + r, self._planes[number][:, :, None]
         y, w = (
             sum(np.maximum(part, 0.0) * half[:, k] for k, part in enumerate((c, -c, r, -r)))
             for half in np.split(planes, 2)
         )
-        return np.asarray(y), np.asarray(w)
+        return self._corners[number], np.asarray(y), np.asarray(w)
 
 
 def is_rewritten(size: int, front: int) -> bool:

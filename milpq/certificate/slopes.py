@@ -31,6 +31,9 @@ from milpq.merge import MergedActivation, MergedAffine, Problem
 Pair: TypeAlias = tuple[Float64Array, Float64Array]
 """Coefficients on the float side and on the quantized side."""
 
+Given: TypeAlias = "tuple[Corners, Float64Array, Float64Array]"
+"""The corners of an activation, and multipliers ``y`` and ``w``."""
+
 _POINTS_AT_ONCE: Final = 1 << 16
 
 
@@ -47,14 +50,11 @@ def dual_upper(problem: Problem, trace: Trace, objective: int, multipliers: Floa
     start = objectives_of(problem)[:, objective : objective + 1] * np.ones(len(trace.empty))
     first = np.cumsum([0, *(2 * len(layer.a[0]) for layer in trace.layers)])
 
-    def given(number: int, *_: Float64Array) -> Pair:
+    def given(number: int, *_: Float64Array) -> Given:
         y, w = np.split(multipliers[first[number] : first[number + 1]], 2)
-        return y, w
+        return Corners.of(trace.layers[number]), y, w
 
-    def corners(number: int) -> Corners:
-        return Corners.of(trace.layers[number])
-
-    return backward(problem, trace, corners, problem.merged.output, (-start, start), given)
+    return backward(problem, trace, problem.merged.output, (-start, start), given)
 
 
 def objectives_of(problem: Problem) -> Float64Array:
@@ -66,10 +66,9 @@ def objectives_of(problem: Problem) -> Float64Array:
 def backward(
     problem: Problem,
     trace: Trace,
-    corners: Callable[[int], Corners],
     value: int,
     functional: Pair,
-    multipliers: Callable[[int, Float64Array, Float64Array], Pair],
+    multipliers: Callable[[int, Float64Array, Float64Array], Given],
 ) -> Float64Array:
     """Return upper bounds on functionals of a value, ``p·a + r·v``.
 
@@ -77,51 +76,45 @@ def backward(
     ----------
     trace : Trace
         Of all that lies in front of the value.
-    corners : callable
-        Returns those of an activation of the trace, by its number.
     functional : p, r of shape (neurons, functionals)
         One functional a leaf, or any number of them over one leaf.
     multipliers : callable
-        Given the number of an activation, and the functional of what it gives, returns ``y`` and ``w``.
+        Given the number of an activation of the trace, and the functional of what it gives, returns its corners, and
+        ``y`` and ``w``.
 
     *Soundness:* a coefficient is a sum of N products, so rewriting an affine map is off by at most ``γ_N`` of its
     multipliers times the sizes of all that its rows add up, which the sums over its bias and over the values in front
     of it do not exceed either.  What is added up in the end is in no partial sum larger than all these sizes together.
+    So ``γ`` of the widest of these sums and of the last one, of all sizes together, holds every rounding.
     """
     nodes = problem.merged.nodes
-    count = functional[0].shape[1]
     on: dict[int, Pair] = {value: functional}
-    total, slack, large = np.zeros(count), np.zeros(count), np.zeros(count)
-    number = sum(isinstance(node, MergedActivation) for node in nodes[:value])
-    for value_in_front in range(value, 0, -1):
-        node = nodes[value_in_front - 1]
+    total, slack, large = np.zeros((3, functional[0].shape[1]))
+    number, widest = sum(isinstance(node, MergedActivation) for node in nodes[:value]), 0
+    for front in range(value, -1, -1):
+        node = nodes[front - 1] if front else None
         number -= isinstance(node, MergedActivation)
-        if value_in_front not in on:
+        if front not in on:
             continue
-        p, r = on.pop(value_in_front)
+        p, r = on.pop(front)
+        widest = max(widest, len(p))
         if isinstance(node, MergedAffine):
-            width = sum(term.float_matrix.shape[1] for term in node.terms) + node.size
+            widest = max(widest, sum(term.float_matrix.shape[1] for term in node.terms) + node.size)
             total += node.float_bias @ p + node.quantized_bias @ r
-            sizes = trace.sizes[value_in_front]
             slack += node.quantized_bias_error @ np.abs(r)
-            size = (np.abs(p) * sizes[0] + np.abs(r) * sizes[1]).sum(axis=0)
-            slack += gamma(4 * width + 64) * size
+            large += (np.abs(p) * trace.sizes[front][0] + np.abs(r) * trace.sizes[front][1]).sum(axis=0)
             for term in node.terms:
                 _add(on, term.source, (term.float_matrix.T @ p, term.quantized_matrix.T @ r))
         else:
-            y, w = multipliers(number, p, r)
-            best, sizes = corners(number).most(p, r, y, w)
-            total, size = total + best.sum(axis=0), sizes.sum(axis=0)
-            slack += gamma(node.size + 64) * size
-            _add(on, node.source, (y, w))
-        large += size
-    if 0 in on:
-        p, r = on.pop(0)
-        best, sizes = Corners.of(trace.input).most(p, r, np.zeros_like(p), np.zeros_like(r))
-        total, size = total + best.sum(axis=0), sizes.sum(axis=0)
-        slack += gamma(len(p) + 64) * size
-        large += size
-    upper = total + (slack + gamma(2 * len(nodes) + 16) * large) * (1 + 1e-9) + TINY
+            none = np.zeros_like(p)
+            corners, y, w = (
+                (Corners.of(trace.input), none, none) if node is None else multipliers(number, p, r)
+            )
+            best, size = corners.most(p, r, y, w)
+            total, large = total + best.sum(axis=0), large + size.sum(axis=0)
+            if node is not None:
+                _add(on, node.source, (y, w))
+    upper = total + (slack + gamma(4 * widest + 2 * len(nodes) + 80) * large) * (1 + 1e-9) + TINY
     return np.where(trace.empty, -np.inf, np.nextafter(upper, np.inf))
 
 

@@ -162,7 +162,6 @@ class Reader:
             The tree stops before it covers the region, or is malformed.
         """
         splitter, stack, nothing = self._splitter, [self._splitter.root()], np.zeros(0)
-        held = stack[0].nbytes
         while stack:
             node = next(self._numbers["tree.node"], None)
             if node is None:
@@ -170,7 +169,6 @@ class Reader:
                     f"a tree does not cover the region: {len(stack)} parts of it have no leaf"
                 )
             part = stack.pop()
-            held -= part.nbytes
             if node in (BOUND, EXECUTED):
                 yield Leaf(node, part, nothing)
             elif node in (DUAL, REWRITTEN):
@@ -178,8 +176,7 @@ class Reader:
             else:
                 below, above = splitter.split(part, node, self._take("tree.cut", 1)[0])
                 stack += [above, below]
-                held += above.nbytes + below.nbytes
-                if held > _STACK_BYTES:
+                if len(stack) * below.nbytes > _STACK_BYTES:  # the last one is the largest
                     raise CertificateError("the tree is too deep to be checked in bounded memory")
 
     def finish(self) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from milpq._arrays import UNIT_ROUNDOFF, BoolArray, Float64Array, Matrix, gamma
-from milpq.certificate.activations import Activation, band
+from milpq.certificate.activations import Activation, line
 from milpq.certificate.forms import (
     ROUNDED,
     TINY,
@@ -30,6 +30,7 @@ from milpq.certificate.forms import (
     Symbols,
     affine,
     clamped,
+    interval,
     largest,
     less,
     middle,
@@ -70,7 +71,7 @@ class Zonotope:
             known = type(node) is MergedAffine or type(node) is MergedActivation
             if isinstance(node, MergedActivation) and node.inexact is not None:
                 # What is known of an inexact operation is how far it is from its source.
-                known = Activation.of(node) == Activation(-np.inf, np.inf)
+                known = Activation.of(node).is_linear
             if not known:
                 raise CertificateError(f"layer {node.name!r}: certificates do not cover this kind of layer")
             if isinstance(node, MergedActivation):
@@ -162,9 +163,8 @@ class Zonotope:
             else:
                 a, spread, phi = forms[node.source], forms[node.source].spread(), Activation.of(node)
                 ends = a.ends(spread)
-                slope = phi.secant(ends, phi.image(ends))
-                line = slope, *band(phi.graph(ends), slope)
-                forms.append(clamped(a, np.abs(a.centre) + spread, line, symbols)[0])
+                along = line(phi.graph(ends), phi.secant(ends), phi.image(ends))
+                forms.append(clamped(a, np.abs(a.centre) + spread, along, symbols)[0])
         return forms[merged.output]
 
 
@@ -176,8 +176,9 @@ def _affine(node: MergedAffine, sources: list[Value], symbols: Symbols) -> Value
     # ``Ŵ − W`` is stored rounded once: within 2u of its stored entries.
     mixed = [(term.difference_matrix, source.a, 2 * UNIT_ROUNDOFF) for term, source in pairs]
     none = np.zeros_like(node.float_bias)
-    on_float_side = [(term.float_matrix, source.sides[0]) for term, source in pairs]
-    on_quantized = [(term.quantized_matrix, source.sides[1]) for term, source in pairs]
+    sides = [source.sides for source in sources]
+    on_float_side = [(term.float_matrix, ends) for term, (ends, _) in zip(node.terms, sides, strict=True)]
+    on_quantized = [(term.quantized_matrix, ends) for term, (_, ends) in zip(node.terms, sides, strict=True)]
     side, size = _products(on_float_side, node.float_bias, none)
     other, other_size = _products(on_quantized, node.quantized_bias, node.quantized_bias_error)
     return Value(
@@ -191,18 +192,11 @@ def _affine(node: MergedAffine, sources: list[Value], symbols: Symbols) -> Value
 def _products(
     terms: list[tuple[Matrix, Ends]], bias: Float64Array, bias_error: Float64Array
 ) -> tuple[Ends, Float64Array]:
-    """Return the ends of ``Σ matrix·x + bias``, and the most that all summands' sizes can add up to.
-
-    *Soundness:* centre and radius are sums of as many products as a row is wide, and each is off by ``γ`` of sizes.
-    """
-    centre, radius, size = bias[:, None], bias_error[:, None], np.abs(bias)[:, None]
-    width = 8
-    for matrix, ends in terms:
-        weights, (at, half) = absolute(matrix), middle(*ends)
-        centre, radius, size = centre + matrix @ at, radius + weights @ half, size + weights @ largest(ends)
-        width += matrix.shape[1] + 1
-    radius = radius + 4 * gamma(width) * (radius + size) + TINY
-    return (centre - radius, centre + radius), size * (1 + 2 * gamma(width)) + TINY
+    """Return the ends of ``Σ matrix·x + bias``, and the most that all summands' sizes can add up to."""
+    size = np.abs(bias)[:, None] + sum(absolute(matrix) @ largest(ends) for matrix, ends in terms)
+    width = sum(matrix.shape[1] for matrix, _ in terms) + len(terms) + 1
+    form = affine([(matrix, interval(ends), 0.0) for matrix, ends in terms], bias, bias_error, Symbols(0))
+    return form.ends(form.spread()), size * (1 + 2 * gamma(width)) + TINY
 
 
 def _activation(
@@ -210,16 +204,15 @@ def _activation(
 ) -> tuple[Layer, Value, BoolArray]:
     """Return the forms of ``h = φ(a)`` and ``δ = φ_q(v) − φ(a)``, and in which leaves the decisions leave nothing.
 
-    ``h = λ·a + c ± m`` is a band along the secant.  For ``δ`` each neuron takes the one of least noise among
+    ``h = λ·a + c ± m`` is a band along the secant, or level.  For ``δ`` each neuron takes the one of less noise of
 
     apart
         ``φ_q(v) = λ_q·v + c_q ± m_q``, with ``v = a + d``, less the form of ``h``, whose noise is the *same* symbol;
-        ``λ_q`` is the slope of a secant, or 0;
     together
         ``φ(v) − φ(a)`` lies between ``m·d`` and ``M·d`` by the slopes of ``φ``, 0 and 1 where it is a clamp, so within
-        ``(M − m)·|d|/2`` of ``(m + M)·d/2``; rounding and saturation ``φ_q(v) − φ(v)`` are added as an interval;
-    interval
-        a constant: the image of ``φ_q`` less that of ``φ``.
+        ``(M − m)·|d|/2`` of ``(m + M)·d/2``; rounding and saturation ``φ_q(v) − φ(v)`` are added as an interval.
+
+    A constant, the image of ``φ_q`` less that of ``φ``, has never less noise than what is apart.
     """
     a = Form(padded(source.a.shared, symbols.shared), source.a.own, source.a.error)
     d = Form(padded(source.d.shared, symbols.shared), padded(source.d.own, symbols.own), source.d.error)
@@ -232,29 +225,18 @@ def _activation(
     ends_a, ends_v, ends_d, empty = _closed(stairs, limits, ranges, source.sides)
     phi, (z, ends_cut) = stairs.phi, stairs.result(ends_v)
     layer = Layer(stairs, ends_a, ends_v, ends_d, z, ends_cut)
-    h_lower, h_upper = phi.image(ends_a)
-    slope = phi.secant(ends_a, (h_lower, h_upper))
-    centre, noise = band(phi.graph(ends_a), slope)
-    q_slope, (flat_centre, flat_noise) = stairs.secant(ends_v), middle(*z)
-    q_centre, q_noise = band(layer.pieces(), q_slope)
-    flat = less(flat_noise, q_noise)
-    q_slope, q_centre = np.where(flat, 0.0, q_slope), np.where(flat, flat_centre, q_centre)
-    q_noise = np.where(flat, flat_noise, q_noise)
-
+    image = phi.image(ends_a)
+    slope, centre, noise = line(phi.graph(ends_a), phi.secant(ends_a), image)
+    q_slope, q_centre, q_noise = line(layer.pieces(), stairs.psi.secant(ends_v), z)
     cut, cut_noise = middle(*ends_cut)
     least, most = phi.slopes(ends_a, ends_v)
     mean = 0.5 * (least + most)
-    reach = (0.5 * (most - least) + ROUNDED * mean) * largest(ends_d) * (1 + ROUNDED)
-    constant, own_noise = middle(z[0] - h_upper, z[1] - h_lower)
-    own_noise += ROUNDED * (np.abs(z[0]) + np.abs(z[1]) + np.abs(h_lower) + np.abs(h_upper))
-    together = ~less(own_noise, reach + cut_noise)
-    own_noise = np.where(together, reach + cut_noise, own_noise)
-    apart = ~less(own_noise, q_noise + noise)
-    together &= ~apart
+    together = (0.5 * (most - least) + ROUNDED * mean) * largest(ends_d) * (1 + ROUNDED) + cut_noise
+    apart = ~less(together, q_noise + noise)
     along_a = np.where(apart, q_slope - slope, 0.0)
-    along_d = np.where(apart, q_slope, np.where(together, mean, 0.0))
-    offset = np.where(apart, q_centre - centre, np.where(together, cut, constant))
-    own_noise = np.where(apart, q_noise, own_noise)
+    along_d = np.where(apart, q_slope, mean)
+    offset = np.where(apart, q_centre - centre, cut)
+    own_noise = np.where(apart, q_noise, together)
 
     h, columns, lost = clamped(a, size_a, (slope, centre, noise), symbols)
     own_columns, own_lost = symbols.add_own(own_noise * (1 + ROUNDED))
@@ -271,7 +253,7 @@ def _activation(
         np.concatenate([along_d[:, :, None] * d.own, own_columns], axis=2),
         error * (1 + ROUNDED) + TINY,
     )
-    return layer, Value(h, delta, ((h_lower, h_upper), z), (largest((h_lower, h_upper)), largest(z))), empty
+    return layer, Value(h, delta, (image, z), (largest(image), largest(z))), empty
 
 
 def _closed(

@@ -47,7 +47,7 @@ def _chosen(layer: Layer, corners: Corners) -> Float64Array:
     phi = layer.stairs.phi
     a, d = (0.5 * ends[0] + 0.5 * ends[1] for ends in (layer.a, layer.d))
     one, zero = np.ones_like(a), np.zeros_like(a)
-    chord = phi.secant(layer.a, phi.image(layer.a))
+    chord = phi.secant(layer.a)
     least, most = phi.slopes(layer.a, layer.v)
     # Chords of max(m·d, M·d) and of min(m·d, M·d).
     low, high = np.minimum(layer.d[0], 0.0), np.maximum(layer.d[1], 0.0)

@@ -178,8 +178,9 @@ def write(
         "dual.quantity": np.concatenate([none, *(quantities for quantities, _ in duals)]).astype(np.int32),
         "dual.weight": np.concatenate([nothing, *(weights for _, weights in duals)]),
         "plane.weight": np.concatenate([nothing, *planes]).astype(np.float32),
+        "steps": step_tables(problem),
     }
-    write_certificate(path, metadata, tensors | step_tables(problem))
+    write_certificate(path, metadata, tensors)
 
 
 def write_certificate(

@@ -202,7 +202,8 @@ def test_a_shift_by_16_next_to_its_tie(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="another problem"):
         check(tmp_path / "proof.milpq", other.float_network, other.quantized)
     proof.metadata["problem"] = other.hash()
-    proof.tensors["step.1.thresholds"] = np.array([[32769]])
+    assert proof.tensors["steps"].tolist() == [32768, 0, 1]
+    proof.tensors["steps"][0] = 32769
     with pytest.raises(UnprovenError):
         check(proof.write(tmp_path / "other.milpq"), other.float_network, other.quantized)
 
@@ -222,7 +223,7 @@ def test_the_staircase_of_a_step_holds_every_accumulator() -> None:
                 level = node.step(np.full(node.size, accumulator))
                 for neuron in range(node.size):
                     v = Fraction(accumulator) * Fraction(float(node.scale_in[neuron]))
-                    bottom, top = Fraction(stairs.bottom[neuron, 0]), Fraction(stairs.top[neuron, 0])
+                    bottom, top = Fraction(stairs.psi.lower[neuron, 0]), Fraction(stairs.psi.upper[neuron, 0])
                     residue = Fraction(float(node.scale_out[neuron])) * int(level[neuron]) - min(
                         max(v, bottom), top
                     )
@@ -268,3 +269,44 @@ def test_execution_settles_ties_of_float64_in_fractions() -> None:
     below = np.nextafter(claim, 0.0)
     assert executed_upper(problem, [0.0, below], problem.domain.root)[0, 1] > below
     assert all_codes(problem).shape == (4, 1)
+
+
+def test_what_a_false_claim_of_executed_codes_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fractions are computed up to the first code that surely is above the claim, not of all of them.
+    asked: list[int] = []
+    enclose = FloatNetwork.enclose
+
+    def counted(self: FloatNetwork, x: np.ndarray) -> object:
+        asked.append(1)
+        return enclose(self, x)
+
+    monkeypatch.setattr(FloatNetwork, "enclose", counted)
+    rng = np.random.default_rng(2)
+    network = float_network(rng, [2, 4, 1], (0.0, np.inf))
+    other = quantized(rng, network, "tflm")
+    problem = Problem.create(network, other, box(-0.5, 0.5, 2), "codes")
+    truth = [float(value) for value in exact_objectives(problem)]
+    asked.clear()
+    for claim in ([value - 1.0 for value in truth], [np.nextafter(value, -np.inf) for value in truth]):
+        assert (executed_upper(problem, claim, problem.domain.root)[0] > claim).any()
+    assert 0 < len(asked) < 20
+
+
+def test_real_inputs_of_a_code_at_the_edge_of_a_leaf_count() -> None:
+    # A leaf that holds one point of a cell bounds that point, and none of the codes that are read outside of it.
+    rng = np.random.default_rng(1)
+    network = float_network(rng, [2, 4, 1], (0.0, np.inf))
+    other = quantized(rng, network, "tflm")
+    problem = Problem.create(network, other, box(-0.5, 0.5, 2), "continuous")
+    root, quantizer = problem.domain.root, other.input.quantizer
+    for x in rng.uniform(-0.5, 0.5, size=(20, 2)):
+        level = problem.quantized_levels(x[None])
+        edge = np.clip(quantizer.cell(level)[int(rng.integers(2))], -0.5, 0.5)
+        level = problem.quantized_levels(edge)
+        difference, error = problem.differences(edge)
+        leaf = Cubes(edge, edge, root.level_lower, root.level_upper)
+        for claim in (-1e9, 1e9):  # with what is known of the leaf, and of each cell alone
+            upper = executed_upper(problem, [claim, claim], leaf)[0]
+            assert (upper >= np.concatenate([difference - error, -difference - error], axis=1)[0]).all()
+        far = Cubes(edge, edge, level + 5, level + 6)
+        assert (executed_upper(problem, [0.0, 0.0], far) == -np.inf).all()

@@ -85,8 +85,9 @@ def forged(problem: Problem, claim: np.ndarray, rng: np.random.Generator) -> Pro
         "dual.quantity": np.array(quantities, dtype=np.int32),
         "dual.weight": np.array(weights, dtype=np.float64),
         "plane.weight": np.array(planes, dtype=np.float32),
+        "steps": step_tables(problem),
     }
-    return Proof(metadata, tensors | step_tables(problem))
+    return Proof(metadata, tensors)
 
 
 def test_no_certificate_proves_less_than_is_attained(tmp_path: Path) -> None:

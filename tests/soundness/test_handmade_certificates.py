@@ -47,8 +47,9 @@ def blank(problem: Problem, nodes: list[int], cuts: list[float], claim: float = 
         "dual.quantity": np.zeros(0, np.int32),
         "dual.weight": np.zeros(0),
         "plane.weight": np.zeros(0, np.float32),
+        "steps": step_tables(problem),
     }
-    return Proof(metadata | {"float_side": "file"}, tensors | step_tables(problem))
+    return Proof(metadata | {"float_side": "file"}, tensors)
 
 
 def payload(proof: Proof, shapes: dict[str, list[int]], types: dict[str, str], header: str = "") -> bytes:
@@ -91,14 +92,13 @@ def test_what_is_honest_is_accepted(tmp_path: Path) -> None:
         assert not verdict(payload(blank(problem, nodes, cuts), {}, {}), tmp_path / "honest.milpq", problem)
 
 
-TABLE, LONG = "step.1.values", 2**60
-WIDE = list(step_tables(CODES)[TABLE].shape)
+LONG, STEPS = 2**60, len(step_tables(CODES))
 LIES: dict[str, tuple[dict[str, list[int]], dict[str, str], str]] = {
-    "an empty table of 2^60 rows": ({"step.9.values": [LONG, 0]}, {}, "of shape"),
-    "an empty table of rows of 2^60": ({"step.9.values": [0, LONG]}, {}, "of shape"),
-    "an empty table of 2^63 rows": ({"step.9.values": [2**63, 0]}, {}, "of shape"),
-    "a table that is flat": ({TABLE: WIDE[1:]}, {}, "of shape"),
-    "a table on its side": ({TABLE: WIDE[::-1]}, {}, "numbers, more than 1"),
+    "an empty tensor of 2^60 rows": ({"dual.count": [LONG, 0]}, {}, "of shape"),
+    "an empty tensor of rows of 2^60": ({"dual.count": [0, LONG]}, {}, "of shape"),
+    "an empty tensor of 2^63 rows": ({"dual.count": [2**63, 0]}, {}, "of shape"),
+    "steps in rows": ({"steps": [STEPS, 1]}, {}, "of shape"),
+    "steps of 2^60 numbers": ({"steps": [LONG]}, {}, "not a readable"),
     "bounds in a column": ({"upper": [4, 1]}, {}, "of shape"),
     "bounds that are one number": ({"upper": []}, {}, "not a readable"),
     "nodes in rows": ({"tree.node": [1, 1]}, {}, "of shape"),
@@ -116,8 +116,6 @@ LIES: dict[str, tuple[dict[str, list[int]], dict[str, str], str]] = {
 def test_tensors_that_are_not_what_they_should_be(lie: str, tmp_path: Path) -> None:
     shapes, types, reason = LIES[lie]
     proof = blank(CODES, [EXECUTED], [])
-    if "step.9.values" in shapes:
-        proof.tensors["step.9.values"] = np.zeros((1, 0), np.int64)
     assert reason in verdict(payload(proof, shapes, types), tmp_path / "lie.milpq", CODES)
 
 
@@ -126,7 +124,7 @@ def test_names_that_are_said_twice(tmp_path: Path) -> None:
     for header in (
         ', "__metadata__": {}',
         ', "upper": {"dtype": "F64", "shape": [4], "data_offsets": [0, 32]}',
-        ', "step.1.values": {"dtype": "I64", "shape": [0, 0], "data_offsets": [0, 0]}',
+        ', "steps": {"dtype": "I64", "shape": [0], "data_offsets": [0, 0]}',
     ):
         assert verdict(payload(proof, {}, {}, header), path, CODES)
 
@@ -207,6 +205,18 @@ def many_inputs(proof: Proof) -> None:
     proof.tensors["region.lower"] = np.full(10**6, -1.0)
 
 
+def many_steps(proof: Proof) -> None:
+    proof.tensors["steps"] = np.zeros(10**6, np.int64)
+
+
+def a_tensor_more(proof: Proof) -> None:
+    proof.tensors["step.9.values"] = np.zeros((1, 0), np.int64)
+
+
+def an_older_version(proof: Proof) -> None:
+    proof.metadata["format"] = "milpq-certificate/3"
+
+
 def no_trees(proof: Proof) -> None:
     for name in ("tree.objective", "tree.node"):
         proof.tensors[name] = np.zeros(0, np.int32)
@@ -249,6 +259,9 @@ FORGERIES: dict[Callable[[Proof], None], str] = {
     many_trees: "more than 2",
     many_outputs: "more than 1",
     many_inputs: "more than 2",
+    many_steps: "more than 0",
+    a_tensor_more: "its tensors should be",
+    an_older_version: f"is not a certificate of format {FORMAT}, but 'milpq-certificate/3'",
     no_trees: "no tree proves bound 0",
     codes_of_a_real_network: "is about another problem",
     weights_of_no_integers: "needs an integer model",

@@ -61,7 +61,7 @@ def test_bands_hold_their_clamp(clamp):
     rng = np.random.default_rng(0)
     ends = np.sort(rng.normal(size=(2, 200, 1)) * 3, axis=0)
     phi, value = Activation(*clamp), (ends[0], ends[1])
-    slope = phi.secant(value, phi.image(value))
+    slope = phi.secant(value)
     centre, radius = band(phi.graph(value), slope)
     for share in np.linspace(0, 1, 41):
         x = (1 - share) * ends[0] + share * ends[1]
