@@ -179,16 +179,24 @@ class ProcessExecutor(OrderedExecutor[_Sent]):
                 self._start()
 
     def _start(self) -> None:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=own_environment(),
-            start_new_session=True,  # so that Ctrl-C in a terminal is for this process alone
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=own_environment(),
+                start_new_session=True,  # so that Ctrl-C in a terminal is for this process alone
+            )
+        except (OSError, MemoryError):
+            self._here_only = True  # no memory or no room for another process
+            return
         worker = _Worker(process)
         self._processes.append(worker)
-        threading.Thread(target=_read, args=(worker, self._news), daemon=True).start()
+        try:
+            threading.Thread(target=_read, args=(worker, self._news), daemon=True).start()
+        except (RuntimeError, MemoryError):  # nor for another thread
+            self._bury(worker)
+            cast("BinaryIO", process.stdout).close()
 
     def _feed(self) -> None:
         """Give the jobs that wait to the workers that do."""

@@ -41,7 +41,10 @@ class ThreadExecutor(OrderedExecutor["Future[Any]"]):
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, work: Callable[[Any], object], job: object) -> Future[Any]:
-        return self._pool.submit(work, job)
+        try:
+            return self._pool.submit(work, job)
+        except RuntimeError as error:
+            raise MemoryError("no room for another thread") from error
 
     def _result(self, ticket: Future[Any]) -> Any:  # noqa: ANN401
         return ticket.result()

@@ -124,6 +124,38 @@ def assert_covers(network: FloatNetwork, points: np.ndarray) -> np.ndarray:
     return error
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_larger_end_of_a_range_counts(sign):
+    """The other end is 0, where nothing rounds."""
+    network = FloatNetwork(2, (Affine("sum", (Term(0, np.array([[0.1, 0.3]])),), np.zeros(1)),), 1)
+    points = sign * np.random.default_rng(0).uniform(0, 1000, (50, 2))
+    assert assert_covers(network, np.concatenate([points, np.zeros((1, 2))])).max() < 1e-3
+
+
+@pytest.mark.parametrize(("reach", "weight"), [(1e-40, 1e20), (1e-30, 1e-9)])
+def test_inputs_and_products_that_underflow_may_be_flushed_to_zero(reach, weight):
+    layers = (np.array([[weight]]), np.array([[1e15]]))
+    nodes = tuple(Affine(f"layer{k}", (Term(k, matrix),), np.zeros(1)) for k, matrix in enumerate(layers))
+    network = FloatNetwork(1, nodes, 2)
+    problem = Problem.create(network, network, box(0.0, reach, 1))
+    error = float32_error(problem.merged, interval(problem, problem.domain.root))
+    flushed = Fraction(reach) * Fraction(weight) * Fraction(1e15)
+    assert flushed <= Fraction(float(error[0]))
+    assert float(error[0]) < 1e4 * float(flushed)
+
+
+def test_both_ends_of_both_extremes_are_widened():
+    rng = np.random.default_rng(2)
+    network = narrowed(float_network(rng, [2, 6, 2], (0.0, np.inf)))
+    pair = network, perturbed(rng, network, 0.01)
+    real = milpq.bound(*pair, box(-1, 1, 2), method="differential")
+    wide = milpq.bound(*pair, box(-1, 1, 2), method="differential", float_arithmetic="float32")
+    error = region_error(Problem.create(*pair, box(-1, 1, 2)))
+    for before, after, most in zip(real.outputs, wide.outputs, error.tolist(), strict=True):
+        assert after.max_upper >= before.max_upper + most and after.min_upper >= before.min_upper + most
+        assert after.max_lower <= before.max_lower - most and after.min_lower <= before.min_lower - most
+
+
 def test_the_sum_of_two_copies_rounds():
     # The addition of a residual block: no weight but 1, no bias, and yet a rounding.
     rng = np.random.default_rng(0)

@@ -116,7 +116,10 @@ def _run_in_worker(
             done.set()
 
     worker = threading.Thread(target=work, name="milpq-solver", daemon=True)
-    worker.start()
+    try:
+        worker.start()
+    except RuntimeError as error:
+        raise MemoryError("no room for another thread") from error
     while not done.is_set():
         try:
             done.wait(_POLL_S)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,33 @@ def test_accumulators_keep_every_integer_at_the_ends():
     wide = np.full((1, 5), 1e300)
     low, high = residue.accumulators(Interval(-wide, wide))
     assert (low < -(2**31)).all() and (high > 2**31).all() and (np.abs(high) < NEVER).all()
+
+
+def test_wide_ranges_keep_the_integers_at_both_ends():
+    residue = Residue.of(random_node(0, 0.0, np.inf))
+    whole = np.repeat(np.arange(-3000, 3000)[:, None], 5, axis=1) * 715827
+    low, high = residue.accumulators(Interval((whole - 9) * residue.scale_in, whole * residue.scale_in))
+    assert (low <= whole - 9).all() and (high >= whole).all()
+
+
+@pytest.mark.parametrize(("lower", "upper"), CLAMPS)
+def test_bands_hold_in_exact_arithmetic(lower, upper):
+    """Levels and accumulators in real units have more bits than float64; the bands are rounded outwards."""
+    node = random_node(1, lower, upper)
+    residue = Residue.of(node)
+    inside = np.repeat(np.arange(-REACH, REACH + 1)[:, None], node.size, axis=1)
+    number = np.vectorize(Fraction, otypes=[object])
+    level = number(node.scale_out) * number(node.step(inside))
+    base = np.clip(number(node.scale_in) * number(inside), lower, upper)
+    stray = level - np.clip(base, residue.saturation_lower, residue.saturation_upper)
+    for low, high in [
+        (low, low + wide) for low in range(-REACH, REACH - 40, 7) for wide in (0, 1, 3, 17, 40)
+    ]:
+        first, last = np.full((1, node.size), low), np.full((1, node.size), high)
+        band, image, _ = residue.band(first, last)
+        here = slice(low + REACH, high + REACH + 1)
+        for side, exact in ((band, stray[here]), (image, level[here])):
+            assert (side.lower[0] <= exact.min(axis=0)).all() and (exact.max(axis=0) <= side.upper[0]).all()
 
 
 def source_bounds(rng: np.random.Generator, node: MergedActivation):

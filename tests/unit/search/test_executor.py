@@ -34,6 +34,15 @@ def test_executors_keep_the_order_of_jobs():
     SerialExecutor().close()
 
 
+def test_no_room_for_a_thread_is_want_of_memory(monkeypatch):
+    def full(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", full)
+    with ThreadExecutor(2) as executor, pytest.raises(MemoryError, match="no room for another thread"):
+        list(executor.map(triple, [1]))
+
+
 def test_closing_threads_waits_for_no_job():
     gate, begun = threading.Event(), threading.Event()
 

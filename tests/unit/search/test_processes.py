@@ -88,6 +88,19 @@ def test_a_job_that_kills_every_worker_is_an_error(workers):
         list(workers.map(CALL, [partial(exec, "import os; os._exit(1)")]))
 
 
+@pytest.mark.parametrize("part", ["subprocess.Popen", "threading.Thread.start"])
+def test_without_room_for_workers_jobs_run_here(part, workers, monkeypatch):
+    calls = []
+
+    def full(*_, **__):
+        calls.append(part)
+        raise OSError("no memory") if part == "subprocess.Popen" else RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(part, full)
+    assert list(workers.map(operator.neg, range(5))) == [0, -1, -2, -3, -4]
+    assert calls and not workers._processes
+
+
 def test_what_a_job_raises_comes_in_its_turn(workers):
     await_workers(workers)
     results = workers.map(partial(divmod, 7), [2, 0, 3])
