@@ -16,6 +16,7 @@ from milpq.bounds.values import Bounds, Interval
 from milpq.bounds.zonotope import FEW_INPUTS, supports, zonotope_objectives
 from milpq.errors import UsageError
 from milpq.merge import Cubes, Problem
+from milpq.search.behind import compile_behind
 from milpq.search.gradient import difference_gradient
 from milpq.search.slopes import influence
 
@@ -154,6 +155,7 @@ def compile_bounding(problem: Problem, device: str) -> None:
             CodeClasses(problem.quantized).image(problem.domain.cubes_of_levels(lowest, lowest))
     elif problem.merged.is_exact:
         compile_ascent()
+        compile_behind(problem)
 
 
 def fitting(problem: Problem, device: str = "cpu") -> Bounding:

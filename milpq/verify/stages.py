@@ -15,6 +15,7 @@ from milpq.bounds.symbolic import differential_within
 from milpq.bounds.values import Bounds
 from milpq.merge import Cubes, Problem
 from milpq.network.nodes import Affine
+from milpq.search.behind import bounds_behind, narrowest
 from milpq.search.bounding import DEVICE_BATCH, fitting
 from milpq.search.budget import Budget
 from milpq.search.checkpoint import Journal
@@ -56,6 +57,9 @@ _OPTIMIZING_SHARE: Final = 0.25
 
 _INSIDE_SHARE: Final = 0.6
 """Share of the time left for bounds inside by cutting phases."""
+
+_BEHIND_SHARE: Final = 0.2
+"""Share of the time left for the float network behind a narrow layer."""
 
 _NEAR: Final = 2.5
 """An upper end within this factor of the lower one needs no more bounds inside: the branch and bound closes digits, ± 1
@@ -263,8 +267,9 @@ def optimize(run: Run) -> None:
 def cut_inside(run: Run) -> None:
     """Tighten bounds inside by cutting phases in front of narrow layers; an earlier run may have done it.
 
-    Backward substitution carries what was found to the layers behind, in a second where slopes take minutes.  Where
-    slopes have come near the witness, what is left is for searches that look at the outputs alone.
+    Where few numbers lead on, the float network behind them is bounded on cubes of these.  Backward substitution
+    carries what was found to the layers behind, in a second where slopes take minutes.  Where slopes have come near
+    the witness, what is left is for searches that look at the outputs alone.
     """
     if run.finished or run.restore_bounds("inside"):
         return
@@ -282,6 +287,9 @@ def cut_inside(run: Run) -> None:
         run.bounds = optimized(
             run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map, inside=inside
         )
+        narrow = narrowest(run.problem.merged)
+        if narrow:
+            run.bounds = bounds_behind(run.problem, run.bounds, narrow, run.part(_BEHIND_SHARE), workers.map)
         rest = run.part(_PROPAGATION_SHARES["differential"])
         root = run.problem.domain.root
         found = differential_within(run.problem, root, run.bounds, lambda: rest.spent)
