@@ -12,7 +12,8 @@ from random_pairs import float_network, perturbed, quantized, residual_pair, sam
 import milpq
 from milpq.bounds import differential, interval
 from milpq.bounds.symbolic import differential_within
-from milpq.merge import Problem
+from milpq.bounds.values import Bounds, Interval
+from milpq.merge import MergedAffine, Problem
 from milpq.network.curves import TANH
 from milpq.network.float_network import FloatNetwork
 from milpq.search import behind
@@ -44,6 +45,12 @@ def smooth(seed: int) -> Problem:
     return Problem.create(network, changed(rng, network, 1e-2), cube(-2.0, 2.0, 9))
 
 
+def last_affine(problem: Problem, bounds: Bounds) -> Interval:
+    """Return the bounds on the float side of the last affine value."""
+    value = max(v for v, node in enumerate(problem.merged.nodes, 1) if isinstance(node, MergedAffine))
+    return bounds.values[value].float_side
+
+
 @pytest.mark.parametrize("make", [clamped, real, smooth])
 def test_bounds_behind_hold_and_tighten(make, monkeypatch):
     monkeypatch.setattr(behind, "_CUBES", 300)
@@ -66,7 +73,7 @@ def test_bounds_behind_hold_and_tighten(make, monkeypatch):
                         (known_value.difference, v - a),
                     ):
                         assert all(side.lower[0] <= truth) and all(truth <= side.upper[0])
-        before, after = (b.values[b.output].float_side for b in (known, found))
+        before, after = (last_affine(problem, b) for b in (known, found))
         assert (after.upper <= before.upper).all() and (after.lower >= before.lower).all()
         tighter += bool(((after.upper - after.lower) < 0.9 * (before.upper - before.lower)).any())
     assert tighter == 2
@@ -92,12 +99,12 @@ def test_more_cubes_are_no_worse_and_workers_change_nothing(monkeypatch):
     widths = []
     for cubes in (1, 100, 600):
         monkeypatch.setattr(behind, "_CUBES", cubes)
-        side = bounds_behind(problem, known, value, Budget()).values[known.output].float_side
+        side = last_affine(problem, bounds_behind(problem, known, value, Budget()))
         widths.append(side.upper - side.lower)
     assert (widths[0] >= widths[1]).all() and (widths[1] >= widths[2]).all()
     assert (widths[2] < widths[0]).any()
     with ThreadExecutor(3) as workers:
-        again = bounds_behind(problem, known, value, Budget(), workers.map).values[known.output].float_side
+        again = last_affine(problem, bounds_behind(problem, known, value, Budget(), workers.map))
     np.testing.assert_array_equal(again.upper - again.lower, widths[2])
 
 
