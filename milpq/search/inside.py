@@ -17,7 +17,7 @@ import numpy as np
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.bounds.lagrangian import Objectives
-from milpq.bounds.optimized import Inside, face_objectives, open_neurons, tightened
+from milpq.bounds.optimized import face_objectives, open_neurons, tightened
 from milpq.bounds.values import Bounds, ValueBounds
 from milpq.merge.nodes import MergedActivation, MergedAffine
 from milpq.merge.problem import Problem
@@ -54,6 +54,9 @@ _BATCH: Final = 32
 Spread: TypeAlias = Callable[[Callable[[PhaseJob], PhaseWork], list[PhaseJob]], Iterable[PhaseWork]]
 """Has a function work on every job, perhaps in several threads; results in order, as of ``map``."""
 
+Behind: TypeAlias = Callable[[Bounds, Budget], Bounds]
+"""Given bounds and a budget: the same with tighter ones behind a narrow value (`milpq.search.behind`)."""
+
 
 def last_narrow(problem: Problem, bounds: Bounds) -> int:
     """Return up to which value ranges are worth bounding by cutting phases; 0 for none.
@@ -76,8 +79,8 @@ def last_narrow(problem: Problem, bounds: Bounds) -> int:
     return max((value for value, count in inner[:-1] if 0 < count <= NARROW), default=0)
 
 
-def cutting_inside(problem: Problem, last: int, budget: Budget, spread: Spread = map) -> Inside:
-    """Return what bounds layers for `milpq.bounds.optimized`, each in its share of the time that is left.
+class CuttingInside:
+    """What bounds layers for `milpq.bounds.optimized`, each in its share of the time that is left.
 
     Parameters
     ----------
@@ -85,19 +88,49 @@ def cutting_inside(problem: Problem, last: int, budget: Budget, spread: Spread =
         The last value whose ranges are worth it (`last_narrow`).
     budget : Budget
         For all layers, those for which slopes will do and the outputs too.
+    narrow : int
+        The value that `behind` starts from; 0 for none.
+    behind : callable
+        Tightens what lies behind `narrow`, once all in front of it is known; later layers start from that.
+
+    Attributes
+    ----------
+    found : Bounds or None
+        What `behind` has found; valid on the root.
     """
-    merged = problem.merged
-    layers = [v for v, node in enumerate(merged.nodes, 1) if isinstance(node, MergedAffine) and v <= last]
 
-    def inside(bounds: Bounds, value: int, neurons: Int64Array) -> ValueBounds | None:
-        if value > last or len(neurons) > _WIDEST:
-            return None
-        left = sum(1 for layer in layers if layer >= value) + 1
-        limit = budget.time_limit_s
-        share = Budget(None if limit is None else max(0.0, limit - budget.elapsed_s) / left)
-        return cut_inside(problem, bounds, value, neurons, budget=share, spread=spread)
+    def __init__(
+        self,
+        problem: Problem,
+        last: int,
+        budget: Budget,
+        spread: Spread = map,
+        narrow: int = 0,
+        behind: Behind | None = None,
+    ) -> None:
+        self._problem, self._last, self._budget, self._spread = problem, last, budget, spread
+        self._narrow, self._behind = narrow, behind
+        nodes = problem.merged.nodes
+        self._layers = [v for v, node in enumerate(nodes, 1) if isinstance(node, MergedAffine) and v <= last]
+        self.found: Bounds | None = None
 
-    return inside
+    def __call__(self, bounds: Bounds, value: int, neurons: Int64Array) -> ValueBounds | None:
+        """Return tighter bounds on the open neurons of a value; None where slopes will do."""
+        if self.found is None and self._behind is not None and value > self._narrow > 0:
+            self.found = self._behind(bounds, self._share(value))
+        if self.found is not None:
+            bounds = bounds.intersect(self.found)
+        if value > self._last or len(neurons) > _WIDEST:
+            # What cubes of few numbers show of a wide layer, slopes would take minutes to add to.
+            return None if self.found is None else bounds.values[value]
+        return cut_inside(
+            self._problem, bounds, value, neurons, budget=self._share(value), spread=self._spread
+        )
+
+    def _share(self, value: int) -> Budget:
+        left = sum(1 for layer in self._layers if layer >= value) + 1
+        limit = self._budget.time_limit_s
+        return Budget(None if limit is None else max(0.0, limit - self._budget.elapsed_s) / left)
 
 
 def cut_inside(

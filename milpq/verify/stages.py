@@ -23,7 +23,7 @@ from milpq.search.enumerate import count_codes, enumerate_codes
 from milpq.search.execution import execution_s
 from milpq.search.executor import Executor, open_executor, working
 from milpq.search.inputs import FeedableInputs
-from milpq.search.inside import cutting_inside, last_narrow
+from milpq.search.inside import CuttingInside, last_narrow
 from milpq.search.phases import PhaseOptions, PhaseResult, PhaseSearch
 from milpq.search.pool import WitnessPool
 from milpq.search.split import SplitOptions, split_search
@@ -57,9 +57,6 @@ _OPTIMIZING_SHARE: Final = 0.25
 
 _INSIDE_SHARE: Final = 0.6
 """Share of the time left for bounds inside by cutting phases."""
-
-_BEHIND_SHARE: Final = 0.2
-"""Share of the time left for the float network behind a narrow layer."""
 
 _NEAR: Final = 2.5
 """An upper end within this factor of the lower one needs no more bounds inside: the branch and bound closes digits, ± 1
@@ -283,13 +280,18 @@ def cut_inside(run: Run) -> None:
     run.tell("inside")
     budget = run.part(_INSIDE_SHARE)
     with run.timed("bound") as watch, working(open_executor("local", run.options.jobs)) as workers:
-        inside = cutting_inside(run.problem, last, budget, workers.map)
+        narrow = narrowest(run.problem.merged)
+
+        def behind(bounds: Bounds, share: Budget) -> Bounds:
+            return bounds_behind(run.problem, bounds, narrow, share, workers.map)
+
+        inside = CuttingInside(run.problem, last, budget, workers.map, narrow, behind)
         run.bounds = optimized(
             run.problem, run.bounds, stop=lambda: budget.spent, spread=workers.map, inside=inside
         )
-        narrow = narrowest(run.problem.merged)
-        if narrow:
-            run.bounds = bounds_behind(run.problem, run.bounds, narrow, run.part(_BEHIND_SHARE), workers.map)
+        if inside.found is not None:
+            # Layers that there was no time for have not met it.
+            run.bounds = run.bounds.intersect(inside.found)
         rest = run.part(_PROPAGATION_SHARES["differential"])
         root = run.problem.domain.root
         found = differential_within(run.problem, root, run.bounds, lambda: rest.spent)

@@ -22,7 +22,7 @@ from milpq.bounds.symbolic import differential_within
 from milpq.merge import DomainKind, MergedAffine, Problem
 from milpq.network.curves import TANH
 from milpq.search.budget import Budget
-from milpq.search.inside import cutting_inside, last_narrow
+from milpq.search.inside import CuttingInside, last_narrow
 from milpq.search.phase_branching import Experience, Trial
 from milpq.search.phase_nodes import Offers, offer_cuts
 from milpq.search.phase_step import PhaseJob, PhaseStep
@@ -147,7 +147,7 @@ def test_bounds_inside_hold_and_tighten(maker, monkeypatch):
         problem = maker(seed)
         rng = np.random.default_rng(seed)
         known = differential(problem, problem.domain.root)
-        inside = cutting_inside(problem, problem.merged.output, Budget())
+        inside = CuttingInside(problem, problem.merged.output, Budget())
         found = optimized(problem, known, steps=20, inside=inside)
         exact = Exact(problem)
         for x in sample(rng, problem, 6):
@@ -176,11 +176,11 @@ def test_bounds_inside_pay_and_depend_on_no_worker(monkeypatch):
     slopes = optimized(problem, differential(problem, problem.domain.root))
     last = last_narrow(problem, slopes)
     assert last == problem.merged.output
-    found = optimized(problem, slopes, inside=cutting_inside(problem, last, Budget()))
+    found = optimized(problem, slopes, inside=CuttingInside(problem, last, Budget()))
     widths = [bounds.difference.upper - bounds.difference.lower for bounds in (slopes, found)]
     assert (widths[1] < 0.9 * widths[0]).all()
     with ThreadExecutor(3) as workers:
-        again = optimized(problem, slopes, inside=cutting_inside(problem, last, Budget(), workers.map))
+        again = optimized(problem, slopes, inside=CuttingInside(problem, last, Budget(), workers.map))
     for value, other in zip(found.values, again.values, strict=True):
         np.testing.assert_array_equal(value.difference.upper, other.difference.upper)
         np.testing.assert_array_equal(value.float_side.lower, other.float_side.lower)
@@ -189,7 +189,7 @@ def test_bounds_inside_pay_and_depend_on_no_worker(monkeypatch):
 def test_bounds_inside_without_time_are_those_known():
     problem = narrow_pair()
     known = optimized(problem, differential(problem, problem.domain.root))
-    inside = cutting_inside(problem, problem.merged.output, Budget(0.0))
+    inside = CuttingInside(problem, problem.merged.output, Budget(0.0))
     for value in range(1, len(known.values)):
         neurons = np.arange(len(known.values[value].difference.upper[0]))
         if isinstance(problem.merged.nodes[value - 1], MergedAffine) and value > 1:
@@ -203,7 +203,7 @@ def test_wide_layers_and_outputs_alone_are_not_for_bounds_inside(monkeypatch):
     known = differential(problem, problem.domain.root)
     monkeypatch.setattr("milpq.search.inside.NARROW", 3)
     assert last_narrow(problem, known) == 0
-    assert cutting_inside(problem, 0, Budget())(known, 3, np.arange(4)) is None
+    assert CuttingInside(problem, 0, Budget())(known, 3, np.arange(4)) is None
     rng = np.random.default_rng(1)
     shallow = float_network(rng, [9, 4, 2], (0.0, np.inf))
     problem = Problem.create(shallow, quantized(rng, shallow, "tflm"), cube(-0.5, 0.5, 9), "codes")
@@ -226,7 +226,7 @@ def test_bounds_in_front_of_a_bottleneck_pay_behind_it(monkeypatch, kind):
     slopes = optimized(problem, differential(problem, root))
     last = last_narrow(problem, slopes)
     assert problem.merged.nodes[last - 1].size == 3
-    inside = cutting_inside(problem, last, Budget())
+    inside = CuttingInside(problem, last, Budget())
     assert inside(slopes, last + 2, np.arange(10)) is None
     tight = optimized(problem, slopes, inside=inside)
     found = differential_within(problem, root, tight)
