@@ -168,6 +168,19 @@ def test_the_sum_of_two_copies_rounds():
     assert (float32_error(problem.merged, interval(problem, problem.domain.root)) > 1e-7).all()
 
 
+def test_roundings_of_copies_and_of_their_sum_add_up():
+    """All three go upwards here: of the inputs by 1/2 and 1 unit of 2^-23, of the sum by 1."""
+    both = (Term(0, np.array([[1.0, 0.0]])), Term(0, np.array([[0.0, 1.0]])))
+    network = FloatNetwork(2, (Affine("add", both, np.zeros(1)),), 1)
+    unit = 2.0**-23
+    point = np.array([1 + 0.5001 * unit, 2 + 1.0002 * unit])
+    first, second = point.astype(np.float32)
+    found = Fraction(float(first + second)) - sum(map(Fraction, point.tolist()))
+    assert found > Fraction(2.4) * Fraction(unit)
+    problem = Problem.create(network, network, Box(np.zeros(2), point))
+    assert Fraction(float32_error(problem.merged, interval(problem, problem.domain.root))[0]) >= found
+
+
 def test_ends_of_clamps_round():
     nodes = (Clamp("clamp", 0, -0.7, 0.9), Affine("copy", (Term(1, np.eye(1)),), np.zeros(1)))
     network = FloatNetwork(1, nodes, 2)

@@ -95,6 +95,49 @@ def test_the_bound_is_never_below_its_exact_value(seed: int, spread: int, kind: 
     assert exact <= np.nextafter(float(trivial), np.inf)
 
 
+def homogeneous(columns: list[Float64Array], lower: Float64Array, upper: Float64Array) -> LinearModel:
+    """Return a model of columns over rows that are to be zero, which they are at zero."""
+    builder = ModelBuilder()
+    x = builder.add_columns(lower, upper)
+    zero = np.zeros(len(columns[0]))
+    builder.add_rows([(x, np.stack(columns, axis=1))], zero, zero)
+    return builder.build()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1e9), (-1e9, 1.0), (-1e9, 1e9)])
+def test_what_the_reduced_costs_lose_counts_over_the_box(low: float, high: float) -> None:
+    """In float64 the objective is just what the rows add up to; in exact arithmetic a wide box tells them apart."""
+    duals = np.full(2000, 0.1)
+    for sign in (1.0, -1.0):
+        column = sign * np.ones(len(duals))
+        model = homogeneous([column], np.array([low]), np.array([high]))
+        objective = np.bincount(np.zeros(len(duals), dtype=np.int64), weights=column * duals)
+        exact = exact_bound(model, objective, as_fractions(duals))
+        assert exact > 0
+        assert above(safe_upper_bound(model, objective, duals), exact)
+
+
+def test_products_that_underflow_count_over_the_box() -> None:
+    columns = [np.array([1.0, 0.0]), np.array([0.0, 1e-200])]
+    reach = np.array([1e-95, 1e300])  # so that rounding the first column is nothing beside losing the second
+    model = homogeneous(columns, -reach, reach)
+    objective, duals = np.array([1.0, 0.0]), np.array([1.0, 1e-200])
+    exact = exact_bound(model, objective, as_fractions(duals))
+    assert exact > 0
+    assert above(safe_upper_bound(model, objective, duals), exact)
+
+
+def test_terms_that_underflow_are_counted_one_by_one() -> None:
+    count = 1000
+    upper = np.full(count, 0.9 * 2.0**-475)
+    model = homogeneous([np.zeros(1)] * count, np.zeros(count), upper)
+    objective = np.full(count, 2.0**-600)
+    exact = exact_bound(model, objective, [Fraction(0)])
+    assert exact > 400 * Fraction(5e-324)
+    for way in (False, True):
+        assert above(safe_upper_bound(model, objective, None, exact=way), exact)
+
+
 def magnitude(model: LinearModel, objective: Float64Array) -> float:
     return float(np.abs(objective) @ np.maximum(np.abs(model.lower), np.abs(model.upper)))
 
