@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from milpq.milp.staircase import MARGIN, Slopes, Window, best_lines
+from milpq.milp.staircase import MARGIN, Slopes, Window, best_lines, double_lines, single_lines
 from milpq.rounding.step import StepFunction
 
 
@@ -116,3 +116,34 @@ def test_half_to_even_at_powers_of_two_is_refused():
     """Ties alternate, so no line has margin: such steps become stairs."""
     step = step_of(half_even(3, -128, 127), -400, 400, -128, 127)
     assert not lines_of(step, -400, 400, 8.0).usable[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_lines_with_margin_allow_the_own_level_and_no_other(seed):
+    """Few accumulators a level; roundings, dead zones and ends at zero; ranges that end anywhere."""
+    rng = np.random.default_rng(seed)
+    used = np.zeros(2, dtype=np.int64)
+    for _ in range(150):
+        scale, shift, dead = 1 / rng.uniform(0.8, 9.0), rng.uniform(-0.5, 0.5, 2), rng.choice([0, 0, 1])
+        ends = [(-9, 9), (0, 9), (-9, 0)][rng.integers(3)]
+
+        def function(acc, scale=scale, shift=shift, dead=dead, ends=ends):
+            real = np.floor(acc * scale + shift[(acc >= 0).astype(int)] + 0.5)
+            return np.clip(np.sign(real) * np.maximum(np.abs(real) - dead, 0), *ends).astype(np.int64)
+
+        step = step_of(function, -60, 60, -9, 9)
+        low, high = np.sort(rng.choice([*range(-40, 41), -1, 0, -1, 0], size=2))
+        window = Window.of(step, np.array([0]), np.array([float(low)]), np.array([float(high)]))
+        if window.steps[0] < 2:
+            continue
+        slope = np.array([rng.choice([1 / scale, 1.05 / scale, round(1 / scale) or 1.0])])
+        seam = tuple(step(np.array([acc])).astype(np.float64) for acc in (-1, 0))
+        accumulators, levels = np.arange(low, high + 1), np.arange(-10, 11)
+        own = levels[None, :] == step(accumulators[:, None])
+        for kind, lines in enumerate((single_lines(window, slope), double_lines(window, slope, seam))):
+            if lines.usable[0]:
+                used[kind] += 1
+                inside = allowed(lines, step, accumulators, levels)
+                assert inside[own].min() >= 0.5 * MARGIN
+                assert inside[~own].max() <= -0.5 * MARGIN
+    assert (used > 10).all()

@@ -3,14 +3,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from random_pairs import box, sample
+from random_pairs import box, float_network, sample
 from search_problems import problem_of
 
 from milpq.merge import Problem
 from milpq.network.float_network import FloatNetwork
 from milpq.network.nodes import Affine, Clamp, Term
 from milpq.region.box import Box
-from milpq.search.execution import Execution, signed
+from milpq.search.execution import Execution, _largest_error, signed
 from milpq.search.pool import enclose_difference
 
 
@@ -95,3 +95,17 @@ def test_the_error_of_a_deep_sparse_network_is_near_that_of_its_values():
         for value, (low, high), error in zip(row, exact, execution.error, strict=True):
             assert low == high
             assert abs(Fraction(float(value)) - low) <= Fraction(float(error))
+
+
+def test_the_size_that_errors_are_reckoned_from_holds_at_every_point():
+    """Weights of both signs: the ends of an interval add up by their sizes."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        network = float_network(rng, [3, 5, 4, 2], [(0.0, np.inf), (-1.0, 1.0)][rng.integers(2)])
+        lower = rng.normal(size=3)
+        upper = lower + rng.exponential(size=3)
+        size, error = _largest_error(network, lower, upper)
+        points = np.where(rng.random((300, 3)) < 0.5, lower, upper)
+        outputs = np.abs(network.evaluate(points)).max(axis=0)
+        assert (outputs <= size).all()
+        assert (error > 0).all() and (error < 1e-12 * size).all()
