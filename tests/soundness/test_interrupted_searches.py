@@ -79,3 +79,29 @@ def test_a_search_over_phases_loses_nothing(memory_bytes: int, tmp_path: Path, m
         assert found.status == "interrupted"
         assert (found.upper >= truth).all()
         assert (search(resume=True).upper >= truth).all()
+
+
+def test_a_search_over_phases_that_is_killed_at_work_loses_nothing(tmp_path: Path, monkeypatch):
+    """Every state on disk has the nodes at work, too: it gives the upper ends that were reported with it."""
+    monkeypatch.setattr("milpq.search.checkpoint._EVERY_S", 0.0)
+    monkeypatch.setattr("milpq.search.checkpoint._COST", 0.0)
+    monkeypatch.setattr("milpq.search.phase_step._ROOT_STEPS", 20)
+    rng = np.random.default_rng(6)
+    network = float_network(rng, [3, 5, 5, 1], (0.0, np.inf))
+    problem = Problem.create(network, perturbed(rng, network, 1e-2), box(-0.4, 0.4, 3))
+    known = differential(problem, problem.domain.root)
+    options = PhaseOptions(gap=0.02, batch=2, max_nodes=30, witness_evaluations=0, steps=5)
+    journal, reported = tmp_path / "journal.npz", list[float]()
+
+    def keep(_lower: float, upper: float, _open: int, _nodes: int) -> None:
+        journal.with_name(f"{len(reported)}.npz").write_bytes(journal.read_bytes())
+        reported.append(upper)
+
+    section = Journal(journal, problem, "effort", resume=False).section("phases")
+    phase_search(problem, known, options, journal=section, on_progress=keep)
+    assert len(reported) > 4
+    for number, upper in enumerate(reported):
+        path = journal.with_name(f"{number}.npz")
+        again = Journal(path, problem, "effort", resume=True).section("phases")
+        found = phase_search(problem, known, PhaseOptions(gap=0.02, max_nodes=0), journal=again)
+        assert found.upper.max() == upper
