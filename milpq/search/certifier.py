@@ -181,6 +181,7 @@ class Certifier:
                     on_progress(proved, len(self._open), self._tree.leaves - len(self._open))
         except KeyboardInterrupt:
             pass
+        self._tree.prune()
         return self._tree
 
     def _bound(self, numbers: list[int]) -> None:

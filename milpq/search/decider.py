@@ -173,6 +173,8 @@ class Decider:
             self._refine(budget, on_progress)
         except KeyboardInterrupt:
             pass
+        for tree in self._trees:
+            tree.prune()
         return tuple(self._trees)
 
     def _search(self, upper: Float64Array, budget: Budget) -> Leaves:
@@ -271,10 +273,10 @@ class Decider:
         upper: Float64Array,
         multipliers: list[tuple[Int64Array, Float64Array]] | None = None,
     ) -> None:
-        """Note bounds that are better than what is known, where that is not good enough."""
+        """Note bounds that are better than what is proved, where that is not good enough."""
         for leaf, number in enumerate(numbers):
-            known = tree.bound(number)[0]
-            if known > self._goal and upper[leaf] < known:
+            proved = tree.proved(number)[0]
+            if proved > self._goal and upper[leaf] < proved:
                 given = None if multipliers is None else multipliers[leaf]
                 tree.settle(number, kind, upper[leaf : leaf + 1], given)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from safetensors.numpy import save
 
 from milpq._arrays import Float64Array, Int64Array
 from milpq.certificate.check import step_tables
-from milpq.certificate.format import BOUND, DUAL, FORMAT, REWRITTEN, digest
+from milpq.certificate.format import BOUND, FORMAT, digest
 from milpq.certificate.traces import Trace
 from milpq.certificate.tree import Part
 from milpq.formats._files import PathLike
@@ -43,8 +44,21 @@ def raised(upper: Float64Array, size: Float64Array, slack: float) -> Float64Arra
     return upper + slack * np.abs(np.where(np.isfinite(upper), upper, 0.0)) + _SIZE_SLACK * size
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """What bounds a part: how much, with what quantities and weights (``DUAL``) or planes (``REWRITTEN``)."""
+
+    kind: int
+    upper: Float64Array
+    duals: tuple[Int64Array, Float64Array] | None = None
+    planes: Float64Array | None = None
+
+
 class Tree:
     """Parts of the domain by number, in the order they were made; leaves until they are split.
+
+    A half knows the bound of the whole, but has evidence of its own only once it is settled; what bounds the whole by
+    multipliers need not bound a half as well.  So the evidence of parts that are split is kept, until `prune`.
 
     Parameters
     ----------
@@ -57,26 +71,29 @@ class Tree:
     def __init__(self, root: Part, objective: int, bounds: int) -> None:
         self.objective = objective
         self._parts: list[Part | None] = [root]
-        self._kind: list[int] = [BOUND]
-        self._upper: list[Float64Array] = [np.full(bounds, np.inf)]
+        self._nothing = _Evidence(BOUND, np.full(bounds, np.inf))
+        self._evidence = [self._nothing]
+        self._known = [self._nothing.upper]
         self._splits: dict[int, tuple[int, float, int]] = {}
-        self._duals: dict[int, tuple[Int64Array, Float64Array]] = {}
-        self._planes: dict[int, Float64Array] = {}
+        self._leaves = {0}
 
     @property
     def leaves(self) -> int:
         """How many leaves there are."""
-        return len(self._parts) - len(self._splits)
+        return len(self._leaves)
 
     @property
     def upper(self) -> Float64Array:
-        """What the leaves prove, shape (bounds,)."""
-        leaves = (number for number, part in enumerate(self._parts) if part is not None)
-        return np.max([self._upper[number] for number in leaves], axis=0)
+        """What the evidence of all leaves proves, shape (bounds,)."""
+        return np.max([self._evidence[number].upper for number in self._leaves], axis=0)
 
     def bound(self, number: int) -> Float64Array:
-        """Return what bounds a part, shape (bounds,)."""
-        return self._upper[number]
+        """Return what bounds a part, by its own evidence or as a part of another, shape (bounds,)."""
+        return self._known[number]
+
+    def proved(self, number: int) -> Float64Array:
+        """Return what the evidence of a part itself proves, shape (bounds,)."""
+        return self._evidence[number].upper
 
     def parts(self, numbers: Sequence[int]) -> list[Part]:
         """Return leaves."""
@@ -86,12 +103,13 @@ class Tree:
     def split(self, number: int, dimension: int, cut: float, halves: tuple[Part, Part]) -> list[int]:
         """Put two parts in the place of a leaf and return their numbers."""
         first = len(self._parts)
-        self._splits[number] = dimension, cut, first
-        self._parts[number] = None
-        self._duals.pop(number, None)
         self._parts += halves
-        self._kind += [BOUND, BOUND]
-        self._upper += [self._upper[number]] * 2
+        self._evidence += [self._nothing] * 2
+        self._known += [self._known[number]] * 2
+        self._splits[number] = dimension, cut, first
+        self._leaves.remove(number)
+        self._leaves |= {first, first + 1}
+        self._parts[number] = None
         return [first, first + 1]
 
     def settle(
@@ -102,12 +120,29 @@ class Tree:
         duals: tuple[Int64Array, Float64Array] | None = None,
         planes: Float64Array | None = None,
     ) -> None:
-        """Note what bounds a leaf: how much, with what quantities and weights (``DUAL``) or planes (``REWRITTEN``)."""
-        self._kind[number], self._upper[number] = kind, upper
-        if duals is not None:
-            self._duals[number] = duals
-        if planes is not None:
-            self._planes[number] = planes
+        """Note what bounds a leaf."""
+        self._evidence[number] = _Evidence(kind, upper, duals, planes)
+        self._known[number] = np.minimum(self._known[number], upper)
+
+    def prune(self) -> None:
+        """Take back the splits whose halves do not prove more than the whole, as where no time was left for them."""
+        proved = [evidence.upper for evidence in self._evidence]
+        for number in sorted(self._splits, reverse=True):  # halves come after what they are of
+            first = self._splits[number][2]
+            halves = np.maximum(proved[first], proved[first + 1])
+            if halves.max() < proved[number].max():
+                proved[number] = halves
+            else:
+                del self._splits[number]
+        self._leaves.clear()
+        stack = [0]
+        while stack:
+            number = stack.pop()
+            if number in self._splits:
+                first = self._splits[number][2]
+                stack += [first, first + 1]
+            else:
+                self._leaves.add(number)
 
     def preorder(
         self,
@@ -126,11 +161,12 @@ class Tree:
                 cuts.append(cut)
                 stack += [first + 1, first]
             else:
-                nodes.append(self._kind[number])
-                if self._kind[number] == DUAL:
-                    duals.append(self._duals[number])
-                elif self._kind[number] == REWRITTEN:
-                    planes.append(self._planes[number])
+                evidence = self._evidence[number]
+                nodes.append(evidence.kind)
+                if evidence.duals is not None:
+                    duals.append(evidence.duals)
+                if evidence.planes is not None:
+                    planes.append(evidence.planes)
         return nodes, cuts, duals, planes
 
 
